@@ -1,0 +1,84 @@
+"""What lowering a program gives: machine code, the calls that make up each variant, and the memory they use.
+
+This is all that the bundle writer needs to know. Every address is a space and a byte offset into it:
+
+``weights``  the data section of the bundle's ``weights.safetensors``, read-only and mapped from the file
+``arena``    scratch for the values of one variant's run, packed by lifetime
+``state``    what outlives a run: graph inputs, graph outputs and values carried between variants
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .packing import Packing
+
+Space = Literal["weights", "arena", "state"]
+
+
+@dataclass(frozen=True)
+class Operand:
+    """The address of a kernel's argument."""
+
+    space: Space
+    offset_bytes: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One kernel launch. ``operands`` are passed as pointers, in order; ``node`` names what it computes."""
+
+    kernel: str
+    operands: tuple[Operand, ...]
+    node: str
+
+
+@dataclass(frozen=True)
+class StateTensor:
+    """A dense row-major tensor in the state space, read or written from outside the kernels."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset_bytes: int
+    rate: Literal["prompt", "step", "sample"]
+
+    @property
+    def size_bytes(self) -> int:
+        count = 4
+        for extent in self.shape:
+            count *= extent
+        return count
+
+
+@dataclass(frozen=True)
+class PackedWeight:
+    """A tensor of the weights space: the constant ``source`` of the program, rearranged by ``packing``."""
+
+    name: str
+    source: str
+    packing: Packing
+    shape: tuple[int, ...]
+    offset_bytes: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A program lowered for one device.
+
+    ``kernels`` maps a symbol to the object file that defines ``__tvm_ffi_<symbol>``. ``step_region`` is the
+    byte range (offset, size) of the state space that variant "step" fills for "full": one row of the table
+    that the runtime keeps per timestep.
+    """
+
+    arch: str
+    triple: str
+    cpu_features: tuple[str, ...]
+    kernels: dict[str, bytes]
+    variants: dict[str, tuple[Call, ...]]
+    inputs: tuple[StateTensor, ...]
+    outputs: tuple[StateTensor, ...]
+    weights: tuple[PackedWeight, ...]
+    weights_bytes: int
+    arena_bytes: int
+    state_bytes: int
+    step_region: tuple[int, int]

@@ -1,0 +1,224 @@
+"""Matrix products and direct convolutions: a strided operand times packed panels.
+
+out[rows..., column] = epilogue( sum over reduce... of A[rows..., reduce...] * B[reduce..., column] )
+
+A convolution is this with rows (n, y, x) and reduction (ky, kx, channel): only the strides of A differ from a
+matrix product's, so both are one template (implicit GEMM, as in GotoBLAS and oneDNN's direct convolution). A
+register tile holds ``tile_rows`` x ``width`` sums; the last tile of a row axis starts early and overlaps its
+neighbour instead of being cut short, so that there is one loop body.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from ..expressions import Expression
+from .kernel import Kernel, evaluate, flat, lane_chunks, local, unflatten
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A register tile: ``rows`` x ``width`` sums in vectors of ``lanes``."""
+
+    rows: int
+    width: int
+    lanes: int
+
+
+def choose_tile(rows: int, columns: int, parts: int, lanes: int, registers: int) -> Tile:
+    """The register tile with the least predicted cycles for ``rows`` x ``columns`` sums.
+
+    Per reduction step a core issues two fused multiply-adds and two loads a cycle, and needs about four cycles
+    before a sum can be added to again; a vector of the panel comes from the second-level cache and costs
+    about half a cycle that is not hidden, an element of A about an eighth.
+    """
+    best: tuple[float, int, Tile] | None = None
+    for vectors in (2, 3, 4, 1, 6, 8):
+        if vectors % parts:
+            continue
+        width = vectors * lanes
+        most = min((registers - vectors - 1) // vectors, rows)
+        if most < 1:
+            continue
+        panels = math.ceil(columns * parts / width)
+        for limit in range(1, most + 1):
+            bands = math.ceil(rows / limit)
+            height = math.ceil(rows / bands)
+            step = max(height * vectors / 2, (height + vectors) / 2, 4.0) + vectors / 2 + height / 8
+            cost = bands * panels * step
+            if best is None or cost < best[0]:
+                best = (cost, vectors, Tile(height, width, lanes))
+    if best is None:
+        raise ValueError(f"no register tile of {parts} parts fits {registers} registers")
+    return best[2]
+
+
+def panel_starts(columns: int, width: int) -> tuple[int, ...]:
+    """First columns of the panels: the last panel ends with the last column, overlapping its neighbour."""
+    return tuple(min(start, max(columns - width, 0)) for start in range(0, columns, width))
+
+
+@dataclass(frozen=True)
+class Contraction(Kernel):
+    """Operands: A, B in panels, out, [scratch when ``splits`` > 1], then what the epilogue loads.
+
+    ``rows``, ``reduce``    extents of the row and reduction axes, outermost first
+    ``a_rows``, ``a_reduce``  the strides of A along them
+    ``columns``             output columns (per part); ``parts`` is 2 when the epilogue joins two halves
+    ``out_strides``         strides of out along the row axes and the column
+    ``splits``              how many leading reduction axes are looped outside the tiles, to keep a slice of
+                            the panel in the second-level cache
+    ``blocks``              into how many tasks the rows of one panel are cut
+    """
+
+    rows: tuple[int, ...]
+    a_rows: tuple[int, ...]
+    reduce: tuple[int, ...]
+    a_reduce: tuple[int, ...]
+    columns: int
+    parts: int
+    tile: Tile
+    out_strides: tuple[int, ...]
+    epilogue: Expression
+    splits: int
+    blocks: int
+
+    @property
+    def tiles(self) -> int:
+        return math.prod(self.rows[:-1]) * math.ceil(self.rows[-1] / self.tile.rows)
+
+    @property
+    def panels(self) -> int:
+        return len(panel_starts(self.columns, self.tile.width // self.parts))
+
+    @property
+    def scratch_floats(self) -> int:
+        """Room for the partial sums between two slices of the reduction."""
+        return self.panels * self.tiles * self.tile.rows * self.tile.width if self.splits else 0
+
+    def body(self, operands: Sequence[Any]) -> None:
+        per_block = math.ceil(self.tiles / self.blocks)
+        with T.parallel(0, self.panels * self.blocks) as task:
+            panel, block = task // self.blocks, task % self.blocks
+            count = T.min(per_block, self.tiles - block * per_block)
+            with T.serial(0, math.prod(self.reduce[: self.splits])) as slice_index:
+                with T.serial(0, count) as step:
+                    self._tile(operands, panel, block * per_block + step, slice_index)
+
+    def _tile(self, operands: Sequence[Any], panel: Any, index: Any, slice_index: Any) -> None:
+        part_width = self.tile.width // self.parts
+        chunks = lane_chunks(part_width, self.tile.lanes)
+        sums = [
+            [[local(width) for _, width in chunks] for _ in range(self.parts)] for _ in range(self.tile.rows)
+        ]
+        slots = [
+            (row, part, chunk)
+            for row in range(self.tile.rows)
+            for part in range(self.parts)
+            for chunk in range(len(chunks))
+        ]
+        rows, first_row = self._row_coordinates(index)
+        slices = math.prod(self.reduce[: self.splits])
+        scratch = (panel * self.tiles + index) * (self.tile.rows * self.tile.width)
+
+        def scratch_at(row: int, part: int, chunk: int, lane: Any) -> Any:
+            return scratch + row * self.tile.width + part * part_width + chunks[chunk][0] + lane
+
+        def zero() -> None:
+            for row, part, chunk in slots:
+                with T.vectorized(0, chunks[chunk][1]) as lane:
+                    T.buffer_store(sums[row][part][chunk], T.float32(0), [lane])
+
+        def resume() -> None:
+            for row, part, chunk in slots:
+                with T.vectorized(0, chunks[chunk][1]) as lane:
+                    saved = operands[3][scratch_at(row, part, chunk, lane)]
+                    T.buffer_store(sums[row][part][chunk], saved, [lane])
+
+        def suspend() -> None:
+            for row, part, chunk in slots:
+                with T.vectorized(0, chunks[chunk][1]) as lane:
+                    at = scratch_at(row, part, chunk, lane)
+                    T.buffer_store(operands[3], sums[row][part][chunk][lane], [at])
+
+        def finish() -> None:
+            self._store(operands, sums, panel, rows, first_row)
+
+        if slices == 1:
+            zero()
+            self._accumulate(operands, sums, panel, rows, first_row, slice_index)
+            finish()
+            return
+        _either(slice_index == 0, zero, resume)
+        self._accumulate(operands, sums, panel, rows, first_row, slice_index)
+        _either(slice_index == slices - 1, finish, suspend)
+
+    def _row_coordinates(self, index: Any) -> tuple[list[Any], Any]:
+        """Coordinates on the outer row axes, and the first row of the tile on the innermost."""
+        bands = math.ceil(self.rows[-1] / self.tile.rows)
+        outer = unflatten(index // bands, self.rows[:-1])
+        return outer, T.min(index % bands * self.tile.rows, self.rows[-1] - self.tile.rows)
+
+    def _accumulate(
+        self, operands: Sequence[Any], sums: Any, panel: Any, rows: list[Any], first_row: Any, slice_index: Any
+    ) -> None:
+        a, b = operands[0], operands[1]
+        part_width = self.tile.width // self.parts
+        chunks = lane_chunks(part_width, self.tile.lanes)
+        base = flat([*rows, first_row], self.a_rows)
+        unroll = next(u for u in (4, 2, 1) if self.reduce[-1] % u == 0)
+        inner = (*self.reduce[self.splits :][:-1], self.reduce[-1] // unroll)
+        depth = math.prod(self.reduce)
+        slice_depth = depth // math.prod(self.reduce[: self.splits])
+        split = unflatten(slice_index, self.reduce[: self.splits])
+        base = base + flat(split, self.a_reduce[: self.splits])
+        inner_strides = (*self.a_reduce[self.splits :][:-1], self.a_reduce[-1] * unroll)
+
+        def steps(position: Any, a_at: Any) -> None:
+            for u in range(unroll):
+                b_at = (panel * depth + slice_index * slice_depth + position * unroll + u) * self.tile.width
+                for row in range(self.tile.rows):
+                    left = a[a_at + row * self.a_rows[-1] + u * self.a_reduce[-1]]
+                    for part in range(self.parts):
+                        for chunk, (start, width) in enumerate(chunks):
+                            total = sums[row][part][chunk]
+                            with T.vectorized(0, width) as lane:
+                                right = b[b_at + part * part_width + start + lane]
+                                T.buffer_store(total, total[lane] + left * right, [lane])
+
+        def loops(axis: int, position: Any, a_at: Any) -> None:
+            if axis == len(inner):
+                steps(position, a_at)
+                return
+            with T.serial(0, inner[axis]) as k:
+                loops(axis + 1, position * inner[axis] + k, a_at + k * inner_strides[axis])
+
+        loops(0, T.int32(0), base)
+
+    def _store(
+        self, operands: Sequence[Any], sums: Any, panel: Any, rows: list[Any], first_row: Any
+    ) -> None:
+        part_width = self.tile.width // self.parts
+        first_column = T.min(panel * part_width, max(self.columns - part_width, 0))
+        kept = min(part_width, self.columns)
+        for row in range(self.tile.rows):
+            for chunk, (start, width) in enumerate(lane_chunks(part_width, self.tile.lanes)):
+                for first, lanes in lane_chunks(max(min(width, kept - start), 0), width):
+                    with T.vectorized(0, lanes) as lane:
+                        values = [sums[row][part][chunk][first + lane] for part in range(self.parts)]
+                        at = [*rows, first_row + row, first_column + start + first + lane]
+                        result = evaluate(self.epilogue, operands, at, values)
+                        T.buffer_store(operands[2], result, [flat(at, self.out_strides)])
+
+
+def _either(condition: Any, then: Any, otherwise: Any) -> None:
+    with T.If(condition):
+        with T.Then():
+            then()
+        with T.Else():
+            otherwise()

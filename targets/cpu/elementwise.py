@@ -1,0 +1,116 @@
+"""Elementwise groups, copies, broadcasts, nearest resizing and pooling: one expression over strided loads."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+from ..expressions import Expression
+from .kernel import Kernel, evaluate, flat, lane_chunks, unflatten
+
+SERIAL_BELOW = 1 << 13
+"""Fewer elements than this are not worth waking the other threads for."""
+
+
+@dataclass(frozen=True)
+class Map(Kernel):
+    """Operand 0 is the output; the expression loads the others. The innermost axis runs in vectors."""
+
+    extents: tuple[int, ...]
+    out_strides: tuple[int, ...]
+    expression: Expression
+    lanes: int
+
+    def body(self, operands: Sequence[Any]) -> None:
+        inner = self.extents[-1]
+        block = min(inner, self.lanes * 16)
+        blocks = inner // block
+        outer = math.prod(self.extents[:-1])
+        small = outer * inner < SERIAL_BELOW
+        with (T.serial if small else T.parallel)(0, outer * blocks) as task:
+            coordinates = unflatten(task // blocks, self.extents[:-1])
+            position = task % blocks
+            self._run(operands, coordinates, position * block, block)
+            if inner % block:
+                with T.If(position == blocks - 1):
+                    with T.Then():
+                        self._run(operands, coordinates, blocks * block, inner % block)
+
+    def _run(self, operands: Sequence[Any], outer: list[Any], start: Any, count: int) -> None:
+        vectors = count // self.lanes
+        if vectors:
+            with T.serial(0, vectors) as vector:
+                self._vector(operands, outer, start + vector * self.lanes, self.lanes)
+        for first, width in lane_chunks(count % self.lanes, self.lanes):
+            self._vector(operands, outer, start + vectors * self.lanes + first, width)
+
+    def _vector(self, operands: Sequence[Any], outer: list[Any], start: Any, width: int) -> None:
+        with T.vectorized(0, width) as lane:
+            at = [*outer, start + lane]
+            result = evaluate(self.expression, operands, at, ())
+            T.buffer_store(operands[0], result, [flat(at, self.out_strides)])
+
+
+@dataclass(frozen=True)
+class Pad(Kernel):
+    """Operand 0: out, dense [planes, height, width]; operand 1: the image, framed by zeros in out.
+
+    The unit is a run of ``channels`` floats; ``image`` is (rows, columns) of such runs, ``before`` the rows
+    and columns of zeros that come first.
+    """
+
+    planes: int
+    height: int
+    width: int
+    channels: int
+    image: tuple[int, int]
+    before: tuple[int, int]
+    in_strides: tuple[int, int, int, int]
+    lanes: int
+
+    def body(self, operands: Sequence[Any]) -> None:
+        out, image = operands
+        rows, columns = self.image
+        top, left = self.before
+        with T.parallel(0, self.planes * self.height) as line:
+            row = line % self.height - top
+            at = line * self.width * self.channels
+
+            def zeros(first: int, runs: int) -> None:
+                count = runs * self.channels
+                with T.serial(0, count // self.lanes) as vector:
+                    with T.vectorized(0, self.lanes) as lane:
+                        where = at + first * self.channels + vector * self.lanes + lane
+                        T.buffer_store(out, T.float32(0), [where])
+                for start, width in lane_chunks(count % self.lanes, self.lanes):
+                    with T.vectorized(0, width) as lane:
+                        where = at + first * self.channels + count - count % self.lanes + start + lane
+                        T.buffer_store(out, T.float32(0), [where])
+
+            with T.If(T.And(row >= 0, row < rows)):
+                with T.Then():
+                    zeros(0, left)
+                    with T.serial(0, columns) as column:
+                        source = flat([line // self.height, row, column], self.in_strides[:3])
+                        target = at + (left + column) * self.channels
+                        self._copy(out, target, image, source)
+                    zeros(left + columns, self.width - left - columns)
+                with T.Else():
+                    zeros(0, self.width)
+
+    def _copy(self, out: Any, target: Any, image: Any, source: Any) -> None:
+        step = self.in_strides[3]
+        full = self.channels // self.lanes
+        if full:
+            with T.serial(0, full) as vector:
+                with T.vectorized(0, self.lanes) as lane:
+                    channel = vector * self.lanes + lane
+                    T.buffer_store(out, image[source + channel * step], [target + channel])
+        for start, width in lane_chunks(self.channels % self.lanes, self.lanes):
+            with T.vectorized(0, width) as lane:
+                channel = full * self.lanes + start + lane
+                T.buffer_store(out, image[source + channel * step], [target + channel])

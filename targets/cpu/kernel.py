@@ -1,0 +1,112 @@
+"""What every CPU kernel template has in common: a frozen specification that writes itself as TIR."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.script.ir_builder import IRBuilder
+from tvm.script.ir_builder import tirx as T
+
+from ..expressions import Expression, Load
+from .vector_math import emit
+
+LONGEST_BUFFER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Kernel(ABC):
+    """A specification fully determines its machine code (given a target): equal specifications share a kernel.
+
+    ``dtypes`` are those of the operands, in the order in which they are passed.
+    """
+
+    dtypes: tuple[str, ...]
+
+    @abstractmethod
+    def body(self, operands: Sequence[Any]) -> None:
+        """Write the kernel's loops over its flat operand buffers into the current TIR builder."""
+
+    def prim_func(self, symbol: str) -> tvm.tirx.PrimFunc:
+        with IRBuilder() as builder:
+            with T.prim_func(private=False):
+                T.func_name(symbol)
+                # Aliasing is ruled out by the memory plan: an output never shares bytes with an input.
+                T.func_attr({"tirx.noalias": True})
+                handles = [T.arg(f"p{i}", T.handle(dtype)) for i, dtype in enumerate(self.dtypes)]
+                buffers = [
+                    T.decl_buffer([LONGEST_BUFFER], dtype, data=handle)
+                    for handle, dtype in zip(handles, self.dtypes, strict=True)
+                ]
+                # Without these two, TVM would ask a runtime for every local array; with them they are on the
+                # stack, where LLVM promotes them to registers.
+                with T.attr(tirx.IntImm("int32", 0), "device_id", 0):
+                    with T.attr(tirx.IntImm("int32", 0), "device_type", 1):
+                        self.body(buffers)
+        return builder.get()
+
+
+def local(count: int) -> Any:
+    """A float32 array that lives in registers or on the stack: at most 255 elements."""
+    if not 0 < count < 256:
+        raise ValueError(f"a local array holds 1 to 255 floats, not {count}")
+    return T.alloc_buffer([count], "float32", scope="global")
+
+
+def flat(coordinates: Sequence[Any], strides: Sequence[int]) -> Any:
+    """``sum(coordinate * stride)``, leaving out what is zero."""
+    total: Any = T.int32(0)
+    for coordinate, stride in zip(coordinates, strides, strict=True):
+        if stride:
+            total = total + coordinate * stride
+    return total
+
+
+def evaluate(
+    expression: Expression, operands: Sequence[Any], coordinates: Sequence[Any], values: Sequence[Any]
+) -> Any:
+    """An expression at ``coordinates``; ``values[part]`` is what the kernel computed there."""
+
+    def load(source: Load) -> Any:
+        return T.cast(operands[source.operand][flat(coordinates, source.strides)], "float32")
+
+    return emit(expression, load, lambda part: values[part])
+
+
+def lane_chunks(count: int, lanes: int) -> list[tuple[int, int]]:
+    """Cut ``count`` elements into (start, width) pieces: full vectors, then halves, then what is left."""
+    chunks: list[tuple[int, int]] = []
+    start, width = 0, lanes
+    while start < count:
+        while width > count - start:
+            width //= 2
+        chunks.append((start, width))
+        start += width
+    return chunks
+
+
+def unflatten(index: Any, extents: Sequence[int]) -> list[Any]:
+    """Coordinates of a row-major position."""
+    coordinates: list[Any] = []
+    for extent in reversed(extents):
+        coordinates.insert(0, index % extent)
+        index = index // extent
+    return coordinates
+
+
+def reduce_lanes(lanes: Any, width: int, operator: Callable[[Any, Any], Any]) -> Any:
+    """All elements of a local array combined pairwise, as one scalar expression."""
+    terms = [lanes[lane] for lane in range(width)]
+    while len(terms) > 1:
+        paired = [operator(a, b) for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = paired + ([terms[-1]] if len(terms) % 2 else [])
+    return terms[0]
+
+
+def fill(target: Any, width: int, value: float) -> None:
+    with T.vectorized(0, width) as lane:
+        T.buffer_store(target, T.float32(value), [lane])
