@@ -7,10 +7,13 @@ This is all that the bundle writer needs to know. Every address is a space and a
 ``state``    what outlives a run: graph inputs, graph outputs and values carried between variants
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
 from .packing import Packing
+
+ITEM_BYTES = {"float32": 4, "int64": 8, "int32": 4, "bool": 1}
 
 Space = Literal["weights", "arena", "state"]
 
@@ -44,10 +47,7 @@ class StateTensor:
 
     @property
     def size_bytes(self) -> int:
-        count = 4
-        for extent in self.shape:
-            count *= extent
-        return count
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ class Panels(BaseModel):
     ``order`` permutes the axes of the source so that output channels come first and the reduction axes follow
     in the order in which the kernel walks them; ``starts`` are the first columns of the panels. The last panel
     starts early and overlaps its neighbour rather than being padded, unless N < width, when zeros fill up.
+    With ``parts`` 2, the columns are two halves of a gated layer and each panel holds as many of either.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -30,15 +31,17 @@ class Panels(BaseModel):
     order: tuple[int, ...]
     width: int
     starts: tuple[int, ...]
+    parts: int = 1
 
     def pack(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
         rows = np.transpose(source, self.order)
-        rows = rows.reshape(rows.shape[0], -1)
-        panels = np.zeros((len(self.starts), rows.shape[1], self.width), dtype=source.dtype)
+        halves = rows.reshape(self.parts, rows.shape[0] // self.parts, -1)
+        width = self.width // self.parts
+        panels = np.zeros((len(self.starts), halves.shape[2], self.parts, width), dtype=source.dtype)
         for panel, start in zip(panels, self.starts, strict=True):
-            block = rows[start : start + self.width]
-            panel[:, : block.shape[0]] = block.T
-        return panels
+            block = halves[:, start : start + width]
+            panel[:, :, : block.shape[1]] = block.transpose(2, 0, 1)
+        return panels.reshape(len(self.starts), halves.shape[2], self.width)
 
 
 Packing = Annotated[Dense | Panels, Field(discriminator="kind")]

@@ -1,0 +1,126 @@
+"""Operator fusion: which nodes run as one kernel, decided once and written on the graph.
+
+A group is an anchor (a convolution, a product, a normalisation, attention) with the elementwise work that
+follows it: bias, timestep embedding, residual, activation, or the gate of a GEGLU (Shazeer, arXiv 2002.05202).
+Elementwise nodes that no anchor can take form groups of their own. What could not be fused says why.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..ir.groups import Group, assign
+from ..ir.operators import ANCHORS, ELEMENTWISE, REARRANGING
+from ..ir.program import Program
+from .base import Context, Pass
+
+WITHOUT_EPILOGUE = frozenset({"Attention"})
+"""Anchors whose kernel stores its result itself."""
+
+
+class FuseConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    longest: int = Field(default=16, ge=1, le=64, description="Most nodes after an anchor in one group [nodes].")
+
+
+class Fuse(Pass[FuseConfig]):
+    """Program -> the same program with a fusion group named on every node that computes."""
+
+    name = "fuse"
+    Config = FuseConfig
+
+    def run(self, program: Program, context: Context) -> Program:
+        for model in program.variants.values():
+            assign(model, _decide(model.graph, self.config.longest))
+        return program
+
+
+def _decide(graph: ir.Graph, longest: int) -> list[Group]:
+    taken: set[ir.Node] = set()
+    groups: list[list[ir.Node]] = []
+    for starts in (lambda node: node.op_type in ANCHORS, lambda node: node.op_type not in REARRANGING):
+        for node in graph:
+            if node in taken or not starts(node):
+                continue
+            members = _grow(node, taken, longest)
+            taken.update(members)
+            groups.append(members)
+    return [Group.of(str(index), members) for index, members in enumerate(groups)]
+
+
+def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int) -> list[ir.Node]:
+    """The anchor and what it can carry, in graph order. Trailing rearrangements stay outside."""
+    members, kept = [anchor], 1
+    if anchor.op_type not in ANCHORS and anchor.op_type not in ELEMENTWISE:
+        return members
+    if anchor.op_type in WITHOUT_EPILOGUE:
+        return members
+    value = anchor.outputs[0]
+    while len(members) <= longest:
+        step = _next(members, value, taken)
+        if step is None:
+            break
+        members += step
+        value = step[-1].outputs[0]
+        if step[-1].op_type in ELEMENTWISE:
+            kept = len(members)
+    return members[:kept]
+
+
+def _next(members: list[ir.Node], value: ir.Value, taken: set[ir.Node]) -> list[ir.Node] | None:
+    """The node (or the gate) that reads ``value`` and may run in the same kernel as ``members``."""
+    anchor = members[0]
+    readers = list(dict.fromkeys(node for node, _ in value.uses()))
+    if value.is_graph_output() or len(readers) != 1:
+        return _refuse(readers, f"its input {value.name} is read in {len(readers)} places")
+    reader = readers[0]
+    if reader in taken:
+        return None
+    if reader.op_type == "Split" and anchor.op_type in ("MatMul", "Gemm"):
+        rearranged = any(node.op_type in REARRANGING for node in members)
+        return None if rearranged else _gate(reader, taken)
+    if reader.op_type in REARRANGING:
+        return [reader] if reader.inputs[0] is value and anchor.op_type in ANCHORS else None
+    if reader.op_type not in ELEMENTWISE:
+        return None
+    if _shape(reader.outputs[0]) != _shape(value):
+        return _refuse([reader], f"it broadcasts {value.name} to a larger shape")
+    return [reader]
+
+
+def _gate(split: ir.Node, taken: set[ir.Node]) -> list[ir.Node] | None:
+    """Split, activation of one half, product with the other: the tail of a gated feed-forward layer."""
+    rank = len(_shape(split.inputs[0]) or ())
+    axis = split.attributes.get_int("axis", 0)
+    if len(split.outputs) != 2 or axis not in (-1, rank - 1):
+        return None
+    if _shape(split.outputs[0]) != _shape(split.outputs[1]):
+        return _refuse([split], "its halves differ in size")
+    for plain, gated in (split.outputs, split.outputs[::-1]):
+        activation = _only_reader(gated)
+        if activation is None or activation.op_type not in ("Gelu", "Swish", "Sigmoid"):
+            continue
+        product = _only_reader(activation.outputs[0])
+        if product is not None and product.op_type == "Mul" and _only_reader(plain) is product:
+            members = [split, activation, product]
+            return None if taken.intersection(members) else members
+    return None
+
+
+def _only_reader(value: ir.Value) -> ir.Node | None:
+    readers = {node for node, _ in value.uses()}
+    return readers.pop() if len(readers) == 1 and not value.is_graph_output() else None
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
+    if value is None or value.shape is None:
+        return None
+    return tuple(int(extent) for extent in value.shape)
+
+
+def _refuse(nodes: list[ir.Node], reason: str) -> None:
+    for node in nodes:
+        if node.op_type in ELEMENTWISE:
+            node.metadata_props["fick.unfused"] = reason

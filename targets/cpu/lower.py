@@ -1,0 +1,61 @@
+"""Which template runs which operator on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+from ...ir.errors import UserError
+from ...ir.groups import Group
+from ...ir.operators import ELEMENTWISE
+from ..graph_facts import describe
+from ..lowering import Lowering
+from ..profile import Profile
+from .lower_attention import lower_attention
+from .lower_movement import (
+    copier,
+    lower_average_pool,
+    lower_concat,
+    lower_elementwise,
+    lower_pad,
+    lower_resize,
+    lower_view,
+)
+from .lower_norms import lower_group_norm, lower_layer_norm, lower_softmax
+from .lower_products import lower_conv, lower_gemm, lower_matmul
+
+VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Expand"})
+
+TEMPLATES: dict[str, Callable[[Lowering, Group, Profile], None]] = {
+    "Attention": lower_attention,
+    "AveragePool": lower_average_pool,
+    "Concat": lower_concat,
+    "Conv": lower_conv,
+    "Gemm": lower_gemm,
+    "GroupNormalization": lower_group_norm,
+    "LayerNormalization": lower_layer_norm,
+    "MatMul": lower_matmul,
+    "Pad": lower_pad,
+    "Resize": lower_resize,
+    "Softmax": lower_softmax,
+    **dict.fromkeys(ELEMENTWISE, lower_elementwise),
+    "Cast": lower_elementwise,
+}
+
+
+def check_supported(node: ir.Node) -> None:
+    """Raises UserError for an operator that no template runs, naming the node and its module."""
+    if node.op_type not in VIEWS and node.op_type not in TEMPLATES:
+        raise UserError(f"operator {node.op_type} is not supported, at {describe(node)}")
+
+
+def lower_group(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    if node.op_type in VIEWS:
+        lower_view(lowering, node)
+    else:
+        TEMPLATES[node.op_type](lowering, group, profile)
+
+
+__all__ = ["TEMPLATES", "VIEWS", "check_supported", "copier", "lower_group", "lower_view"]

@@ -1,0 +1,96 @@
+"""Attention nodes -> ``Attention`` calls."""
+
+from __future__ import annotations
+
+import math
+
+from ...ir.errors import UserError
+from ...ir.groups import Group
+from ..graph_facts import describe, shape_of
+from ..lowering import Lowering
+from ..profile import Profile
+from ..views import View
+from .attention import Attention
+
+LONGEST_HEAD = 255
+"""Channels of a head whose running sums still fit a local array."""
+
+
+def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    attributes = node.attributes
+    unsupported = ["is_causal"] if attributes.get_int("is_causal", 0) else []
+    if attributes.get_float("softcap", 0.0):
+        unsupported.append("softcap")
+    if len([value for value in node.inputs if value is not None]) > 3:
+        unsupported.append("a mask or past keys")
+    if unsupported:
+        raise UserError(f"operator Attention with {unsupported[0]} is not supported, at {describe(node)}")
+    query_heads = attributes.get_int("q_num_heads", 0)
+    key_heads = attributes.get_int("kv_num_heads", 0)
+    q = _heads(lowering, node.inputs[0], query_heads)
+    k = _heads(lowering, node.inputs[1], key_heads)
+    v = _heads(lowering, node.inputs[2], key_heads)
+    if q.shape[1] != k.shape[1]:
+        raise UserError(f"operator Attention with grouped queries is not supported, at {describe(node)}")
+    batch, heads, queries, depth = q.shape
+    keys, value_depth = v.shape[2], v.shape[3]
+    if max(depth, value_depth) > LONGEST_HEAD:
+        raise UserError(
+            f"operator Attention with {max(depth, value_depth)} channels a head is not supported "
+            f"(at most {LONGEST_HEAD}), at {describe(node)}"
+        )
+    if v.strides[3] != 1:
+        v = lowering.materialised(v, (0, 2, 1, 3))
+    out = lowering.fresh((batch, heads, queries, value_depth), (0, 2, 1, 3))
+    lanes = profile.vector_lanes
+    rows, vectors = _tile(value_depth, lanes, profile.vector_registers)
+    width = vectors * lanes
+    per_block = max(1, min(math.ceil(keys / width), 128 // width))
+    kernel = Attention(
+        dtypes=("float32",) * 5,
+        batch=batch,
+        heads=heads,
+        queries=queries,
+        keys=keys,
+        depth=depth,
+        value_depth=value_depth,
+        scale=attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth),
+        q_strides=q.strides,
+        k_strides=k.strides,
+        v_strides=v.strides,
+        out_strides=out.strides,
+        tile_rows=min(rows, queries),
+        width=width,
+        block=width * per_block,
+        lanes=lanes,
+    )
+    scratch = lowering.fresh((kernel.scratch_floats,))
+    lowering.call(kernel, [q, k, v, scratch, out], str(node.name))
+    result = node.outputs[0]
+    if len(shape_of(result)) == 3:
+        tokens = out.transpose((0, 2, 1, 3)).reshape(shape_of(result))
+        assert tokens is not None
+        out = tokens
+    lowering.views[str(result.name)] = out
+
+
+def _heads(lowering: Lowering, value: object, heads: int) -> View:
+    """(batch, head, token, channel), of a 4-D value as it is or of a 3-D one whose channels hold the heads."""
+    view = lowering.view(value)  # type: ignore[arg-type]
+    if len(view.shape) == 4:
+        return view
+    batch, tokens, channels = view.shape
+    split = lowering.reshaped(view, (batch, tokens, heads, channels // heads))
+    return split.transpose((0, 2, 1, 3))
+
+
+def _tile(depth: int, lanes: int, registers: int) -> tuple[int, int]:
+    """Rows and vectors of the register tile: full passes over the value channels, as tall as fits."""
+    candidates = [
+        ((-(-depth // (vectors * lanes)) * vectors * lanes) / depth + vectors / rows, rows, vectors)
+        for vectors in (1, 2, 3, 4)
+        if (rows := (registers - vectors - 1) // vectors) >= 4
+    ]
+    _, rows, vectors = min(candidates)
+    return rows, vectors

@@ -1,0 +1,183 @@
+"""Elementwise groups and operators that move data -> views where strides suffice, ``Map`` calls where not."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from ...ir.errors import UserError
+from ...ir.groups import Group
+from ..expressions import Apply, Expression, Literal, Load
+from ..fused import fuse
+from ..graph_facts import describe, numbers, permutation, shape_of
+from ..lowering import Lowering
+from ..profile import Profile
+from ..views import View, merge_axes
+from .elementwise import Map
+from .lower_products import padded
+
+
+def map_into(
+    lowering: Lowering, out: View, loads: Sequence[View], bound: object, lanes: int, name: str
+) -> None:
+    """Add the call out = expression(loads); ``bound(first, strides)`` places the loads."""
+    order = out.order()
+    views = [out, *loads]
+    extents, strides = merge_axes(
+        [out.shape[axis] for axis in order], [[view.strides[axis] for axis in order] for view in views]
+    )
+    kernel = Map(
+        dtypes=tuple(lowering.buffers[view.buffer].dtype for view in views),
+        extents=extents,
+        out_strides=strides[0],
+        expression=bound(1, strides[1:]),  # type: ignore[operator]
+        lanes=lanes,
+    )
+    lowering.call(kernel, views, name)
+
+
+def copier(lanes: int):
+    """How this device family copies a view into another of the same shape."""
+
+    def copy(lowering: Lowering, target: View, source: View, name: str) -> None:
+        map_into(lowering, target, [source], lambda first, strides: Load(first, strides[0]), lanes, name)
+
+    return copy
+
+
+def lower_elementwise(lowering: Lowering, group: Group, profile: Profile) -> None:
+    fused = fuse(lowering, group, None)
+    shape = shape_of(fused.result)
+    same = [view for view in fused.loads if view.count == fused_count(shape) and 0 not in view.strides]
+    like = max(same or fused.loads, key=lambda view: view.count, default=None)
+    whole = like is not None and like.shape == shape and all(
+        stride or extent == 1 for stride, extent in zip(like.strides, shape, strict=True)
+    )
+    out = lowering.fresh(shape, like.order() if whole and like is not None else None)
+    map_into(lowering, out, fused.loads, fused.bound, profile.vector_lanes, str(group.nodes[-1].name))
+    lowering.views[str(fused.result.name)] = out
+
+
+def fused_count(shape: Sequence[int]) -> int:
+    return View.dense("", shape).count
+
+
+def lower_concat(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    result = node.outputs[0]
+    shape = shape_of(result)
+    axis = node.attributes["axis"].as_int() % len(shape)
+    parts = [lowering.view(value) for value in node.inputs if value is not None]
+    out = lowering.fresh(shape, max(parts, key=lambda view: view.count).order())
+    start = 0
+    for part in parts:
+        lowering.copy(lowering, out.slice(axis, start, part.shape[axis]), part, str(node.name))
+        start += part.shape[axis]
+    lowering.views[str(result.name)] = out
+
+
+def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
+    """Nearest-neighbour enlargement by whole factors: a copy whose source repeats along new axes."""
+    node = group.anchor
+    data = node.inputs[0]
+    assert data is not None
+    x, shape = lowering.view(data), shape_of(node.outputs[0])
+    mode = node.attributes.get_string("mode", "nearest")
+    corners = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
+    whole = all(wanted % extent == 0 for wanted, extent in zip(shape, x.shape, strict=True))
+    if mode != "nearest" or corners == "align_corners" or not whole:
+        raise UserError(
+            f"operator Resize from {x.shape} to {shape} in mode {mode!r} is not supported "
+            f"(nearest by whole factors is), at {describe(node)}"
+        )
+    out = lowering.fresh(shape, x.order())
+    blocks = [size for extent, wanted in zip(x.shape, shape, strict=True) for size in (extent, wanted // extent)]
+    target = lowering.reshaped(out, blocks)
+    strides = [stride for step in x.strides for stride in (step, 0)]
+    source = View(x.buffer, tuple(blocks), tuple(strides), x.offset)
+    lowering.copy(lowering, target, source, str(node.name))
+    lowering.views[str(node.outputs[0].name)] = out
+
+
+def lower_average_pool(lowering: Lowering, group: Group, profile: Profile) -> None:
+    """The mean of as many strided views as the window has places."""
+    node = group.anchor
+    data = node.inputs[0]
+    assert data is not None
+    x, shape = lowering.view(data), shape_of(node.outputs[0])
+    window = node.attributes["kernel_shape"].as_ints()
+    steps = node.attributes.get_ints("strides", [1] * len(window))
+    if any(node.attributes.get_ints("pads", [0])) or node.attributes.get_int("ceil_mode", 0):
+        raise UserError(f"operator AveragePool with padding is not supported, at {describe(node)}")
+    loads: list[View] = []
+    for place in itertools.product(*(range(size) for size in window)):
+        view = x
+        for axis, (start, step) in enumerate(zip(place, steps, strict=True), start=2):
+            view = view.slice(axis, start, shape[axis], step)
+        loads.append(view)
+
+    def mean(first: int, strides: Sequence[Sequence[int]]) -> Expression:
+        total: Expression = Load(first, tuple(strides[0]))
+        for index, along in enumerate(strides[1:], start=1):
+            total = Apply("Add", (total, Load(first + index, tuple(along))))
+        return Apply("Mul", (total, Literal(1.0 / len(loads))))
+
+    out = lowering.fresh(shape, x.order())
+    map_into(lowering, out, loads, mean, profile.vector_lanes, str(node.name))
+    lowering.views[str(node.outputs[0].name)] = out
+
+
+def lower_pad(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    data = node.inputs[0]
+    assert data is not None
+    x = lowering.view(data)
+    rank = len(x.shape)
+    given = numbers(node, 1) or []
+    axes = numbers(node, 3)
+    axes = [axis % rank for axis in axes] if axes is not None else list(range(rank))
+    before, after = [0] * rank, [0] * rank
+    for position, axis in enumerate(axes):
+        before[axis], after[axis] = given[position], given[position + len(axes)]
+    plain = node.attributes.get_string("mode", "constant") == "constant"
+    if not plain or any(before[:2] + after[:2]) or min(before + after) < 0 or rank not in (3, 4):
+        raise UserError(f"operator Pad other than by zeros around an image is not supported, at {describe(node)}")
+    view = padded(lowering, x, before[2:], after[2:], profile, str(node.name))
+    lowering.views[str(node.outputs[0].name)] = view
+
+
+def lower_view(lowering: Lowering, node: ir.Node) -> None:
+    """Reshape, Transpose, Split, Slice, Expand and their like: strides only, wherever possible."""
+    data = node.inputs[0]
+    assert data is not None
+    x = lowering.view(data)
+    if node.op_type == "Transpose":
+        results = [x.transpose(permutation(node))]
+    elif node.op_type == "Expand":
+        results = [x.expand(shape_of(node.outputs[0]))]
+    elif node.op_type == "Split":
+        axis = node.attributes.get_int("axis", 0) % len(x.shape)
+        results, start = [], 0
+        for output in node.outputs:
+            extent = shape_of(output)[axis]
+            results.append(x.slice(axis, start, extent))
+            start += extent
+    elif node.op_type == "Slice":
+        results = [_sliced(node, x)]
+    else:
+        results = [lowering.reshaped(x, shape_of(node.outputs[0]))]
+    for output, view in zip(node.outputs, results, strict=True):
+        lowering.views[str(output.name)] = view
+
+
+def _sliced(node: ir.Node, x: View) -> View:
+    starts, ends = numbers(node, 1) or [], numbers(node, 2) or []
+    axes = numbers(node, 3) or list(range(len(starts)))
+    steps = numbers(node, 4) or [1] * len(starts)
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        size = x.shape[axis]
+        first, last, stride = slice(start, end, step).indices(size)
+        x = x.slice(axis, first, len(range(first, last, stride)), stride)
+    return x

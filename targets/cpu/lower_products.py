@@ -1,0 +1,247 @@
+"""Convolutions and matrix products -> ``Contraction`` calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from ...ir.errors import UserError
+from ...ir.groups import Group
+from ..fused import Fused, fuse, result_view
+from ..graph_facts import describe, shape_of
+from ..lowering import Lowering
+from ..packing import Panels
+from ..profile import Profile
+from ..views import View, merge_axes
+from .contraction import Contraction, Tile, choose_tile, panel_starts
+from .elementwise import Pad
+
+
+def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    attributes = node.attributes
+    data, weight = node.inputs[0], node.inputs[1]
+    assert data is not None and weight is not None
+    if attributes.get_int("group", 1) != 1:
+        raise UserError(f"operator Conv with group={attributes.get_int('group')} is not supported, at {describe(node)}")
+    if weight.name not in lowering.constants:
+        raise UserError(f"operator Conv with computed weights is not supported, at {describe(node)}")
+    kernel = shape_of(weight)[2:]
+    rank = len(kernel)
+    strides = attributes.get_ints("strides", [1] * rank)
+    dilations = attributes.get_ints("dilations", [1] * rank)
+    pads = attributes.get_ints("pads", [0] * 2 * rank)
+    if attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise UserError(f"operator Conv with auto_pad is not supported, at {describe(node)}")
+    x = lowering.view(data)
+    if any(pads):
+        x = padded(lowering, x, pads[:rank], pads[rank:], profile, str(node.name))
+    shape = shape_of(node.outputs[0])
+    spatial = range(2, 2 + rank)
+    out_rows = (0, *spatial)
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    affine = []
+    if bias is not None:
+        per_channel = lowering.reshaped(lowering.view(bias), (shape[1], *[1] * rank))
+        affine = [("Add", per_channel.expand(shape))]
+    fused = fuse(lowering, group, node, affine)
+    contract(
+        lowering,
+        fused,
+        node,
+        profile,
+        shape=shape,
+        rows=out_rows,
+        column=1,
+        a=x,
+        a_rows=(x.strides[0], *(strides[i] * x.strides[2 + i] for i in range(rank))),
+        reduce=(*kernel, x.shape[1]),
+        a_reduce=(*(dilations[i] * x.strides[2 + i] for i in range(rank)), x.strides[1]),
+        weight=weight,
+        order=(0, *spatial, 1),
+    )
+
+
+def lower_matmul(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    left, right = node.inputs[0], node.inputs[1]
+    assert left is not None and right is not None
+    if right.name not in lowering.constants or len(shape_of(right)) != 2:
+        raise UserError(
+            f"operator MatMul of two computed matrices outside attention is not supported, at {describe(node)}"
+        )
+    a = lowering.view(left)
+    shape = shape_of(node.outputs[0])
+    axes = range(len(shape))
+    contract(
+        lowering,
+        fuse(lowering, group, node),
+        node,
+        profile,
+        shape=shape,
+        rows=tuple(axes[:-1]),
+        column=axes[-1],
+        a=a,
+        a_rows=a.strides[:-1],
+        reduce=(a.shape[-1],),
+        a_reduce=(a.strides[-1],),
+        weight=right,
+        order=(1, 0),
+    )
+
+
+def lower_gemm(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    attributes = node.attributes
+    left, right = node.inputs[0], node.inputs[1]
+    assert left is not None and right is not None
+    scales = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
+    if right.name not in lowering.constants or scales != (1.0, 1.0):
+        raise UserError(
+            f"operator Gemm with computed weights, alpha or beta is not supported, at {describe(node)}"
+        )
+    a = lowering.view(left)
+    if attributes.get_int("transA", 0):
+        a = a.transpose((1, 0))
+    shape = shape_of(node.outputs[0])
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    affine = [("Add", lowering.view(bias).expand(shape))] if bias is not None else []
+    contract(
+        lowering,
+        fuse(lowering, group, node, affine),
+        node,
+        profile,
+        shape=shape,
+        rows=(0,),
+        column=1,
+        a=a,
+        a_rows=a.strides[:1],
+        reduce=(a.shape[1],),
+        a_reduce=a.strides[1:],
+        weight=right,
+        order=(0, 1) if attributes.get_int("transB", 0) else (1, 0),
+    )
+
+
+def contract(
+    lowering: Lowering,
+    fused: Fused,
+    node: ir.Node,
+    profile: Profile,
+    *,
+    shape: Sequence[int],
+    rows: Sequence[int],
+    column: int,
+    a: View,
+    a_rows: Sequence[int],
+    reduce: Sequence[int],
+    a_reduce: Sequence[int],
+    weight: ir.Value,
+    order: Sequence[int],
+) -> None:
+    """Add the call for out = epilogue(A x weight) and say where the group's result lies.
+
+    ``shape`` is the anchor's output shape, of which ``rows`` and ``column`` name the axes; ``order`` brings the
+    weight's axes to [column, *reduce].
+    """
+    columns = shape[column] // fused.parts
+    out_shape = list(shape)
+    out_shape[column] = columns
+    out = lowering.fresh(out_shape, (*rows, column))
+    extents, strides = merge_axes(
+        [shape[axis] for axis in rows],
+        [
+            a_rows,
+            [out.strides[axis] for axis in rows],
+            *([view.strides[axis] for axis in rows] for view in fused.loads),
+        ],
+    )
+    tile = choose_tile(
+        extents[-1], columns, fused.parts, profile.vector_lanes, profile.vector_registers
+    )
+    starts = panel_starts(columns, tile.width // fused.parts)
+    packing = Panels(order=tuple(order), width=tile.width, starts=starts, parts=fused.parts)
+    depth = math.prod(reduce)
+    packed = lowering.weight(str(weight.name), (len(starts), depth, tile.width), packing)
+    tiles = math.prod(extents[:-1]) * math.ceil(extents[-1] / tile.rows)
+    reduce, a_reduce, splits = _split(reduce, a_reduce, tile, tiles, profile)
+    first_load = 4 if splits else 3
+    kernel = Contraction(
+        dtypes=("float32",) * first_load + tuple(lowering.buffers[view.buffer].dtype for view in fused.loads),
+        rows=extents,
+        a_rows=strides[0],
+        reduce=tuple(reduce),
+        a_reduce=tuple(a_reduce),
+        columns=columns,
+        parts=fused.parts,
+        tile=tile,
+        out_strides=(*strides[1], out.strides[column]),
+        epilogue=fused.bound(
+            first_load,
+            [(*rest, view.strides[column]) for rest, view in zip(strides[2:], fused.loads, strict=True)],
+        ),
+        splits=splits,
+        blocks=_blocks(len(starts), tiles, profile.cores),
+    )
+    scratch = [lowering.fresh((kernel.scratch_floats,))] if splits else []
+    lowering.call(kernel, [a, packed, out, *scratch, *fused.loads], str(node.name))
+    lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
+
+
+def _split(
+    reduce: Sequence[int], a_reduce: Sequence[int], tile: Tile, tiles: int, profile: Profile
+) -> tuple[Sequence[int], Sequence[int], int]:
+    """Cut the reduction so that a slice of a panel stays in half the second-level cache between tiles."""
+    room = profile.l2_bytes // 2 // (4 * tile.width)
+    if tiles <= 2 or math.prod(reduce) <= room:
+        return reduce, a_reduce, 0
+    for splits in range(1, len(reduce)):
+        if math.prod(reduce[splits:]) <= room:
+            return reduce, a_reduce, splits
+    last = reduce[-1]
+    piece = max(size for size in range(1, last + 1) if last % size == 0 and size <= room)
+    cut = (*reduce[:-1], last // piece, piece)
+    return cut, (*a_reduce[:-1], a_reduce[-1] * piece, a_reduce[-1]), len(cut) - 1
+
+
+def _blocks(panels: int, tiles: int, cores: int) -> int:
+    """Row blocks per panel so that cores finish together: the fewest within 3 % of an even share."""
+    best, best_waste = 1, math.inf
+    for blocks in range(1, min(tiles, 4 * cores) + 1):
+        per_block = math.ceil(tiles / blocks)
+        rounds = math.ceil(panels * blocks / cores)
+        waste = rounds * per_block * cores / (panels * tiles)
+        if waste < best_waste - 0.03:
+            best, best_waste = blocks, waste
+    return best
+
+
+def padded(
+    lowering: Lowering,
+    x: View,
+    before: Sequence[int],
+    after: Sequence[int],
+    profile: Profile,
+    name: str,
+) -> View:
+    """A copy of (N, C, spatial...) with a frame of zeros, channels innermost."""
+    spatial = list(x.shape[2:])
+    framed = [size + a + b for size, a, b in zip(spatial, before, after, strict=True)]
+    order = (0, *range(2, len(x.shape)), 1)
+    out = lowering.fresh((x.shape[0], x.shape[1], *framed), order)
+    single = len(spatial) == 1  # a signal is an image of one row
+    kernel = Pad(
+        dtypes=("float32", "float32"),
+        planes=x.shape[0],
+        height=1 if single else framed[0],
+        width=framed[-1],
+        channels=x.shape[1],
+        image=(1 if single else spatial[0], spatial[-1]),
+        before=(0 if single else before[0], before[-1]),
+        in_strides=(x.strides[0], 0 if single else x.strides[2], x.strides[-1], x.strides[1]),
+        lanes=profile.vector_lanes,
+    )
+    lowering.call(kernel, [out, x], name)
+    return out

@@ -1,0 +1,172 @@
+"""The elementwise part of a fusion group, as an expression over the coordinates of its anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from ..ir.errors import UserError
+from ..ir.groups import Group
+from ..ir.operators import ELEMENTWISE, REARRANGING
+from .expressions import Apply, Expression, Literal, Load, Value
+from .graph_facts import describe, permutation, shape_of
+from .lowering import Lowering
+from .views import View
+
+
+@dataclass
+class Fused:
+    """What a group does to each element its anchor computes.
+
+    ``loads[i]`` is the view, in the anchor's logical axes, that ``Load(i, ())`` of ``expression`` reads.
+    ``rearrangements`` lead from the anchor's shape to the shape of ``result``.
+    """
+
+    expression: Expression
+    result: ir.Value
+    loads: list[View] = field(default_factory=list)
+    rearrangements: list[ir.Node] = field(default_factory=list)
+    parts: int = 1
+
+    def bound(self, first_operand: int, strides: Sequence[Sequence[int]]) -> Expression:
+        """The expression with load i reading kernel operand ``first_operand + i`` at ``strides[i]``."""
+
+        def walk(node: Expression) -> Expression:
+            match node:
+                case Load(operand):
+                    return Load(first_operand + operand, tuple(strides[operand]))
+                case Apply(op, args):
+                    return Apply(op, tuple(walk(arg) for arg in args))
+                case _:
+                    return node
+
+        return walk(self.expression)
+
+
+def fuse(
+    lowering: Lowering,
+    group: Group,
+    anchor: ir.Node | None,
+    affine: Sequence[tuple[str, View]] = (),
+) -> Fused:
+    """Build the expression of ``group``. Without an anchor, every value read from outside is a load.
+
+    ``affine`` are operators of the anchor itself that its kernel leaves to the expression: ("Add", bias), say,
+    with the view broadcast to the anchor's shape.
+    """
+    return _Builder(lowering, group, anchor, affine).build()
+
+
+class _Builder:
+    def __init__(
+        self, lowering: Lowering, group: Group, anchor: ir.Node | None, affine: Sequence[tuple[str, View]]
+    ) -> None:
+        self.affine = affine
+        self.lowering = lowering
+        self.nodes = [node for node in group.nodes if node is not anchor]
+        self.inside = {id(output): node for node in self.nodes for output in node.outputs}
+        self.anchor_value = anchor.outputs[0] if anchor else None
+        self.result = self.nodes[-1].outputs[0] if self.nodes else group.nodes[-1].outputs[0]
+        self.loads: list[View] = []
+        self.parts = 2 if any(node.op_type == "Split" for node in self.nodes) else 1
+
+    def build(self) -> Fused:
+        expression = self._value(self.result, None)
+        rearrangements = [node for node in self.nodes if node.op_type in REARRANGING]
+        return Fused(expression, self.result, self.loads, rearrangements, self.parts)
+
+    def _value(self, value: ir.Value, part: int | None) -> Expression:
+        if value is self.anchor_value:
+            return self._anchor(part)
+        node = self.inside[id(value)]
+        if node.op_type == "Split":
+            return self._value(_input(node, 0), list(node.outputs).index(value))
+        if node.op_type in REARRANGING:
+            return self._value(_input(node, 0), part)
+        return elementwise(node, [self._operand(node, one, part) for one in node.inputs if one is not None])
+
+    def _anchor(self, part: int | None) -> Expression:
+        result: Expression = Value(part or 0)
+        for op, view in self.affine:
+            result = Apply(op, (result, self._load(view, part)))
+        return result
+
+    def _load(self, view: View, part: int | None) -> Load:
+        """A view in the anchor's axes; of a gated layer, the half that belongs to ``part``."""
+        if part is not None:
+            half = view.shape[-1] // 2
+            view = view.slice(len(view.shape) - 1, part * half, half)
+        self.loads.append(view)
+        return Load(len(self.loads) - 1, ())
+
+    def _operand(self, node: ir.Node, value: ir.Value, part: int | None) -> Expression:
+        if value is self.anchor_value or id(value) in self.inside:
+            return self._value(value, part)
+        literal = self.lowering.literal(value)
+        if literal is not None:
+            return Literal(literal)
+        view = self.lowering.view(value).expand(shape_of(node.outputs[0]))
+        return self._load(self._in_anchor_axes(view, node), part if self._before_split(node) else None)
+
+    def _before_split(self, node: ir.Node) -> bool:
+        position = self.nodes.index(node)
+        return any(later.op_type == "Split" for later in self.nodes[position:])
+
+    def _in_anchor_axes(self, view: View, reader: ir.Node) -> View:
+        """Undo, last first, the rearrangements between the anchor and the node that reads the view."""
+        before = [node for node in self.nodes[: self.nodes.index(reader)] if node.op_type in REARRANGING]
+        for node in reversed(before):
+            if node.op_type == "Transpose":
+                forward = permutation(node)
+                view = view.transpose([forward.index(axis) for axis in range(len(forward))])
+            else:
+                view = self.lowering.reshaped(view, shape_of(_input(node, 0)))
+        return view
+
+
+def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
+    """One elementwise ONNX node over already built arguments."""
+    op = node.op_type
+    if op not in ELEMENTWISE:
+        raise UserError(f"operator {op} cannot run inside a fused kernel, at {describe(node)}")
+    if op == "Clip":
+        result, bounds = args[0], iter(args[1:])
+        present = [one is not None for one in node.inputs[1:]]
+        if present[:1] == [True]:
+            result = Apply("Max", (result, next(bounds)))
+        if present[1:] == [True]:
+            result = Apply("Min", (result, next(bounds)))
+        return result
+    if op == "Gelu" and node.attributes.get_string("approximate", "none") == "tanh":
+        op = "GeluTanh"
+    if op == "Swish" and (alpha := node.attributes.get_float("alpha", 1.0)) != 1.0:
+        gate = Apply("Sigmoid", (Apply("Mul", (args[0], Literal(alpha))),))
+        return Apply("Mul", (args[0], gate))
+    if op in ("Max", "Min") and len(args) != 2:
+        result = args[0]
+        for arg in args[1:]:
+            result = Apply(op, (result, arg))
+        return result
+    return Apply(op, tuple(args))
+
+
+def result_view(lowering: Lowering, fused: Fused, out: View) -> View:
+    """The group's result, seen through the rearrangements that follow the anchor."""
+    for node in fused.rearrangements:
+        if node.op_type == "Transpose":
+            out = out.transpose(permutation(node))
+        else:
+            reshaped = out.reshape(shape_of(node.outputs[0]))
+            if reshaped is None:
+                raise AssertionError(f"fused rearrangement without strides at {describe(node)}")
+            out = reshaped
+    return out
+
+
+def _input(node: ir.Node, index: int) -> ir.Value:
+    value = node.inputs[index]
+    if value is None:
+        raise UserError(f"operator {node.op_type} lacks input {index}, at {describe(node)}")
+    return value

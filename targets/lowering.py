@@ -1,0 +1,133 @@
+"""The state of lowering a program: where each value lies, and the kernel calls so far.
+
+Device families add calls; this keeps the books. A buffer belongs to one of three spaces (see ``compiled``): a
+constant to ``weights``, what a variant leaves for others or for the caller to ``state``, the rest to ``arena``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx_ir as ir
+
+from ..ir.errors import UserError
+from .compiled import ITEM_BYTES, Space
+from .graph_facts import shape_of
+from .packing import Dense, Packing
+from .views import View
+
+DTYPES = {
+    ir.DataType.FLOAT: "float32",
+    ir.DataType.INT64: "int64",
+    ir.DataType.INT32: "int32",
+    ir.DataType.BOOL: "bool",
+}
+
+
+@dataclass
+class Buffer:
+    """A run of bytes with one owner. ``first`` and ``last`` are positions in its variant's calls."""
+
+    name: str
+    dtype: str
+    count: int
+    space: Space
+    first: int = 0
+    last: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        return self.count * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
+class PendingCall:
+    """A kernel and, for each operand, a buffer and the element at which the operand begins."""
+
+    kernel: Hashable
+    operands: tuple[tuple[str, int], ...]
+    node: str
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant of the program in one packing."""
+
+    source: str
+    packing: Packing
+    shape: tuple[int, ...]
+
+
+@dataclass
+class Lowering:
+    """``copy`` adds a call that copies one view into another: the device family supplies it."""
+
+    copy: Callable[[Lowering, View, View, str], None]
+    literals: dict[str, float] = field(default_factory=dict)
+    buffers: dict[str, Buffer] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    views: dict[str, View] = field(default_factory=dict)
+    constants: dict[str, ir.Value] = field(default_factory=dict)
+    calls: list[PendingCall] = field(default_factory=list)
+    variant: str = ""
+
+    def view(self, value: ir.Value) -> View:
+        """Where ``value`` lies. Constants are placed when they are first asked for, row-major."""
+        name = str(value.name)
+        if name not in self.views:
+            if name not in self.constants:
+                raise UserError(f"value {name} is read before it is computed: the graph is not in order")
+            self.views[name] = self.weight(name, shape_of(value), Dense())
+        return self.views[name]
+
+    def weight(self, source: str, shape: Sequence[int], packing: Packing) -> View:
+        """A constant in the given packing, as a dense view of the packed shape."""
+        name = f"{source}|{packing.model_dump_json()}"
+        if name not in self.weights:
+            value = self.constants[source]
+            dtype = self.dtype(value)
+            self.weights[name] = Weight(source, packing, tuple(shape))
+            self.buffers[name] = Buffer(name, dtype, int(np.prod(shape, dtype=np.int64)), "weights")
+        return View.dense(name, shape)
+
+    def literal(self, value: ir.Value) -> float | None:
+        """The number that a scalar constant of the graph (not a weight) stands for."""
+        return self.literals.get(str(value.name))
+
+    def dtype(self, value: ir.Value) -> str:
+        if value.dtype not in DTYPES:
+            raise UserError(f"value {value.name} is of type {value.dtype}; float32, int64 and int32 can be compiled")
+        return DTYPES[value.dtype]
+
+    def fresh(self, shape: Sequence[int], order: Sequence[int] | None = None, dtype: str = "float32") -> View:
+        """A new arena buffer, dense in the given axis order."""
+        name = f"{self.variant}:{len(self.buffers)}"
+        view = View.dense(name, shape, order)
+        here = len(self.calls)
+        self.buffers[name] = Buffer(name, dtype, max(view.count, 1), "arena", here, here)
+        return view
+
+    def call(self, kernel: Hashable, operands: Sequence[View], node: str) -> None:
+        """Append a kernel launch; its operands live at least until here."""
+        for operand in operands:
+            self.buffers[operand.buffer].last = max(self.buffers[operand.buffer].last, len(self.calls))
+        self.calls.append(PendingCall(kernel, tuple((one.buffer, one.offset) for one in operands), node))
+
+    def materialised(self, view: View, order: Sequence[int] | None = None) -> View:
+        """The same tensor, dense in the given order: itself where it already is, else a copy."""
+        wanted = list(range(len(view.shape))) if order is None else order
+        if view.is_dense_in(wanted):
+            return view
+        target = self.fresh(view.shape, wanted, self.buffers[view.buffer].dtype)
+        self.copy(self, target, view, "copy")
+        return target
+
+    def reshaped(self, view: View, shape: Sequence[int]) -> View:
+        """The view under another shape, copied first if strides cannot express it."""
+        if (found := view.reshape(shape)) is not None:
+            return found
+        dense = self.materialised(view).reshape(shape)
+        assert dense is not None
+        return dense
