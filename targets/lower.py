@@ -45,7 +45,7 @@ def lower(
     calls: dict[str, list[PendingCall]] = {}
     for name in variants:
         lowering.variant, lowering.calls = name, []
-        _lower_variant(lowering, program.variants[name].graph, profile)
+        _lower_variant(lowering, program.variants[name], profile)
         books.settle(name)
         calls[name] = lowering.calls
     kernels = [pending.kernel for variant in calls.values() for pending in variant]
@@ -74,10 +74,10 @@ def _literal(value: ir.Value) -> float | None:
     return float(tensor.numpy().reshape(()))
 
 
-def _lower_variant(lowering: Lowering, graph: ir.Graph, profile: Profile) -> None:
-    last_of: dict[int, Group] = {id(group.nodes[-1]): group for group in groups(graph)}
+def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> None:
+    last_of: dict[int, Group] = {id(group.nodes[-1]): group for group in groups(model)}
     inside = {id(node) for group in last_of.values() for node in group.nodes}
-    for node in graph:
+    for node in model.graph:
         if (group := last_of.get(id(node))) is not None:
             lower_group(lowering, group, profile)
         elif id(node) not in inside:

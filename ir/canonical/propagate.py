@@ -53,7 +53,7 @@ def add_literal(graph: ir.Graph, array: np.ndarray[Any, Any], name: str) -> ir.V
     while unique in graph.initializers:
         tried += 1
         unique = f"{name}_{tried}"
-    tensor = ir.tensor(np.ascontiguousarray(array), name=unique)
+    tensor = ir.tensor(np.array(array), name=unique)
     value = ir.Value(name=unique, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     value.const_value = tensor
     value.meta[LITERAL] = True

@@ -1,0 +1,163 @@
+"""Rules that recover Attention (Vaswani et al., arXiv 1706.03762, equation 1) from products around a Softmax."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern
+
+from .propagate import dims, scalar
+
+
+def _letters(einsum: ir.Value) -> tuple[str, str, str] | None:
+    """The subscripts of a two-operand Einsum that is one matrix product per batch, else None."""
+    node = einsum.producer()
+    assert node is not None
+    equation = node.attributes.get_string("equation").replace(" ", "")
+    if "." in equation or "->" not in equation or equation.count(",") != 1:
+        return None
+    operands, out = equation.split("->")
+    left, right = operands.split(",")
+    rows, columns = set(left) - set(right), set(right) - set(left)
+    summed = set(left) & set(right) - set(out)
+    matrix = len(rows) == len(columns) == len(summed) == 1 and rows | columns <= set(out)
+    repeated = any(len(set(term)) != len(term) for term in (left, right, out))
+    return (left, right, out) if matrix and not repeated else None
+
+
+def _einsum(op: Any, a: Any, b: Any) -> Any:
+    return op.Einsum(a, b, _outputs=["product"])
+
+
+def _is_matmul(context: Any, product: ir.Value, **rest: Any) -> bool:
+    return _letters(product) is not None
+
+
+def _as_matmul(op: Any, a: ir.Value, b: ir.Value, product: ir.Value) -> Any:
+    letters = _letters(product)
+    assert letters is not None
+    left, right, out = letters
+    batch = "".join(letter for letter in out if letter in left and letter in right)
+    (row,) = set(left) - set(right)
+    (column,) = set(right) - set(left)
+    (inner,) = set(left) & set(right) - set(out)
+    result = op.MatMul(
+        _permuted(op, a, left, batch + row + inner), _permuted(op, b, right, batch + inner + column)
+    )
+    return _permuted(op, result, batch + row + column, out)
+
+
+def _permuted(op: Any, value: Any, have: str, want: str) -> Any:
+    return value if have == want else op.Transpose(value, perm=[have.index(letter) for letter in want])
+
+
+SCALED: list[Callable[[Any, Any, Any], Any]] = [
+    lambda op, scores, factor: op.Mul(scores, factor),
+    lambda op, scores, factor: op.Div(scores, factor),
+]
+MASKED: list[Callable[[Any, Any, Any], Any]] = [
+    lambda op, scores, mask: op.Add(scores, mask),
+    lambda op, scores, mask: op.Add(mask, scores),
+]
+
+
+def _attention(scaled: int | None, masked: int | None) -> pattern.RewriteRule:
+    """The rule for one way of writing softmax(q k^T * scale + mask) v."""
+
+    def target(op: Any, q: Any, k: Any, v: Any, factor: Any, mask: Any) -> Any:
+        scores = op.MatMul(q, k)
+        if scaled is not None:
+            scores = SCALED[scaled](op, scores, factor)
+        if masked is not None:
+            scores = MASKED[masked](op, scores, mask)
+        return op.MatMul(op.Softmax(scores, _outputs=["weights"]), v)
+
+    def check(context: Any, q: ir.Value, k: ir.Value, v: ir.Value, weights: ir.Value, **rest: Any) -> bool:
+        softmax, rank = weights.producer(), len(dims(q))
+        assert softmax is not None
+        over_keys = softmax.attributes.get_int("axis", -1) in (-1, rank - 1)
+        if not over_keys or rank not in (3, 4) or not len(dims(k)) == len(dims(v)) == rank:
+            return False
+        if dims(q)[:-2] != dims(k)[:-2] or dims(q)[:-2] != dims(v)[:-2]:
+            return False
+        return scaled is None or scalar(rest["factor"]) is not None
+
+    def replacement(op: Any, q: ir.Value, k: ir.Value, v: ir.Value, weights: ir.Value, **rest: Any) -> Any:
+        rank = len(dims(q))
+        factor = 1.0 if scaled is None else scalar(rest["factor"])
+        assert factor is not None
+        perm = [*range(rank - 2), rank - 1, rank - 2]
+        keys = op.Transpose(k, perm=perm)
+        key_dims = tuple(dims(k)[axis] for axis in perm)
+        operands = [_four(op, q, dims(q)), _four(op, keys, key_dims), _four(op, v, dims(v))]
+        if masked is not None:
+            operands.append(_four(op, rest["mask"], dims(rest["mask"])))
+        result = op.Attention(*operands, scale=1 / factor if scaled == 1 else factor)
+        if rank == 4:
+            return result
+        return op.Reshape(result, _shape(op, (*dims(q)[:-1], dims(v)[-1])))
+
+    name = "attention" + ("" if scaled is None else f"_scaled_{scaled}") + ("" if masked is None else "_masked")
+    return pattern.RewriteRule(target, replacement, check, name=name)
+
+
+def _four(op: Any, value: Any, shape: tuple[int, ...]) -> Any:
+    """Attention takes (batch, heads, tokens, features)."""
+    return value if len(shape) == 4 else op.Reshape(value, _shape(op, (1,) * (4 - len(shape)) + shape))
+
+
+def _shape(op: Any, shape: tuple[int, ...]) -> Any:
+    return op.Constant(value=ir.tensor(np.array(shape, np.int64)))
+
+
+def _fold_scale(side: int, divides: bool) -> pattern.RewriteRule:
+    """A number that multiplies the queries or the keys is part of the scale."""
+
+    def target(op: Any, x: Any, other: Any, v: Any, factor: Any) -> Any:
+        scaled = op.Div(x, factor) if divides else op.Mul(x, factor)
+        q, k = (scaled, other) if side == 0 else (other, scaled)
+        return op.Attention(q, k, v, _outputs=["result"], _allow_other_inputs=True)
+
+    def check(context: Any, x: ir.Value, factor: ir.Value, **rest: Any) -> bool:
+        return scalar(factor) not in (None, 0.0) and x.shape is not None
+
+    def replacement(op: Any, x: ir.Value, factor: ir.Value, result: ir.Value, **rest: Any) -> Any:
+        node, number = result.producer(), scalar(factor)
+        assert node is not None and number is not None
+        inputs = list(node.inputs)
+        inputs[side] = x
+        attributes = {name: attribute for name, attribute in node.attributes.items() if name != "scale"}
+        scale = node.attributes.get_float("scale", 1 / math.sqrt(dims(x)[-1]))
+        return op.Attention(*inputs, scale=scale / number if divides else scale * number, **attributes)
+
+    return pattern.RewriteRule(target, replacement, check, name="fold_scale")
+
+
+def _sink(rearrange: str, divides: bool) -> pattern.RewriteRule:
+    """A number multiplies the same before and after a rearrangement: move it towards the Attention."""
+
+    def target(op: Any, x: Any, factor: Any) -> Any:
+        scaled = op.Div(x, factor) if divides else op.Mul(x, factor)
+        return getattr(op, rearrange)(scaled, _outputs=["result"], _allow_other_inputs=True)
+
+    def check(context: Any, x: ir.Value, factor: ir.Value, **rest: Any) -> bool:
+        return scalar(factor) is not None and factor.is_initializer() and math.prod(dims(x)) > 1
+
+    def replacement(op: Any, x: ir.Value, factor: ir.Value, result: ir.Value) -> Any:
+        node = result.producer()
+        assert node is not None
+        moved = getattr(op, rearrange)(x, *node.inputs[1:], **node.attributes)
+        return op.Div(moved, factor) if divides else op.Mul(moved, factor)
+
+    return pattern.RewriteRule(target, replacement, check, name="sink_scale")
+
+
+EINSUM = [pattern.RewriteRule(_einsum, _as_matmul, _is_matmul, name="einsum_to_matmul")]
+ATTENTION = [_attention(scaled, masked) for scaled in (None, 0, 1) for masked in (None, 0, 1)]
+SCALE = [_sink(op, divides) for op in ("Reshape", "Transpose") for divides in (False, True)] + [
+    _fold_scale(side, divides) for side in (0, 1) for divides in (False, True)
+]

@@ -1,0 +1,127 @@
+"""Canonicalisation: any ONNX file of a UNet, in the one vocabulary that every pass and target reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import onnx_ir as ir
+from onnx_ir.passes.common import (
+    CommonSubexpressionEliminationPass,
+    IdentityEliminationPass,
+    InlinePass,
+    NameFixPass,
+    RemoveUnusedFunctionsPass,
+    RemoveUnusedNodesPass,
+    RemoveUnusedOpsetsPass,
+    TopologicalSortPass,
+)
+from onnxscript import version_converter
+from onnxscript.rewriter import pattern
+
+from ..errors import UserError
+from ..modules import SCOPES, record_scopes
+from .activation import ACTIVATION
+from .attention import ATTENTION, EINSUM, SCALE
+from .movement import DEAD, MERGED
+from .order import operators, order_operands
+from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS
+from .propagate import propagate, require_static
+from .specialise import specialise
+from .splitting import hoist_over_splits, sequences_to_splits, slices_to_splits
+
+OPSET = 24
+"""Swish entered the standard here, and ONNX Runtime 1.31 has a CPU kernel for it at exactly this version."""
+
+Step = Callable[[ir.Model], int]
+
+
+def _rules(rules: Sequence[pattern.RewriteRule]) -> Step:
+    """A step that applies the rules, less those that name an operator the graph does not have."""
+    needed = [(rule, operators(rule)) for rule in rules]
+
+    def step(model: ir.Model) -> int:
+        present = {node.op_type for node in model.graph}
+        possible = [rule for rule, names in needed if names <= present]
+        return pattern.RewriteRuleSet(possible).apply_to_model(model) if possible else 0
+
+    return step
+
+
+PHASES: list[list[Step]] = [
+    [sequences_to_splits, _rules(DEAD)],
+    [order_operands],
+    [_rules([*AFFINE_GROUPS, *ACTIVATION, *LAYER_NORM])],
+    [_rules([*PLAIN_GROUPS, *EINSUM])],
+    [_rules(ATTENTION)],
+    [_rules(SCALE), _rules([*DEAD, *MERGED]), slices_to_splits, hoist_over_splits],
+]
+"""What is raised, in order. Each phase runs until it changes nothing; types are known before each step."""
+
+MOST_ROUNDS = 50
+"""Every rule shortens the graph or moves work one way; a phase that has not settled by then is a fault."""
+
+
+def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = None) -> ir.Model:
+    """The same function at opset 24 in the canonical vocabulary; the model given is left as it is.
+
+    Every value of the result has a static shape and type. Weights keep their names and are shared, not
+    copied. ``shapes`` gives input sizes by input name; an open batch is 1.
+
+    Raises UserError if sizes stay open or contradict the file, or an operator is unknown to the standard.
+    """
+    model = model.clone()
+    for node in model.graph:
+        record_scopes(node)
+    InlinePass()(model)
+    _convert(model)
+    specialise(model, shapes or {})
+    _settle(model)
+    for phase in PHASES:
+        for _ in range(MOST_ROUNDS):
+            if not sum([_apply(step, model) for step in phase]):
+                break
+        else:
+            raise AssertionError("canonicalisation does not settle")
+    _finish(model)
+    return model
+
+
+def _convert(model: ir.Model) -> None:
+    declared = model.opset_imports.get("", 1)
+    try:
+        version_converter.convert_version(model, OPSET, fallback=True)
+    except Exception as error:  # The converter raises whatever its adapters meet.
+        raise UserError(f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later.") from error
+    if model.opset_imports.get("", 1) != OPSET:
+        raise UserError(f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later.")
+    model.ir_version = 11
+
+
+def _apply(step: Step, model: ir.Model) -> int:
+    changed = step(model)
+    if changed:
+        _settle(model)
+    return changed
+
+
+def _settle(model: ir.Model) -> None:
+    """Bring the graph to a state where every rule may look at it: typed, sorted, without dead or double work."""
+    NameFixPass()(model)
+    TopologicalSortPass()(model)
+    propagate(model)
+    IdentityEliminationPass()(model)
+    CommonSubexpressionEliminationPass()(model)
+    RemoveUnusedNodesPass()(model)
+
+
+def _finish(model: ir.Model) -> None:
+    """Names and metadata: unique, telling, and free of anything that differs between two exports."""
+    for node in model.graph:
+        scopes = node.metadata_props.get(SCOPES)
+        node.metadata_props.clear()
+        node.doc_string = None
+        if scopes:
+            node.metadata_props[SCOPES] = scopes
+    require_static(model)
+    RemoveUnusedFunctionsPass()(model)
+    RemoveUnusedOpsetsPass()(model)

@@ -1,0 +1,123 @@
+"""Rules that recover GroupNormalization and LayerNormalization from the forms that exporters write."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import pattern
+from onnxscript.rewriter.rules.fusion._layer_norm import layer_normalization_rules
+
+from .propagate import dims
+
+
+def _instance_norm(op: Any, x: Any, groups: Any, ones: Any, zeros: Any, back: Any) -> Any:
+    grouped = op.Reshape(x, groups, _outputs=["grouped"])
+    normalised = op.InstanceNormalization(grouped, ones, zeros, _outputs=["normalised"])
+    return op.Reshape(normalised, back, _outputs=["restored"])
+
+
+def _affine_groups(op: Any, x: Any, groups: Any, ones: Any, zeros: Any, back: Any, scale: Any, bias: Any) -> Any:
+    return op.Add(op.Mul(_instance_norm(op, x, groups, ones, zeros, back), scale), bias)
+
+
+def _groups_of(x: ir.Value, grouped: ir.Value, restored: ir.Value, ones: ir.Value, zeros: ir.Value) -> int:
+    """The number of groups if the reshapes around InstanceNormalization say GroupNormalization, else 0."""
+    shape, inner = dims(x), dims(grouped)
+    units = ones.const_value is not None and zeros.const_value is not None
+    if not units or len(shape) < 3 or dims(restored) != shape or len(inner) != 3 or inner[0] != shape[0]:
+        return 0
+    assert ones.const_value is not None and zeros.const_value is not None
+    plain = bool(np.all(ones.const_value.numpy() == 1) and np.all(zeros.const_value.numpy() == 0))
+    return inner[1] if plain and shape[1] % inner[1] == 0 else 0
+
+
+def _is_affine_groups(
+    context: Any, x: ir.Value, grouped: ir.Value, restored: ir.Value, ones: ir.Value, zeros: ir.Value, **rest: Any
+) -> bool:
+    channels = dims(x)[1] if len(dims(x)) > 1 else 0
+    return _groups_of(x, grouped, restored, ones, zeros) > 0 and all(
+        _per_channel(rest[name], channels, len(dims(x))) for name in ("scale", "bias")
+    )
+
+
+def _per_channel(value: ir.Value, channels: int, rank: int) -> bool:
+    shape = (1,) * (rank - len(dims(value))) + dims(value)
+    return len(shape) == rank and shape[1] == channels == int(np.prod(shape))
+
+
+def _raise_affine_groups(
+    op: Any, x: ir.Value, grouped: ir.Value, normalised: ir.Value, scale: ir.Value, bias: ir.Value, **rest: Any
+) -> Any:
+    return op.GroupNormalization(
+        x,
+        _flat(op, scale),
+        _flat(op, bias),
+        num_groups=dims(grouped)[1],
+        epsilon=_epsilon(normalised),
+    )
+
+
+def _is_plain_groups(
+    context: Any, x: ir.Value, grouped: ir.Value, restored: ir.Value, ones: ir.Value, zeros: ir.Value, **rest: Any
+) -> bool:
+    return _groups_of(x, grouped, restored, ones, zeros) > 0
+
+
+def _raise_plain_groups(op: Any, x: ir.Value, grouped: ir.Value, normalised: ir.Value, **rest: Any) -> Any:
+    channels = dims(x)[1]
+    ones = op.Constant(value=ir.tensor(np.ones(channels, np.float32)))
+    zeros = op.Constant(value=ir.tensor(np.zeros(channels, np.float32)))
+    return op.GroupNormalization(
+        x, ones, zeros, num_groups=dims(grouped)[1], epsilon=_epsilon(normalised)
+    )
+
+
+def _epsilon(normalised: ir.Value) -> float:
+    producer = normalised.producer()
+    assert producer is not None
+    return producer.attributes.get_float("epsilon", 1e-5)
+
+
+def _flat(op: Any, value: ir.Value) -> Any:
+    """A per-channel weight as a vector. The initializer keeps its name and its bytes; only its view changes."""
+    if len(dims(value)) == 1:
+        return value
+    if not value.is_initializer() or len(value.uses()) != 1:
+        return op.Reshape(value, op.Constant(value=ir.tensor(np.array([-1], np.int64))))
+    assert value.const_value is not None
+    value.const_value = ir.tensor(value.const_value.numpy().reshape(-1), name=value.name)
+    value.shape = ir.Shape(value.const_value.shape)
+    return value
+
+
+def _ort_group_norm(op: Any, x: Any, scale: Any, bias: Any) -> Any:
+    return op.GroupNorm(x, scale, bias, _domain="com.microsoft", _outputs=["normalised"])
+
+
+def _raise_ort_group_norm(op: Any, x: ir.Value, scale: ir.Value, bias: ir.Value, normalised: ir.Value) -> Any:
+    node = normalised.producer()
+    assert node is not None
+    last = node.attributes.get_int("channels_last", 1)
+    result = op.GroupNormalization(
+        op.Transpose(x, perm=[0, 3, 1, 2]) if last else x,
+        scale,
+        bias,
+        num_groups=node.attributes.get_int("groups"),
+        epsilon=node.attributes.get_float("epsilon", 1e-5),
+    )
+    if node.attributes.get_int("activation", 0):
+        result = op.Swish(result)
+    return op.Transpose(result, perm=[0, 2, 3, 1]) if last else result
+
+
+AFFINE_GROUPS = [
+    pattern.RewriteRule(_affine_groups, _raise_affine_groups, _is_affine_groups, name="group_normalization"),
+    pattern.RewriteRule(_ort_group_norm, _raise_ort_group_norm, name="ort_group_norm"),
+]
+PLAIN_GROUPS = [
+    pattern.RewriteRule(_instance_norm, _raise_plain_groups, _is_plain_groups, name="plain_group_normalization"),
+]
+LAYER_NORM = list(layer_normalization_rules)
+

@@ -1,0 +1,81 @@
+"""Fusion groups: which nodes run as one kernel, written on the graph as metadata.
+
+Both the code generators and the hardware model read them, so that what is measured and what is modelled are
+the same program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from .operators import ANCHORS, REARRANGING
+
+GROUP = "fick.group"
+ROLE = "fick.role"
+UNFUSED = "fick.unfused"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Nodes that run as one kernel, in graph order, the anchor first among those that compute."""
+
+    id: str
+    nodes: tuple[ir.Node, ...]
+
+    @staticmethod
+    def of(identifier: str, nodes: Sequence[ir.Node]) -> Group:
+        return Group(identifier, tuple(nodes))
+
+    @property
+    def anchor(self) -> ir.Node:
+        return next((node for node in self.nodes if node.op_type in ANCHORS), self.nodes[0])
+
+    @property
+    def kind(self) -> str:
+        return self.anchor.op_type
+
+    @property
+    def inputs(self) -> list[ir.Value]:
+        """Values read from outside, each once, in order of first use."""
+        made = {output for node in self.nodes for output in node.outputs}
+        read = (value for node in self.nodes for value in node.inputs if value is not None)
+        return [value for value in dict.fromkeys(read) if value not in made]
+
+    @property
+    def outputs(self) -> list[ir.Value]:
+        """Values used outside of the group or by the graph's caller."""
+        inside = set(self.nodes)
+        return [
+            value
+            for node in self.nodes
+            for value in node.outputs
+            if value.is_graph_output() or any(user not in inside for user, _ in value.uses())
+        ]
+
+
+def assign(model: ir.Model, decided: Iterable[Group]) -> None:
+    """Write the groups on the graph's nodes, replacing what was there."""
+    for node in model.graph:
+        node.metadata_props.pop(GROUP, None)
+        node.metadata_props.pop(ROLE, None)
+    for group in decided:
+        for node in group.nodes:
+            node.metadata_props[GROUP] = group.id
+            if node is group.anchor:
+                role = "anchor"
+            else:
+                role = "view" if node.op_type in REARRANGING else "epilogue"
+            node.metadata_props[ROLE] = role
+
+
+def groups(model: ir.Model) -> list[Group]:
+    """The graph's groups, by the position of their last node."""
+    members: dict[str, list[ir.Node]] = {}
+    for node in model.graph:
+        if (identifier := node.metadata_props.get(GROUP)) is not None:
+            found = members.pop(identifier, [])
+            members[identifier] = [*found, node]
+    return [Group.of(identifier, nodes) for identifier, nodes in members.items()]
