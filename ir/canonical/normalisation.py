@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
-from onnxscript.rewriter.rules.fusion._layer_norm import layer_normalization_rules
 
-from .propagate import dims
+from .propagate import dims, scalar
 
 
 def _instance_norm(op: Any, x: Any, groups: Any, ones: Any, zeros: Any, back: Any) -> Any:
@@ -112,6 +112,52 @@ def _raise_ort_group_norm(op: Any, x: ir.Value, scale: ir.Value, bias: ir.Value,
     return op.Transpose(result, perm=[0, 2, 3, 1]) if last else result
 
 
+SQUARES: list[Callable[[Any, Any], Any]] = [lambda op, d: op.Pow(d, 2.0), lambda op, d: op.Mul(d, d)]
+QUOTIENTS: list[Callable[[Any, Any, Any], Any]] = [
+    lambda op, d, deviation: op.Div(d, deviation),
+    lambda op, d, deviation: op.Mul(d, op.Reciprocal(deviation)),
+]
+
+
+def _layer_norm(square: Callable[[Any, Any], Any], divide: Callable[[Any, Any, Any], Any]) -> pattern.RewriteRule:
+    """(x - mean) / sqrt(variance + epsilon) * scale over the last axis (Ba et al., arXiv 1607.06450)."""
+
+    def target(op: Any, x: Any, scale: Any, epsilon: Any, axes: Any) -> Any:
+        centred = op.Sub(x, op.ReduceMean(x, axes, _outputs=["mean"]))
+        variance = op.ReduceMean(square(op, centred), axes, _outputs=["variance"])
+        return op.Mul(divide(op, centred, op.Sqrt(op.Add(variance, epsilon))), scale)
+
+    def check(
+        context: Any, x: ir.Value, scale: ir.Value, epsilon: ir.Value, axes: ir.Value, mean: ir.Value, **rest: Any
+    ) -> bool:
+        last = len(dims(x)) - 1
+        return (
+            scalar(axes) in (-1.0, float(last))
+            and scalar(epsilon) is not None
+            and dims(mean) == (*dims(x)[:-1], 1)
+            and dims(scale) == dims(x)[-1:]
+        )
+
+    def replacement(op: Any, x: ir.Value, scale: ir.Value, epsilon: ir.Value, **rest: Any) -> Any:
+        return op.LayerNormalization(x, scale, axis=-1, epsilon=scalar(epsilon))
+
+    return pattern.RewriteRule(target, replacement, check, name="layer_normalization")
+
+
+def _biased_layer_norm(op: Any, x: Any, scale: Any, bias: Any) -> Any:
+    return op.Add(op.LayerNormalization(x, scale, _outputs=["normalised"]), bias)
+
+
+def _has_no_bias(context: Any, x: ir.Value, bias: ir.Value, **rest: Any) -> bool:
+    return dims(bias) == dims(x)[-1:]
+
+
+def _raise_biased_layer_norm(op: Any, x: ir.Value, scale: ir.Value, bias: ir.Value, normalised: ir.Value) -> Any:
+    node = normalised.producer()
+    assert node is not None
+    return op.LayerNormalization(x, scale, bias, **node.attributes)
+
+
 AFFINE_GROUPS = [
     pattern.RewriteRule(_affine_groups, _raise_affine_groups, _is_affine_groups, name="group_normalization"),
     pattern.RewriteRule(_ort_group_norm, _raise_ort_group_norm, name="ort_group_norm"),
@@ -119,5 +165,8 @@ AFFINE_GROUPS = [
 PLAIN_GROUPS = [
     pattern.RewriteRule(_instance_norm, _raise_plain_groups, _is_plain_groups, name="plain_group_normalization"),
 ]
-LAYER_NORM = list(layer_normalization_rules)
+LAYER_NORM = [
+    *(_layer_norm(square, divide) for square in SQUARES for divide in QUOTIENTS),
+    pattern.RewriteRule(_biased_layer_norm, _raise_biased_layer_norm, _has_no_bias, name="layer_norm_bias"),
+]
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 
 import tvm
 
 from ..profile import Profile
 from .kernel import Kernel
+from .worker import Worker
 
 
 @cache
@@ -31,16 +32,6 @@ def symbol(kernel: Kernel, profile: Profile) -> str:
     """A name that is the kernel's content: the same specification, target and generator give the same name."""
     text = f"{_generator_digest()}|{sorted(profile.llvm_target().items())}|{kernel!r}"
     return f"{type(kernel).__name__.lower()}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-
-
-def compile_kernel(kernel: Kernel, name: str, llvm_target: dict[str, object]) -> bytes:
-    """The object file that defines ``__tvm_ffi_<name>``."""
-    module = tvm.IRModule({name: kernel.prim_func(name)})
-    executable = tvm.compile(module, tvm.target.Target(llvm_target))
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "kernel.o")
-        executable.mod.write_to_file(path, "o")
-        return Path(path).read_bytes()
 
 
 def build(
@@ -63,22 +54,44 @@ def build(
     report = progress or (lambda done, total: None)
     report(len(objects), len(wanted))
     if missing:
-        workers = min(os.cpu_count() or 1, len(missing))
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            target = profile.llvm_target()
-            futures = {
-                pool.submit(compile_kernel, kernel, name, target): name for name, kernel in missing.items()
-            }
-            try:
-                for future in as_completed(futures):
-                    name = futures[future]
-                    objects[name] = future.result()
-                    _keep(cache_folder / f"{name}.o", objects[name])
-                    report(len(objects), len(wanted))
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        # Large kernels first, so that the last to finish is a small one.
+        queue = sorted(missing, key=lambda name: (-_weight(missing[name]), name))
+        for name, data in _compile_all(queue, missing, profile.llvm_target()):
+            objects[name] = data
+            _keep(cache_folder / f"{name}.o", data)
+            report(len(objects), len(wanted))
     return {name: objects[name] for name in wanted}
+
+
+def _weight(kernel: Kernel) -> int:
+    return {"Attention": 2, "Contraction": 1}.get(type(kernel).__name__, 0)
+
+
+def _compile_all(
+    queue: list[str], kernels: dict[str, Kernel], llvm_target: dict[str, object]
+) -> Iterator[tuple[str, bytes]]:
+    """Compile on as many processes as there are cores; yields in order of completion."""
+    workers: SimpleQueue[Worker] = SimpleQueue()
+    started = [Worker() for _ in range(min(len(os.sched_getaffinity(0)), len(queue)))]
+    for worker in started:
+        workers.put(worker)
+
+    def one(name: str) -> tuple[str, bytes]:
+        worker = workers.get()
+        try:
+            return name, worker.compile(kernels[name], name, llvm_target)
+        finally:
+            workers.put(worker)
+
+    with ThreadPoolExecutor(len(started)) as pool:
+        futures = [pool.submit(one, name) for name in queue]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in started:
+                worker.close()
 
 
 def _keep(path: Path, data: bytes) -> None:

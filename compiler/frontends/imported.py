@@ -1,0 +1,97 @@
+"""What every front end hands over, and how the inputs of a diffusion UNet are told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ...ir.errors import UserError
+
+STEP_NAMES = frozenset({"timestep", "timesteps", "t", "sigma", "sigmas", "time"})
+"""Inputs of these names are known from the step alone."""
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A source model in canonical form.
+
+    ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what a sampler may
+    want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``scheduler`` (its configuration) and
+    ``prediction_type``.
+    """
+
+    model: ir.Model
+    name: str
+    kind: str
+    inputs: dict[str, str]
+    random_weights: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def assemble(
+    model: ir.Model, name: str, kind: str, *, random_weights: bool = False, metadata: Mapping[str, Any] | None = None
+) -> Imported:
+    """Check that a canonical model is a UNet with sound weights and describe its inputs.
+
+    Raises UserError if no 4-D float input has the height and width of the output, if nothing convolves, or if
+    a weight holds NaN or infinity.
+    """
+    sample = _sample(model, name)
+    if not any(node.op_type in CONVOLUTIONS for node in model.graph):
+        raise UserError(f"{name} is not a diffusion UNet: it has no convolution.")
+    if not random_weights:
+        _check_finite(model, name)
+    roles: dict[str, str] = {}
+    for value in model.graph.inputs:
+        label = str(value.name)
+        if value is sample:
+            roles[label] = "sample"
+        else:
+            roles[label] = "step" if label.lower() in STEP_NAMES else "prompt"
+    shapes = {"sample_shape": _sizes(sample), "output_shape": _sizes(model.graph.outputs[0])}
+    return Imported(model, name, kind, roles, random_weights, {**shapes, **(metadata or {})})
+
+
+def _sample(model: ir.Model, name: str) -> ir.Value:
+    images = [
+        value
+        for value in model.graph.inputs
+        if value.dtype is not None and value.dtype.is_floating_point() and len(_sizes(value)) == 4
+    ]
+    outputs = [_sizes(value) for value in model.graph.outputs]
+    equal = [value for value in images if _sizes(value) in outputs]
+    # A UNet that also predicts a variance, or takes an image beside the noise, keeps height and width.
+    alike = [v for v in images if any(len(out) == 4 and out[2:] == _sizes(v)[2:] for out in outputs)]
+    for found in (equal, alike):
+        if found:
+            return found[0]
+    raise UserError(
+        f"{name} is not a diffusion UNet: no 4-D float input has the shape of an output "
+        f"(inputs {_listed(model.graph.inputs)}; outputs {_listed(model.graph.outputs)})."
+    )
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    return tuple(int(size) for size in value.shape or ())  # type: ignore[arg-type]
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{value.name} {list(_sizes(value))}" for value in values)
+
+
+def _check_finite(model: ir.Model, name: str) -> None:
+    for label, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or not tensor.dtype.is_floating_point():
+            continue
+        # A sum is finite if every term is; only a suspicious tensor is looked at element by element.
+        array = tensor.numpy()
+        if not np.isfinite(np.sum(array, dtype=np.float64)) and not np.isfinite(array).all():
+            bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+            raise UserError(f"weight {label} of {name} holds {bad} NaN or infinite values; mend the checkpoint.")

@@ -1,0 +1,40 @@
+"""The front end for ONNX files. Needs no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+
+from ...ir.canonical import canonicalise
+from ...ir.errors import UserError
+from .imported import Imported, assemble
+
+
+def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> Imported:
+    """Read an ``.onnx`` file, with external data beside it if it names any.
+
+    Raises UserError if the file is not complete ONNX or is not a UNet.
+    """
+    model = _read(path)
+    return assemble(canonicalise(model, shapes), path.stem, "onnx")
+
+
+def _read(path: Path) -> ir.Model:
+    broken = f"{path} is not a complete ONNX file; it may be truncated, so fetch or export it again."
+    if path.stat().st_size == 0:
+        raise UserError(broken)
+    try:
+        model = ir.load(os.fspath(path))
+        for value in model.graph.initializers.values():
+            if value.const_value is not None:
+                value.const_value.numpy()  # Reads external data, so that a missing file is found here.
+    except FileNotFoundError as error:
+        raise UserError(f"{path} keeps its weights in {error.filename}, which is missing; put it there.") from error
+    except Exception as error:  # Protobuf, onnx_ir and numpy each raise their own kinds on damaged bytes.
+        raise UserError(broken) from error
+    if not len(model.graph) or not model.graph.inputs or not model.graph.outputs:
+        raise UserError(broken)
+    return model

@@ -1,0 +1,86 @@
+"""A process that compiles kernels for its parent: specifications in, object files out.
+
+Plain processes rather than ``multiprocessing``, which would run the user's main script again in each child.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import BinaryIO
+
+import tvm
+
+from .kernel import Kernel
+
+LENGTH = struct.Struct("<Q")
+
+
+def compile_kernel(kernel: Kernel, name: str, llvm_target: dict[str, object]) -> bytes:
+    """The object file that defines ``__tvm_ffi_<name>``."""
+    module = tvm.IRModule({name: kernel.prim_func(name)})
+    executable = tvm.compile(module, tvm.target.Target(llvm_target))
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "kernel.o")
+        executable.mod.write_to_file(path, "o")
+        return Path(path).read_bytes()
+
+
+class Worker:
+    """The parent's end. Use from one thread at a time."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        environment = {**os.environ, "TVM_NUM_THREADS": "1"}
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+        )
+
+    def compile(self, kernel: Kernel, name: str, llvm_target: dict[str, object]) -> bytes:
+        """As ``compile_kernel``. Raises RuntimeError with the compiler's message if it fails."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        _send(self._process.stdin, (kernel, name, llvm_target))
+        answer = _receive(self._process.stdout)
+        if not isinstance(answer, bytes):
+            raise RuntimeError(f"kernel {name} did not compile: {answer}; specification {kernel!r}")
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            assert stream is not None
+            stream.close()
+
+
+def serve() -> None:
+    """The child's end: answer requests until the parent closes the pipe."""
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever the compiler prints goes to standard error, not into the answers
+    while True:
+        request = _receive(requests)
+        if request is None:
+            return
+        try:
+            answer: object = compile_kernel(*request)
+        except Exception as error:  # noqa: BLE001 - the parent raises it again, with the kernel's name
+            answer = f"{type(error).__name__}: {error}"
+        _send(answers, answer)
+
+
+def _send(stream: BinaryIO, message: object) -> None:
+    data = pickle.dumps(message)
+    stream.write(LENGTH.pack(len(data)) + data)
+    stream.flush()
+
+
+def _receive(stream: BinaryIO) -> object:
+    header = stream.read(LENGTH.size)
+    if len(header) < LENGTH.size:
+        return None
+    return pickle.loads(stream.read(LENGTH.unpack(header)[0]))  # noqa: S301 - from our own process
