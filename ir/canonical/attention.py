@@ -161,3 +161,33 @@ ATTENTION = [_attention(scaled, masked) for scaled in (None, 0, 1) for masked in
 SCALE = [_sink(op, divides) for op in ("Reshape", "Transpose") for divides in (False, True)] + [
     _fold_scale(side, divides) for side in (0, 1) for divides in (False, True)
 ]
+
+
+def _by_heads(op: Any, x: Any, name: str) -> Any:
+    """(batch, tokens, heads * features) -> (batch, heads, tokens, features)."""
+    return op.Transpose(op.Reshape(x, _outputs=[name], _allow_other_inputs=True), perm=[0, 2, 1, 3])
+
+
+def _heads_outside(op: Any, q: Any, k: Any, v: Any) -> Any:
+    heads = [_by_heads(op, x, f"{name}_heads") for x, name in ((q, "q"), (k, "k"), (v, "v"))]
+    result = op.Attention(*heads, _outputs=["result"], _allow_other_inputs=True)
+    return op.Reshape(op.Transpose(result, perm=[0, 2, 1, 3]), _outputs=["y"], _allow_other_inputs=True)
+
+
+def _token_major(context: Any, y: ir.Value, **rest: Any) -> bool:
+    for name in ("q", "k", "v"):
+        flat, split = dims(rest[name]), dims(rest[f"{name}_heads"])
+        if len(flat) != 3 or len(split) != 4 or split[:2] != flat[:2]:
+            return False
+    return dims(y) == (*dims(rest["q"])[:2], dims(rest["v"])[2])
+
+
+def _heads_inside(op: Any, q: ir.Value, k: ir.Value, v: ir.Value, result: ir.Value, **rest: Any) -> Any:
+    node = result.producer()
+    assert node is not None
+    counts = {"q_num_heads": dims(rest["q_heads"])[2], "kv_num_heads": dims(rest["k_heads"])[2]}
+    return op.Attention(q, k, v, *node.inputs[3:], **{**node.attributes, **counts})
+
+
+HEADS = [pattern.RewriteRule(_heads_outside, _heads_inside, _token_major, name="heads_inside")]
+"""Attention that takes (batch, tokens, channels) itself needs no reshapes around it."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
@@ -19,9 +21,10 @@ from onnxscript import version_converter
 from onnxscript.rewriter import pattern
 
 from ..errors import UserError
-from ..modules import SCOPES, record_scopes
+from ..modules import SCOPES, module_path, record_scopes
 from .activation import ACTIVATION
-from .attention import ATTENTION, EINSUM, SCALE
+from .attention import ATTENTION, EINSUM, HEADS, SCALE
+from .embedding import stack_projections
 from .movement import DEAD, MERGED
 from .order import operators, order_operands
 from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS
@@ -54,6 +57,7 @@ PHASES: list[list[Step]] = [
     [_rules([*PLAIN_GROUPS, *EINSUM])],
     [_rules(ATTENTION)],
     [_rules(SCALE), _rules([*DEAD, *MERGED]), slices_to_splits, hoist_over_splits],
+    [_rules(HEADS), stack_projections],
 ]
 """What is raised, in order. Each phase runs until it changes nothing; types are known before each step."""
 
@@ -116,12 +120,18 @@ def _settle(model: ir.Model) -> None:
 
 def _finish(model: ir.Model) -> None:
     """Names and metadata: unique, telling, and free of anything that differs between two exports."""
+    taken = Counter(node.name for node in model.graph)
     for node in model.graph:
         scopes = node.metadata_props.get(SCOPES)
         node.metadata_props.clear()
         node.doc_string = None
         if scopes:
             node.metadata_props[SCOPES] = scopes
+        if not node.name or re.fullmatch(rf"node_{node.op_type}_\d+", node.name):
+            # Given by the rewriter: say instead where in the model it is and what it does.
+            stem = "/".join(part for part in (module_path(node), node.op_type) if part)
+            node.name = f"{stem}_{taken[stem]}" if taken[stem] else stem
+            taken[stem] += 1
     require_static(model)
     RemoveUnusedFunctionsPass()(model)
     RemoveUnusedOpsetsPass()(model)

@@ -38,7 +38,7 @@ def _split_sliced(graph: ir.Graph, value: ir.Value) -> bool:
             continue
         sizes = [after - start for start, after in pairwise(bounds)]
         readers = [starts[start][1] for start in bounds[:-1]]
-        _insert_split(graph, value, axis, sizes, [[node.outputs[0] for node in nodes] for nodes in readers])
+        insert_split(graph, value, axis, sizes, [[node.outputs[0] for node in nodes] for nodes in readers])
         for nodes in readers:
             graph.remove(nodes, safe=True)
         return True
@@ -59,7 +59,7 @@ def _span(node: ir.Node) -> tuple[int, int, int] | None:
     return axis, start, stop
 
 
-def _insert_split(
+def insert_split(
     graph: ir.Graph, value: ir.Value, axis: int, sizes: list[int], replaced: list[list[ir.Value]]
 ) -> ir.Node:
     """A Split of ``value`` whose part i takes the place and the name of the values ``replaced[i]``."""
@@ -105,7 +105,7 @@ def sequences_to_splits(model: ir.Model) -> int:
         if sorted(reads) != list(range(len(sizes))):
             continue
         outputs = [[reader.outputs[0] for reader in reads[place]] for place in range(len(sizes))]
-        _insert_split(model.graph, value, axis, sizes, outputs)
+        insert_split(model.graph, value, axis, sizes, outputs)
         for place in reads:
             model.graph.remove(reads[place], safe=True)
         model.graph.remove(node, safe=True)
@@ -183,7 +183,7 @@ def _hoist(
     moved.outputs[0].name = f"{value.name}_{moved.op_type.lower()}"
     graph.insert_before(split, moved)
     sizes = [dims(reader.outputs[0])[axis] for reader in readers]
-    _insert_split(graph, moved.outputs[0], axis, sizes, [[reader.outputs[0]] for reader in readers])
+    insert_split(graph, moved.outputs[0], axis, sizes, [[reader.outputs[0]] for reader in readers])
     graph.remove(readers, safe=True)
     graph.remove(split, safe=True)
     return True

@@ -1,0 +1,154 @@
+"""The front end for torch modules: torch.export, then the canonical graph. Torch is imported here and below only."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import onnx_ir as ir
+
+from ...ir.canonical import canonicalise
+from ...ir.errors import UserError
+from .imported import Imported, assemble
+
+EXPORT_OPSET = 23
+"""The newest that torch 2.13 writes: GroupNormalization, LayerNormalization, Attention and Gelu stay whole."""
+
+ADDED = "added_cond_kwargs"
+"""diffusers gathers SDXL's extra inputs in a dictionary of this name; the graph's inputs are its entries."""
+
+
+def require_torch() -> Any:
+    """The torch package. Raises UserError if it is not installed."""
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError("this source needs torch and diffusers; install them with `pip install 'fick[torch]'`.") from error
+    return torch
+
+
+def import_module(
+    module: Any,
+    shapes: Mapping[str, Sequence[int]] | None,
+    *,
+    name: str | None = None,
+    kind: str = "torch",
+    random_weights: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> Imported:
+    """Export a torch module, which is left as it was. Weights are shared with the module, not copied.
+
+    A diffusers UNet knows its input shapes; for any other module ``shapes`` names every argument of
+    ``forward``. Raises UserError if it is no module, if shapes are missing, or if it cannot be traced.
+    """
+    torch = require_torch()
+    if not isinstance(module, torch.nn.Module):
+        raise UserError(f"cannot import a {type(module).__name__}; give a path, a known name or a torch module.")
+    label = name or type(module).__name__
+    arguments = _arguments(torch, module, shapes or {}, label)
+    model = canonicalise(_export(torch, module, arguments, label))
+    return assemble(model, label, kind, random_weights=random_weights, metadata=metadata)
+
+
+def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], name: str) -> dict[str, Any]:
+    """Example tensors by argument name; only their shapes and types matter."""
+    wanted = {**_published_shapes(module), **shapes}
+    known = _published_shapes(module)
+    if not wanted:
+        raise UserError(f"the input shapes of {name} are not known; give shapes={{'argument': (1, 4, 64, 64), ...}}.")
+    for argument, shape in shapes.items():
+        if not known:
+            continue
+        if argument not in known:
+            raise UserError(f"{name} has no input {argument}; its inputs are {', '.join(known)}.")
+        fixed = {0, 1} if len(known[argument]) == 4 else {len(shape) - 1} - {0}
+        alike = len(shape) == len(known[argument]) and all(size > 0 for size in shape)
+        if not alike or any(shape[axis] != known[argument][axis] for axis in fixed if axis > 0):
+            raise UserError(
+                f"input {argument} of {name} cannot have shape {list(shape)}; right is, for example, "
+                f"{list(known[argument])}."
+            )
+    tensors: dict[str, Any] = {}
+    for argument, shape in wanted.items():
+        whole = argument == "class_labels"
+        tensors[argument] = torch.zeros(*shape, dtype=torch.int64 if whole else torch.float32)
+    return tensors
+
+
+def _published_shapes(module: Any) -> dict[str, tuple[int, ...]]:
+    """Input shapes of a diffusers UNet at its own sample size, batch 1 and 77 tokens; empty for other modules."""
+    config = getattr(module, "config", None)
+    if config is None or not hasattr(config, "sample_size") or not hasattr(config, "in_channels"):
+        return {}
+    size = config.sample_size or 64
+    height, width = (size, size) if isinstance(size, int) else size
+    shapes: dict[str, tuple[int, ...]] = {"sample": (1, config.in_channels, height, width), "timestep": (1,)}
+    context = getattr(config, "cross_attention_dim", None)
+    if context is not None:
+        # Some configurations give one width a block; the text encoder has one.
+        shapes["encoder_hidden_states"] = (1, 77, context if isinstance(context, int) else context[0])
+    if getattr(config, "addition_embed_type", None) == "text_time":
+        ids = 6 * config.addition_time_embed_dim
+        shapes["text_embeds"] = (1, config.projection_class_embeddings_input_dim - ids)
+        shapes["time_ids"] = (1, 6)
+    if getattr(config, "num_class_embeds", None):
+        shapes["class_labels"] = (1,)
+    return shapes
+
+
+def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir.Model:
+    call = dict(arguments)
+    diffusers_unet = bool(_published_shapes(module))
+    added = {key: call.pop(key) for key in ("text_embeds", "time_ids") if key in call and diffusers_unet}
+    if added:
+        call[ADDED] = added
+    if diffusers_unet:
+        call["return_dict"] = False
+    parameters = list(module.parameters())
+    if any(parameter.dtype != torch.float32 for parameter in parameters):
+        module = copy.deepcopy(module).float()
+    with _evaluating(module), _quiet(), torch.no_grad():
+        try:
+            program = torch.onnx.export(
+                module, (), kwargs=call, dynamo=True, opset_version=EXPORT_OPSET, optimize=False, verify=False, verbose=False
+            )
+        except Exception as error:  # torch.export raises whatever the module's own code raises.
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            sizes = ", ".join(f"{key} {list(value.shape)}" for key, value in arguments.items())
+            raise UserError(f"{name} cannot be traced on {sizes}: {reason}.") from error
+    model: ir.Model = program.model
+    for value in model.graph.inputs:
+        value.name = str(value.name).removeprefix(f"{ADDED}_")
+    if len(model.graph.outputs) == 1:
+        model.graph.outputs[0].name = "out_sample" if diffusers_unet else "output"
+    return model
+
+
+@contextlib.contextmanager
+def _evaluating(module: Any) -> Iterator[None]:
+    """Evaluation mode for the time of the export: no dropout."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about its own internals; none of it is the user's to mend."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

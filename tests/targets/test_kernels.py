@@ -1,0 +1,199 @@
+"""Every kernel template against float64 NumPy, over drawn shapes.
+
+Tolerances: a float32 sum of K products of unit-variance numbers errs by about sqrt(K) roundings of its largest
+partial sum, sqrt(K) * 2^-24; the bounds below allow eight times that.
+"""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fick.targets.cpu.attention import Attention
+from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.elementwise import Map, Pad
+from fick.targets.cpu.group_norm import GroupNorm
+from fick.targets.cpu.row_norm import LayerNorm, Softmax
+from fick.targets.expressions import Apply, Load, Value
+from fick.targets.packing import Panels
+
+from .kernels import PROFILE, run
+
+LANES, REGISTERS = PROFILE.vector_lanes, PROFILE.vector_registers
+UNIT = 2.0**-24
+few = settings(max_examples=12, deadline=None)
+
+
+def noise(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+
+
+def sum_tolerance(terms: int) -> float:
+    return 8 * terms * UNIT
+
+
+@few
+@given(
+    st.integers(1, 70), st.integers(1, 90), st.integers(1, 60), st.integers(0, 1), st.integers(1, 3), st.integers(1, 2)
+)
+def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
+    a, b, bias = noise(1, rows, depth), noise(2, columns * parts, depth), noise(3, columns)
+    tile = choose_tile(rows, columns, parts, LANES, REGISTERS)
+    starts = panel_starts(columns, tile.width // parts)
+    packed = Panels(order=(0, 1), width=tile.width, starts=starts, parts=parts).pack(b)
+    first = 4 if splits else 3
+    gate = Value() if parts == 1 else Apply("Mul", (Value(0), Value(1)))
+    kernel = Contraction(
+        dtypes=("float32",) * (first + 1),
+        rows=(rows,), a_rows=(depth,), reduce=(depth, 1) if splits else (depth,),
+        a_reduce=(1, 1) if splits else (1,), columns=columns, parts=parts, tile=tile,
+        out_strides=(columns, 1), epilogue=Apply("Add", (gate, Load(first, (0, 1)))),
+        splits=splits, blocks=min(blocks, rows),
+    )  # fmt: skip
+    out = np.full((rows, columns), np.nan, np.float32)
+    scratch = [np.zeros(kernel.scratch_floats, np.float32)] if splits else []
+    run(kernel, a, packed, out, *scratch, bias)
+    product = a.astype(np.float64) @ b.astype(np.float64).T
+    if parts == 2:
+        product = product[:, :columns] * product[:, columns:]
+    tolerance = sum_tolerance(depth) * max(1.0, np.abs(product).max())
+    np.testing.assert_allclose(out, product + bias, rtol=0, atol=tolerance + 4 * UNIT)
+
+
+@few
+@given(
+    st.integers(3, 20), st.integers(3, 20), st.integers(1, 20), st.integers(1, 40), st.integers(1, 2), st.integers(0, 2)
+)
+def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, splits):
+    image, weight = noise(4, height, width, inputs), noise(5, outputs, inputs, 3, 3)
+    out_height, out_width = (height - 3) // stride + 1, (width - 3) // stride + 1
+    tile = choose_tile(out_width, outputs, 1, LANES, REGISTERS)
+    starts = panel_starts(outputs, tile.width)
+    packed = Panels(order=(0, 2, 3, 1), width=tile.width, starts=starts).pack(weight)
+    row, column = width * inputs, inputs
+    kernel = Contraction(
+        dtypes=("float32",) * (4 if splits else 3),
+        rows=(out_height, out_width), a_rows=(stride * row, stride * column),
+        reduce=(3, 3, inputs), a_reduce=(row, column, 1), columns=outputs, parts=1, tile=tile,
+        out_strides=(out_width * outputs, outputs, 1), epilogue=Value(), splits=splits, blocks=1,
+    )  # fmt: skip
+    out = np.full((out_height, out_width, outputs), np.nan, np.float32)
+    scratch = [np.zeros(kernel.scratch_floats, np.float32)] if splits else []
+    run(kernel, image, packed, out, *scratch)
+    windows = np.lib.stride_tricks.sliding_window_view(image.astype(np.float64), (3, 3), axis=(0, 1))
+    wanted = np.einsum("yxcij,ocij->yxo", windows[::stride, ::stride], weight.astype(np.float64))
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=sum_tolerance(9 * inputs))
+
+
+@few
+@given(
+    st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(1, 150), st.integers(1, 70)
+)
+def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, keys, depth):
+    q, k, v = noise(6, batch, queries, heads, depth), noise(7, batch, keys, heads, depth), noise(8, batch, keys, heads, depth)
+    def strides(tokens: int) -> tuple[int, int, int, int]:
+        return (tokens * heads * depth, depth, heads * depth, 1)
+    kernel = Attention(
+        dtypes=("float32",) * 5, batch=batch, heads=heads, queries=queries, keys=keys, depth=depth,
+        value_depth=depth, scale=depth**-0.5, q_strides=strides(queries), k_strides=strides(keys),
+        v_strides=strides(keys), out_strides=strides(queries), tile_rows=min(5, queries), width=2 * LANES,
+        block=4 * LANES, lanes=LANES,
+    )  # fmt: skip
+    out = np.full_like(q, np.nan)
+    run(kernel, q, k, v, np.zeros(kernel.scratch_floats, np.float32), out)
+    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * depth**-0.5
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    wanted = np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v.astype(np.float64))
+    # The exponent's error is that of a score (depth terms, at most ~10), carried into a mean of values below ~5.
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=5 * sum_tolerance(depth + keys))
+
+
+@few
+@given(st.integers(1, 2), st.sampled_from([1, 4, 6, 16, 24]), st.integers(1, 5), st.integers(1, 12), st.floats(0, 1e3))
+def test_group_norm_survives_large_means(images, pixels, groups, size, mean):
+    channels = groups * size
+    x = noise(9, images, pixels, channels) + np.float32(mean)
+    scale, bias = noise(10, channels), noise(11, channels)
+    kernel = GroupNorm(
+        dtypes=("float32",) * 5, images=images, pixels=(pixels,), channels=channels, groups=groups, epsilon=1e-5,
+        runs=math.gcd(pixels, 4), x_strides=(pixels * channels, channels),
+        out_strides=(pixels * channels, channels, 1), epilogue=Value(), lanes=LANES,
+    )  # fmt: skip
+    out = np.full_like(x, np.nan)
+    run(kernel, x, scale, bias, np.zeros(kernel.scratch_floats, np.float32), out)
+    grouped = x.astype(np.float64).reshape(images, pixels, groups, size)
+    variance = grouped.var((1, 3), keepdims=True)
+    normal = (grouped - grouped.mean((1, 3), keepdims=True)) / np.sqrt(variance + 1e-5)
+    wanted = normal.reshape(images, pixels, channels) * scale + bias
+    # The mean is rounded to float32: relative to the deviation that is mean/deviation roundings.
+    gain = 1 / np.sqrt(variance + 1e-5).min()
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=(1e-5 + 16 * UNIT * (mean + 4)) * max(gain, 1) * 4)
+
+
+@few
+@given(st.integers(1, 9), st.integers(1, 70))
+def test_row_statistics(rows, columns):
+    x = noise(12, rows, columns) * 3 + 5
+    common = dict(
+        dtypes=("float32",) * 2, rows=(rows,), columns=columns, x_strides=(columns, 1),
+        out_strides=(columns, 1), epilogue=Value(), lanes=LANES,
+    )  # fmt: skip
+    wide = x.astype(np.float64)
+    out = np.full_like(x, np.nan)
+    run(Softmax(**common), x, out)
+    powers = np.exp(wide - wide.max(-1, keepdims=True))
+    np.testing.assert_allclose(out, powers / powers.sum(-1, keepdims=True), rtol=0, atol=64 * UNIT)
+    run(LayerNorm(**common, epsilon=1e-5), x, out)
+    deviation = np.sqrt(wide.var(-1, keepdims=True) + 1e-5)
+    wanted = (wide - wide.mean(-1, keepdims=True)) / deviation
+    np.testing.assert_allclose(out, wanted, rtol=0, atol=float(256 * UNIT / deviation.min()))
+
+
+def test_padding_frames_the_image_with_zeros():
+    x = noise(13, 2, 5, 7, 19)
+    kernel = Pad(
+        dtypes=("float32",) * 2, planes=2, height=8, width=10, channels=19, image=(5, 7), before=(1, 2),
+        in_strides=(5 * 7 * 19, 7 * 19, 19, 1), lanes=LANES,
+    )  # fmt: skip
+    out = np.full((2, 8, 10, 19), np.nan, np.float32)
+    run(kernel, out, x)
+    np.testing.assert_array_equal(out, np.pad(x, ((0, 0), (1, 2), (2, 1), (0, 0))))
+
+
+ERF = np.vectorize(math.erf)
+REFERENCE = {
+    "Exp": np.exp,
+    "Erf": ERF,
+    "Tanh": np.tanh,
+    "Sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+    "Swish": lambda x: x / (1 + np.exp(-x)),
+    "Gelu": lambda x: x * 0.5 * (1 + ERF(x / math.sqrt(2))),
+    "GeluTanh": lambda x: x * 0.5 * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "Sqrt": lambda x: np.sqrt(np.abs(x)),
+}
+
+
+@pytest.mark.parametrize("op", REFERENCE)
+def test_vector_mathematics(op):
+    """Within 1e-6 of one, or of the value where that is larger: four units in the last place."""
+    x = np.linspace(-12, 12, 5001, dtype=np.float32)
+    if op == "Sqrt":
+        x = np.abs(x)
+    out = np.full_like(x, np.nan)
+    kernel = Map(("float32",) * 2, (x.size,), (1,), Apply(op, (Load(1, (1,)),)), LANES)
+    run(kernel, out, x)
+    wanted = REFERENCE[op](x.astype(np.float64))
+    assert np.max(np.abs(out - wanted) / np.maximum(np.abs(wanted), 1)) < 1e-6
+
+
+def test_strided_map_with_broadcast_reads_the_right_elements():
+    x, y = noise(14, 6, 5), noise(15, 33)
+    kernel = Map(
+        ("float32",) * 3, (5, 6, 33), (6 * 33, 33, 1),
+        Apply("Sub", (Load(1, (1, 5, 0)), Load(2, (0, 0, 1)))), LANES,
+    )  # fmt: skip
+    out = np.full((5, 6, 33), np.nan, np.float32)
+    run(kernel, out, x, y)
+    np.testing.assert_array_equal(out, x.T[:, :, None] - y)
