@@ -1,1 +1,20 @@
-"""The front door of fick: compile, load, estimate."""
+"""fick takes diffusion models to the edge: ``compile`` a UNet into a bundle, ``load`` the bundle and run it."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .compiler.compile import compile
+    from .runtime import load
+
+__all__ = ["compile", "load"]
+
+_HOMES = {"compile": "fick.compiler.compile", "load": "fick.runtime"}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded on first use: running a bundle needs none of what compiling needs.
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'fick' has no attribute {name!r}")

@@ -29,6 +29,7 @@ class Program:
     name: str
     variants: dict[str, ir.Model]
     rates: dict[str, Rate]
+    weights: frozenset[str] = frozenset()
     schedule: dict[int, str] = field(default_factory=dict)
     state: dict[str, tuple[int, ...]] = field(default_factory=dict)
     tables: dict[str, NDArray[np.float32]] = field(default_factory=dict)

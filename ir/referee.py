@@ -13,31 +13,35 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+_ort: Any = ort
+"""The package carries no types for what its C++ extension gives."""
+
 LARGEST_PROTO_BYTES = 1 << 30
 """Protobuf stops at 2 GB. Above half of that, weights go to a file of their own."""
 
 
 def session(model: ir.Model, *, threads: int = 0, optimise: bool = True) -> ort.InferenceSession:
     """A CPU session for a model of any size. ``threads`` 0 lets ONNX Runtime choose."""
-    options = ort.SessionOptions()
+    options = _ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     if not optimise:
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
     if weight_bytes(model) < LARGEST_PROTO_BYTES:
         proto = ir.serde.serialize_model(model).SerializeToString()
         return ort.InferenceSession(proto, options, providers=providers)
     with tempfile.TemporaryDirectory(prefix="fick-referee-") as folder:
         path = Path(folder) / "model.onnx"
-        ir.save(model, os.fspath(path), external_data="model.data")
+        ir.save(model, os.fspath(path), external_data="model.data")  # pyright: ignore[reportUnknownMemberType]
         return ort.InferenceSession(os.fspath(path), options, providers=providers)
 
 
 def run(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     """Run a model once. ``inputs`` by name, in the model's shapes; returns its outputs by name."""
     names = [str(value.name) for value in model.graph.outputs]
-    results = session(model).run(names, dict(inputs))
+    runner: Any = session(model)
+    results: list[Any] = runner.run(names, dict(inputs))
     return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
 
 

@@ -57,6 +57,7 @@ class PackedWeight:
     name: str
     source: str
     packing: Packing
+    dtype: str
     shape: tuple[int, ...]
     offset_bytes: int
 
@@ -65,9 +66,9 @@ class PackedWeight:
 class Compiled:
     """A program lowered for one device.
 
-    ``kernels`` maps a symbol to the object file that defines ``__tvm_ffi_<symbol>``. ``step_region`` is the
-    byte range (offset, size) of the state space that variant "step" fills for "full": one row of the table
-    that the runtime keeps per timestep.
+    ``kernels`` maps a symbol to the object file that defines ``__tvm_ffi_<symbol>``. ``carried`` gives for each
+    variant the byte range (offset, size) of the state space that it fills for others: of "step", one row of
+    the table that the runtime keeps.
     """
 
     arch: str
@@ -81,4 +82,4 @@ class Compiled:
     weights_bytes: int
     arena_bytes: int
     state_bytes: int
-    step_region: tuple[int, int]
+    carried: dict[str, tuple[int, int]]

@@ -58,20 +58,13 @@ def _place_constants(lowering: Lowering, program: Program) -> None:
     for model in program.variants.values():
         for name, value in model.graph.initializers.items():
             lowering.constants[name] = value
-            number = _literal(value)
-            if number is not None:
-                lowering.literals[name] = number
+            tensor = value.const_value
+            # Scalars that the graph itself spells out, as against learned ones, are compiled into the kernels.
+            if name not in program.weights and tensor is not None and tensor.size == 1:
+                lowering.literals[name] = float(tensor.numpy().reshape(()))
     if "constant" in program.variants:
         for value in program.variants["constant"].graph.outputs:
             lowering.constants[str(value.name)] = value
-
-
-def _literal(value: ir.Value) -> float | None:
-    """Scalars that the graph itself spells out, as against learned ones, are compiled into the kernels."""
-    tensor = value.const_value
-    if tensor is None or tensor.size != 1 or "fick.literal" not in value.metadata_props:
-        return None
-    return float(tensor.numpy().reshape(()))
 
 
 def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> None:
@@ -125,6 +118,7 @@ class _State:
             elif lowering.buffers[view.buffer].space != "arena":
                 # A view of an input or of a constant: carrying it would only copy it.
                 continue
+            # What the caller reads is not part of a table's row.
             lowering.buffers[view.buffer].space = "state"
             self.carried.setdefault(variant, []).append(view.buffer)
 
@@ -134,29 +128,20 @@ class _State:
         whole = buffer.count == view.count and view.offset == 0
         return buffer.space == "arena" and whole and view.is_dense_in(range(len(view.shape)))
 
-    def layout(self) -> tuple[dict[str, int], int, tuple[int, int]]:
-        """Offsets of the state buffers, their total size, and the run of bytes that "step" fills."""
+    def layout(self) -> tuple[dict[str, int], int, dict[str, tuple[int, int]]]:
+        """Offsets of the state buffers, their total size, and the run of bytes that each variant fills."""
         offsets: dict[str, int] = {}
         size = 0
-
-        def place(name: str) -> None:
-            nonlocal size
-            if name not in offsets:
+        regions: dict[str, tuple[int, int]] = {}
+        owners = {"": [f"input:{name}" for name, _ in self.inputs], **self.carried}
+        for variant, buffers in owners.items():
+            start = size
+            for name in dict.fromkeys(buffers):
                 offsets[name] = size
                 size += memory.aligned(self.lowering.buffers[name].size_bytes)
-
-        for name, _ in self.inputs:
-            place(f"input:{name}")
-        for buffer in self.carried.get("prompt", []):
-            place(buffer)
-        start = size
-        for buffer in self.carried.get("step", []):
-            place(buffer)
-        region = (start, size - start)
-        for buffers in self.carried.values():
-            for buffer in buffers:
-                place(buffer)
-        return offsets, size, region
+            regions[variant] = (start, size - start)
+        del regions[""]
+        return offsets, size, regions
 
 
 def _assemble(
@@ -166,7 +151,7 @@ def _assemble(
     profile: Profile,
     objects: dict[str, bytes],
 ) -> Compiled:
-    state, state_bytes, region = books.layout()
+    state, state_bytes, carried = books.layout()
     weights, weights_bytes = _weights(lowering)
     offsets = {**state, **{weight.name: weight.offset_bytes for weight in weights}}
     arena_bytes = 0
@@ -207,7 +192,7 @@ def _assemble(
         weights_bytes=weights_bytes,
         arena_bytes=arena_bytes,
         state_bytes=state_bytes,
-        step_region=region,
+        carried=carried,
     )
 
 
@@ -222,6 +207,7 @@ def _weights(lowering: Lowering) -> tuple[tuple[PackedWeight, ...], int]:
     packed: list[PackedWeight] = []
     offset = 0
     for name, weight in lowering.weights.items():
-        packed.append(PackedWeight(name, weight.source, weight.packing, weight.shape, offset))
+        dtype = lowering.buffers[name].dtype
+        packed.append(PackedWeight(name, weight.source, weight.packing, dtype, weight.shape, offset))
         offset += memory.aligned(lowering.buffers[name].size_bytes)
     return tuple(packed), offset

@@ -21,7 +21,7 @@ def known_configs() -> list[str]:
 
 
 def import_model(
-    source: str | os.PathLike[str] | Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0
+    source: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0
 ) -> Imported:
     """Bring a model into canonical form.
 

@@ -30,12 +30,18 @@ def import_folder(folder: Path, shapes: Mapping[str, Sequence[int]] | None) -> I
     if not (component / "config.json").is_file():
         raise UserError(f"{folder} holds no diffusers UNet; {component / 'config.json'} should be there.")
     if not list(component.glob("*.safetensors")):
-        raise UserError(f"{component} holds no .safetensors weights; save the model with safe_serialization=True.")
+        raise UserError(
+            f"{component} holds no .safetensors weights; save the model with safe_serialization=True."
+        )
     cls = _unet_class(_json(component / "config.json"), component / "config.json")
     torch = require_torch()
     try:
         module = cls.from_pretrained(
-            str(component), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
+            str(component),
+            use_safetensors=True,
+            local_files_only=True,
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,
         )
     except Exception as error:  # diffusers, safetensors and json raise their own kinds on damaged files.
         reason = str(error).strip().splitlines()[0]
@@ -61,7 +67,7 @@ def import_config(path: Path, shapes: Mapping[str, Sequence[int]] | None, seed: 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not readable JSON; fetch it again.") from error
     if not isinstance(content, dict):
@@ -72,10 +78,14 @@ def _json(path: Path) -> dict[str, Any]:
 def _unet_class(config: Mapping[str, Any], path: Path) -> Any:
     wanted = config.get("_class_name")
     if wanted not in UNETS:
-        raise UserError(f"{path} describes {wanted}, which is not a UNet that fick knows: {', '.join(UNETS)}.")
+        raise UserError(
+            f"{path} describes {wanted}, which is not a UNet that fick knows: {', '.join(UNETS)}."
+        )
     require_torch()
     try:
         import diffusers
     except ImportError as error:
-        raise UserError("this source needs torch and diffusers; install them with `pip install 'fick[torch]'`.") from error
+        raise UserError(
+            "this source needs torch and diffusers; install them with `pip install 'fick[torch]'`."
+        ) from error
     return getattr(diffusers, wanted)

@@ -35,7 +35,12 @@ class Imported:
 
 
 def assemble(
-    model: ir.Model, name: str, kind: str, *, random_weights: bool = False, metadata: Mapping[str, Any] | None = None
+    model: ir.Model,
+    name: str,
+    kind: str,
+    *,
+    random_weights: bool = False,
+    metadata: Mapping[str, Any] | None = None,
 ) -> Imported:
     """Check that a canonical model is a UNet with sound weights and describe its inputs.
 
@@ -94,4 +99,6 @@ def _check_finite(model: ir.Model, name: str) -> None:
         array = tensor.numpy()
         if not np.isfinite(np.sum(array, dtype=np.float64)) and not np.isfinite(array).all():
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
-            raise UserError(f"weight {label} of {name} holds {bad} NaN or infinite values; mend the checkpoint.")
+            raise UserError(
+                f"weight {label} of {name} holds {bad} NaN or infinite values; mend the checkpoint."
+            )

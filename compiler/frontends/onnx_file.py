@@ -27,12 +27,14 @@ def _read(path: Path) -> ir.Model:
     if path.stat().st_size == 0:
         raise UserError(broken)
     try:
-        model = ir.load(os.fspath(path))
+        model = ir.load(os.fspath(path))  # pyright: ignore[reportUnknownMemberType]
         for value in model.graph.initializers.values():
             if value.const_value is not None:
                 value.const_value.numpy()  # Reads external data, so that a missing file is found here.
     except FileNotFoundError as error:
-        raise UserError(f"{path} keeps its weights in {error.filename}, which is missing; put it there.") from error
+        raise UserError(
+            f"{path} keeps its weights in {error.filename}, which is missing; put it there."
+        ) from error
     except Exception as error:  # Protobuf, onnx_ir and numpy each raise their own kinds on damaged bytes.
         raise UserError(broken) from error
     if not len(model.graph) or not model.graph.inputs or not model.graph.outputs:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -27,7 +27,9 @@ def require_torch() -> Any:
     try:
         import torch
     except ImportError as error:
-        raise UserError("this source needs torch and diffusers; install them with `pip install 'fick[torch]'`.") from error
+        raise UserError(
+            "this source needs torch and diffusers; install them with `pip install 'fick[torch]'`."
+        ) from error
     return torch
 
 
@@ -47,7 +49,9 @@ def import_module(
     """
     torch = require_torch()
     if not isinstance(module, torch.nn.Module):
-        raise UserError(f"cannot import a {type(module).__name__}; give a path, a known name or a torch module.")
+        raise UserError(
+            f"cannot import a {type(module).__name__}; give a path, a known name or a torch module."
+        )
     label = name or type(module).__name__
     arguments = _arguments(torch, module, shapes or {}, label)
     model = canonicalise(_export(torch, module, arguments, label))
@@ -59,7 +63,9 @@ def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], nam
     wanted = {**_published_shapes(module), **shapes}
     known = _published_shapes(module)
     if not wanted:
-        raise UserError(f"the input shapes of {name} are not known; give shapes={{'argument': (1, 4, 64, 64), ...}}.")
+        raise UserError(
+            f"the input shapes of {name} are not known; give shapes={{'argument': (1, 4, 64, 64), ...}}."
+        )
     for argument, shape in shapes.items():
         if not known:
             continue
@@ -114,7 +120,14 @@ def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir
     with _evaluating(module), _quiet(), torch.no_grad():
         try:
             program = torch.onnx.export(
-                module, (), kwargs=call, dynamo=True, opset_version=EXPORT_OPSET, optimize=False, verify=False, verbose=False
+                module,
+                (),
+                kwargs=call,
+                dynamo=True,
+                opset_version=EXPORT_OPSET,
+                optimize=False,
+                verify=False,
+                verbose=False,
             )
         except Exception as error:  # torch.export raises whatever the module's own code raises.
             reason = str(error.__cause__ or error).strip().splitlines()[0]
@@ -129,7 +142,7 @@ def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir
 
 
 @contextlib.contextmanager
-def _evaluating(module: Any) -> Iterator[None]:
+def _evaluating(module: Any) -> Generator[None]:
     """Evaluation mode for the time of the export: no dropout."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -141,7 +154,7 @@ def _evaluating(module: Any) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """The exporter warns about its own internals; none of it is the user's to mend."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

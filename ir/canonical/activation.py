@@ -31,10 +31,14 @@ def _half(op: Any, x: Any) -> Any:
     return op.Mul(x, 0.5)
 
 
+def _after(product: Build) -> Build:
+    return lambda op, x: op.Mul(product(op, x), 0.5)
+
+
 def _halved(gate: Build) -> list[Build]:
     """The ways in which 0.5 x gate(x) gets written; numbers stand second, see `order_operands`."""
     return [
-        *(lambda op, x, product=product: op.Mul(product(op, x), 0.5) for product in _both(_itself, gate)),
+        *(_after(product) for product in _both(_itself, gate)),
         *_both(_itself, lambda op, x: op.Mul(gate(op, x), 0.5)),
         *_both(_half, gate),
     ]
@@ -48,6 +52,14 @@ def _tanh_gate(sum_: Build) -> Build:
     return lambda op, x: op.Add(op.Tanh(op.Mul(sum_(op, x), math.sqrt(2 / math.pi))), 1.0)
 
 
+def _with_cube(cube: Build) -> list[Build]:
+    """x + 0.044715 x^3 in both orders."""
+    return [
+        lambda op, x: op.Add(x, op.Mul(cube(op, x), 0.044715)),
+        lambda op, x: op.Add(op.Mul(cube(op, x), 0.044715), x),
+    ]
+
+
 ERF_GATES = [
     _erf_gate(lambda op, x: op.Div(x, math.sqrt(2))),
     _erf_gate(lambda op, x: op.Mul(x, math.sqrt(0.5))),
@@ -56,14 +68,7 @@ CUBES: list[Build] = [
     lambda op, x: op.Pow(x, 3.0),
     *_both(_itself, lambda op, x: op.Mul(x, x)),
 ]
-TANH_GATES = [
-    _tanh_gate(total)
-    for cube in CUBES
-    for total in (
-        lambda op, x, cube=cube: op.Add(x, op.Mul(cube(op, x), 0.044715)),
-        lambda op, x, cube=cube: op.Add(op.Mul(cube(op, x), 0.044715), x),
-    )
-]
+TANH_GATES = [_tanh_gate(total) for cube in CUBES for total in _with_cube(cube)]
 
 
 def _rule(build: Build, name: str, **attributes: Any) -> pattern.RewriteRule:

@@ -17,7 +17,7 @@ def _letters(einsum: ir.Value) -> tuple[str, str, str] | None:
     """The subscripts of a two-operand Einsum that is one matrix product per batch, else None."""
     node = einsum.producer()
     assert node is not None
-    equation = node.attributes.get_string("equation").replace(" ", "")
+    equation = node.attributes.get_string("equation", "").replace(" ", "")
     if "." in equation or "->" not in equation or equation.count(",") != 1:
         return None
     operands, out = equation.split("->")
@@ -101,7 +101,9 @@ def _attention(scaled: int | None, masked: int | None) -> pattern.RewriteRule:
             return result
         return op.Reshape(result, _shape(op, (*dims(q)[:-1], dims(v)[-1])))
 
-    name = "attention" + ("" if scaled is None else f"_scaled_{scaled}") + ("" if masked is None else "_masked")
+    name = (
+        "attention" + ("" if scaled is None else f"_scaled_{scaled}") + ("" if masked is None else "_masked")
+    )
     return pattern.RewriteRule(target, replacement, check, name=name)
 
 

@@ -26,8 +26,8 @@ from .activation import ACTIVATION
 from .attention import ATTENTION, EINSUM, HEADS, SCALE
 from .embedding import stack_projections
 from .movement import DEAD, MERGED
-from .order import operators, order_operands
 from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS
+from .order import operators, order_operands
 from .propagate import propagate, require_static
 from .specialise import specialise
 from .splitting import hoist_over_splits, sequences_to_splits, slices_to_splits
@@ -93,9 +93,11 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
 def _convert(model: ir.Model) -> None:
     declared = model.opset_imports.get("", 1)
     try:
-        version_converter.convert_version(model, OPSET, fallback=True)
+        version_converter.convert_version(model, OPSET, fallback=True)  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:  # The converter raises whatever its adapters meet.
-        raise UserError(f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later.") from error
+        raise UserError(
+            f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later."
+        ) from error
     if model.opset_imports.get("", 1) != OPSET:
         raise UserError(f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later.")
     model.ir_version = 11
@@ -120,8 +122,19 @@ def _settle(model: ir.Model) -> None:
 
 def _finish(model: ir.Model) -> None:
     """Names and metadata: unique, telling, and free of anything that differs between two exports."""
-    taken = Counter(node.name for node in model.graph)
-    for node in model.graph:
+    graph = model.graph
+    model.metadata_props.clear()
+    graph.metadata_props.clear()
+    model.doc_string = graph.doc_string = None
+    for value in (
+        *graph.inputs,
+        *graph.initializers.values(),
+        *(out for node in graph for out in node.outputs),
+    ):
+        value.metadata_props.clear()
+        value.doc_string = None
+    taken = Counter(node.name for node in graph)
+    for node in graph:
         scopes = node.metadata_props.get(SCOPES)
         node.metadata_props.clear()
         node.doc_string = None

@@ -45,7 +45,7 @@ def _stackable(node: ir.Node) -> bool:
     one_reader = len(node.outputs[0].uses()) == 1 and not node.outputs[0].is_graph_output()
     if not (plain and unscaled and bias_is_vector and one_reader and dims(node.inputs[0])[0] == 1):
         return False
-    reshape = node.outputs[0].uses()[0][0]
+    reshape = node.outputs[0].consumers()[0]
     columns = dims(node.outputs[0])[1]
     return reshape.op_type == "Reshape" and dims(reshape.outputs[0]) == (1, columns, 1, 1)
 
@@ -66,14 +66,18 @@ def _stack(graph: ir.Graph, vector: ir.Value, nodes: list[ir.Node]) -> None:
     shapes = [(total, dims(vector)[1]), (total,), (1, total), (1, total, 1, 1)]
     producer = vector.producer()
     for node, shape in zip(made, shapes, strict=True):
-        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = node.name, ir.Shape(shape), vector.type
+        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].type = (
+            node.name,
+            ir.Shape(shape),
+            vector.type,
+        )
         if producer is not None and SCOPES in producer.metadata_props:
             node.metadata_props[SCOPES] = producer.metadata_props[SCOPES]
     if producer is not None:
         graph.insert_after(producer, made)
     else:
         graph.insert_before(graph[0], made)
-    readers = [node.outputs[0].uses()[0][0] for node in nodes]
+    readers = [node.outputs[0].consumers()[0] for node in nodes]
     sizes, parts = _leaves(readers)
     insert_split(graph, whole.outputs[0], 1, sizes, parts)
     for reader in readers:
@@ -89,9 +93,11 @@ def _leaves(readers: list[ir.Node]) -> tuple[list[int], list[list[ir.Value]]]:
     parts: list[list[ir.Value]] = []
     for reader in readers:
         value = reader.outputs[0]
-        uses = value.uses()
-        again = len(uses) == 1 and uses[0][0].op_type == "Split" and uses[0][0].attributes.get_int("axis", 0) == 1
-        for leaf in uses[0][0].outputs if again else [value]:
+        users = value.consumers()
+        again = [
+            user for user in users if user.op_type == "Split" and user.attributes.get_int("axis", 0) == 1
+        ]
+        for leaf in again[0].outputs if len(again) == len(users) == 1 else [value]:
             sizes.append(dims(leaf)[1])
             parts.append([leaf])
     return sizes, parts

@@ -11,6 +11,22 @@ from onnxscript.rewriter import pattern
 from .propagate import dims, literal
 
 
+def _pass_on(op: Any, x: ir.Value, **rest: Any) -> Any:
+    return op.Identity(x)
+
+
+def _as_reshape(op: Any, x: ir.Value, y: ir.Value) -> Any:
+    return op.Reshape(x, _shape(op, dims(y)))
+
+
+def _is_typed(context: Any, y: ir.Value, **rest: Any) -> bool:
+    return y.shape is not None
+
+
+def _dropout(op: Any, x: Any) -> Any:
+    return op.Dropout(x, _allow_other_inputs=True)
+
+
 def _keeps(op_type: str) -> pattern.RewriteRule:
     """An operator that changes neither type nor shape, of a kind that could change nothing else."""
 
@@ -20,7 +36,7 @@ def _keeps(op_type: str) -> pattern.RewriteRule:
     def check(context: Any, x: ir.Value, y: ir.Value) -> bool:
         return x.dtype == y.dtype and x.shape is not None and dims(x) == dims(y)
 
-    return pattern.RewriteRule(target, lambda op, x, y: op.Identity(x), check, name=f"no_op_{op_type}")
+    return pattern.RewriteRule(target, _pass_on, check, name=f"no_op_{op_type}")
 
 
 def _neutral(op_type: str, number: float) -> pattern.RewriteRule:
@@ -33,7 +49,7 @@ def _neutral(op_type: str, number: float) -> pattern.RewriteRule:
         table = literal(c)
         return table is not None and bool(np.all(table == number)) and dims(x) == dims(y)
 
-    return pattern.RewriteRule(target, lambda op, x, c, y: op.Identity(x), check, name=f"neutral_{op_type}")
+    return pattern.RewriteRule(target, _pass_on, check, name=f"neutral_{op_type}")
 
 
 def _is_identity_perm(context: Any, x: ir.Value, y: ir.Value) -> bool:
@@ -58,8 +74,8 @@ def _to_reshape(op_type: str) -> pattern.RewriteRule:
 
     return pattern.RewriteRule(
         target,
-        lambda op, x, y: op.Reshape(x, _shape(op, dims(y))),
-        lambda context, x, y: y.shape is not None,
+        _as_reshape,
+        _is_typed,
         name=f"{op_type}_to_reshape",
     )
 
@@ -140,19 +156,14 @@ DEAD: list[pattern.RewriteRule] = [
     _neutral("Add", 0.0),
     _neutral("Sub", 0.0),
     _neutral("Pow", 1.0),
-    pattern.RewriteRule(lambda op, x: op.Dropout(x, _allow_other_inputs=True), lambda op, x: op.Identity(x)),
-    pattern.RewriteRule(_single_concat, lambda op, x: op.Identity(x), name="single_concat"),
-    pattern.RewriteRule(
-        _transpose, lambda op, x, y: op.Identity(x), _is_identity_perm, name="no_op_transpose"
-    ),
+    pattern.RewriteRule(_dropout, _pass_on, name="dropout"),
+    pattern.RewriteRule(_single_concat, _pass_on, name="single_concat"),
+    pattern.RewriteRule(_transpose, _pass_on, _is_identity_perm, name="no_op_transpose"),
 ]
 MERGED: list[pattern.RewriteRule] = [
     *(_to_reshape(op_type) for op_type in ("Squeeze", "Unsqueeze", "Flatten")),
-    pattern.RewriteRule(
-        _two_reshapes, lambda op, x, y: op.Reshape(x, _shape(op, dims(y))), name="reshape_reshape"
-    ),
+    pattern.RewriteRule(_two_reshapes, _as_reshape, name="reshape_reshape"),
     pattern.RewriteRule(_two_transposes, _one_transpose, name="transpose_transpose"),
     pattern.RewriteRule(_sandwich, _drop_first, _first_is_unit, name="unit_reshape_before_transpose"),
     pattern.RewriteRule(_sandwich, _drop_last, _last_is_unit, name="unit_reshape_after_transpose"),
 ]
-

@@ -18,7 +18,9 @@ def _instance_norm(op: Any, x: Any, groups: Any, ones: Any, zeros: Any, back: An
     return op.Reshape(normalised, back, _outputs=["restored"])
 
 
-def _affine_groups(op: Any, x: Any, groups: Any, ones: Any, zeros: Any, back: Any, scale: Any, bias: Any) -> Any:
+def _affine_groups(
+    op: Any, x: Any, groups: Any, ones: Any, zeros: Any, back: Any, scale: Any, bias: Any
+) -> Any:
     return op.Add(op.Mul(_instance_norm(op, x, groups, ones, zeros, back), scale), bias)
 
 
@@ -34,7 +36,13 @@ def _groups_of(x: ir.Value, grouped: ir.Value, restored: ir.Value, ones: ir.Valu
 
 
 def _is_affine_groups(
-    context: Any, x: ir.Value, grouped: ir.Value, restored: ir.Value, ones: ir.Value, zeros: ir.Value, **rest: Any
+    context: Any,
+    x: ir.Value,
+    grouped: ir.Value,
+    restored: ir.Value,
+    ones: ir.Value,
+    zeros: ir.Value,
+    **rest: Any,
 ) -> bool:
     channels = dims(x)[1] if len(dims(x)) > 1 else 0
     return _groups_of(x, grouped, restored, ones, zeros) > 0 and all(
@@ -48,7 +56,13 @@ def _per_channel(value: ir.Value, channels: int, rank: int) -> bool:
 
 
 def _raise_affine_groups(
-    op: Any, x: ir.Value, grouped: ir.Value, normalised: ir.Value, scale: ir.Value, bias: ir.Value, **rest: Any
+    op: Any,
+    x: ir.Value,
+    grouped: ir.Value,
+    normalised: ir.Value,
+    scale: ir.Value,
+    bias: ir.Value,
+    **rest: Any,
 ) -> Any:
     return op.GroupNormalization(
         x,
@@ -60,7 +74,13 @@ def _raise_affine_groups(
 
 
 def _is_plain_groups(
-    context: Any, x: ir.Value, grouped: ir.Value, restored: ir.Value, ones: ir.Value, zeros: ir.Value, **rest: Any
+    context: Any,
+    x: ir.Value,
+    grouped: ir.Value,
+    restored: ir.Value,
+    ones: ir.Value,
+    zeros: ir.Value,
+    **rest: Any,
 ) -> bool:
     return _groups_of(x, grouped, restored, ones, zeros) > 0
 
@@ -69,9 +89,7 @@ def _raise_plain_groups(op: Any, x: ir.Value, grouped: ir.Value, normalised: ir.
     channels = dims(x)[1]
     ones = op.Constant(value=ir.tensor(np.ones(channels, np.float32)))
     zeros = op.Constant(value=ir.tensor(np.zeros(channels, np.float32)))
-    return op.GroupNormalization(
-        x, ones, zeros, num_groups=dims(grouped)[1], epsilon=_epsilon(normalised)
-    )
+    return op.GroupNormalization(x, ones, zeros, num_groups=dims(grouped)[1], epsilon=_epsilon(normalised))
 
 
 def _epsilon(normalised: ir.Value) -> float:
@@ -88,7 +106,7 @@ def _flat(op: Any, value: ir.Value) -> Any:
         return op.Reshape(value, op.Constant(value=ir.tensor(np.array([-1], np.int64))))
     assert value.const_value is not None
     value.const_value = ir.tensor(value.const_value.numpy().reshape(-1), name=value.name)
-    value.shape = ir.Shape(value.const_value.shape)
+    value.shape = ir.Shape((value.const_value.size,))
     return value
 
 
@@ -119,7 +137,9 @@ QUOTIENTS: list[Callable[[Any, Any, Any], Any]] = [
 ]
 
 
-def _layer_norm(square: Callable[[Any, Any], Any], divide: Callable[[Any, Any, Any], Any]) -> pattern.RewriteRule:
+def _layer_norm(
+    square: Callable[[Any, Any], Any], divide: Callable[[Any, Any, Any], Any]
+) -> pattern.RewriteRule:
     """(x - mean) / sqrt(variance + epsilon) * scale over the last axis (Ba et al., arXiv 1607.06450)."""
 
     def target(op: Any, x: Any, scale: Any, epsilon: Any, axes: Any) -> Any:
@@ -128,7 +148,13 @@ def _layer_norm(square: Callable[[Any, Any], Any], divide: Callable[[Any, Any, A
         return op.Mul(divide(op, centred, op.Sqrt(op.Add(variance, epsilon))), scale)
 
     def check(
-        context: Any, x: ir.Value, scale: ir.Value, epsilon: ir.Value, axes: ir.Value, mean: ir.Value, **rest: Any
+        context: Any,
+        x: ir.Value,
+        scale: ir.Value,
+        epsilon: ir.Value,
+        axes: ir.Value,
+        mean: ir.Value,
+        **rest: Any,
     ) -> bool:
         last = len(dims(x)) - 1
         return (
@@ -152,7 +178,9 @@ def _has_no_bias(context: Any, x: ir.Value, bias: ir.Value, **rest: Any) -> bool
     return dims(bias) == dims(x)[-1:]
 
 
-def _raise_biased_layer_norm(op: Any, x: ir.Value, scale: ir.Value, bias: ir.Value, normalised: ir.Value) -> Any:
+def _raise_biased_layer_norm(
+    op: Any, x: ir.Value, scale: ir.Value, bias: ir.Value, normalised: ir.Value
+) -> Any:
     node = normalised.producer()
     assert node is not None
     return op.LayerNormalization(x, scale, bias, **node.attributes)
@@ -163,10 +191,11 @@ AFFINE_GROUPS = [
     pattern.RewriteRule(_ort_group_norm, _raise_ort_group_norm, name="ort_group_norm"),
 ]
 PLAIN_GROUPS = [
-    pattern.RewriteRule(_instance_norm, _raise_plain_groups, _is_plain_groups, name="plain_group_normalization"),
+    pattern.RewriteRule(
+        _instance_norm, _raise_plain_groups, _is_plain_groups, name="plain_group_normalization"
+    ),
 ]
 LAYER_NORM = [
     *(_layer_norm(square, divide) for square in SQUARES for divide in QUOTIENTS),
     pattern.RewriteRule(_biased_layer_norm, _raise_biased_layer_norm, _has_no_bias, name="layer_norm_bias"),
 ]
-

@@ -27,7 +27,7 @@ def literal(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
     """The number or table behind a value if it is a constant of the code; None for weights and activations."""
     if value is None or value.const_value is None:
         return None
-    is_literal = value.meta.get(LITERAL) or value.dtype is None or not value.dtype.is_floating_point()
+    is_literal: bool = LITERAL in value.meta or value.dtype is None or not value.dtype.is_floating_point()
     if is_literal or value.const_value.shape.rank() == 0:
         return value.const_value.numpy()
     return None
@@ -69,8 +69,10 @@ def propagate(model: ir.Model) -> None:
     graph = model.graph
     for value in graph.initializers.values():
         if value.const_value is None:
-            raise UserError(f"initializer {value.name} has no data in the file; export the model with weights.")
-        value.shape = ir.Shape(value.const_value.shape)
+            raise UserError(
+                f"initializer {value.name} has no data in the file; export the model with weights."
+            )
+        value.shape = ir.Shape(value.const_value.shape.numpy())
         value.type = ir.TensorType(value.const_value.dtype)
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     for node in list(graph):
@@ -90,7 +92,9 @@ def _fold(node: ir.Node, imports: list[Any]) -> list[np.ndarray[Any, Any]] | Non
     if node.op_type in ("Shape", "Size"):
         return _measure(node)
     known = [literal(value) for value in node.inputs]
-    missing = any(value is not None and array is None for value, array in zip(node.inputs, known, strict=True))
+    missing = any(
+        value is not None and array is None for value, array in zip(node.inputs, known, strict=True)
+    )
     if missing or node.op_type.startswith("Random") or _sequence(node):
         return None
     if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
@@ -190,5 +194,7 @@ def require_static(model: ir.Model) -> None:
             static = output.shape is not None and all(isinstance(extent, int) for extent in output.shape)
             if output.dtype is None or not static:
                 if node.domain:
-                    raise UserError(f"operator {node.domain}.{node.op_type} is not supported, at {_where(node)}.")
+                    raise UserError(
+                        f"operator {node.domain}.{node.op_type} is not supported, at {_where(node)}."
+                    )
                 raise UserError(f"the result of {_where(node)} has no static shape; fix its sizes at export.")

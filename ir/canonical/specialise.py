@@ -28,12 +28,18 @@ def specialise(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
             inputs[name].shape = ir.Shape(wanted)
             continue
         fits = len(declared) == len(wanted) and all(size > 0 for size in wanted)
-        if not fits or any(isinstance(d, int) and d != size for d, size in zip(declared, wanted, strict=False)):
-            raise UserError(f"input {name} cannot have shape {_show(wanted)}; the model says {_show(declared)}.")
+        if not fits or any(
+            isinstance(d, int) and d != size for d, size in zip(declared, wanted, strict=False)
+        ):
+            raise UserError(
+                f"input {name} cannot have shape {_show(wanted)}; the model says {_show(declared)}."
+            )
         for declared_size, size in zip(declared, wanted, strict=True):
-            if isinstance(declared_size, ir.SymbolicDim) and declared_size.value is not None:
-                if bound.setdefault(declared_size.value, size) != size:
-                    raise UserError(f"size {declared_size.value} of input {name} cannot be {size} here.")
+            label = declared_size.value if isinstance(declared_size, ir.SymbolicDim) else None
+            if label is not None and bound.setdefault(label, size) != size:
+                raise UserError(
+                    f"size {label} of input {name} cannot be {size}: it is {bound[label]} elsewhere."
+                )
         inputs[name].shape = ir.Shape(wanted)
     for value in model.graph.inputs:
         if value.shape is None:

@@ -13,9 +13,8 @@ from .propagate import add_literal, dims, literal
 def slices_to_splits(model: ir.Model) -> int:
     """Replace slices that tile one axis of a value by a Split. Returns how many values were split."""
     changed = 0
-    for node in list(model.graph):
-        for value in node.outputs:
-            changed += _split_sliced(model.graph, value)
+    for value in [*model.graph.inputs, *(output for node in model.graph for output in node.outputs)]:
+        changed += _split_sliced(model.graph, value)
     return changed
 
 
@@ -68,7 +67,11 @@ def insert_split(
     assert first is not None
     table = add_literal(graph, np.array(sizes, np.int64), f"{value.name}_sizes")
     split = ir.node(
-        "Split", [value, table], {"axis": axis}, num_outputs=len(sizes), metadata_props=dict(first.metadata_props)
+        "Split",
+        [value, table],
+        {"axis": axis},
+        num_outputs=len(sizes),
+        metadata_props=dict(first.metadata_props),
     )
     for part, size, old in zip(split.outputs, sizes, replaced, strict=True):
         shape = list(dims(value))
@@ -101,13 +104,17 @@ def sequences_to_splits(model: ir.Model) -> int:
         axis %= len(dims(value))
         total = dims(value)[axis]
         step = int(chunk.reshape(-1)[0])
-        sizes = [int(size) for size in chunk] if chunk.ndim else [min(step, total - at) for at in range(0, total, step)]
+        sizes = (
+            [int(size) for size in chunk]
+            if chunk.ndim
+            else [min(step, total - at) for at in range(0, total, step)]
+        )
         if sorted(reads) != list(range(len(sizes))):
             continue
         outputs = [[reader.outputs[0] for reader in reads[place]] for place in range(len(sizes))]
         insert_split(model.graph, value, axis, sizes, outputs)
-        for place in reads:
-            model.graph.remove(reads[place], safe=True)
+        for readers in reads.values():
+            model.graph.remove(readers, safe=True)
         model.graph.remove(node, safe=True)
         changed += 1
     return changed
@@ -126,7 +133,7 @@ def _only_readers(split: ir.Node, op_type: str) -> list[ir.Node] | None:
     """For every part the one node that reads it, if all are of one kind."""
     readers: list[ir.Node] = []
     for part in split.outputs:
-        uses = part.uses()
+        uses = list(part.uses())
         if len(uses) != 1 or part.is_graph_output() or uses[0][0].op_type != op_type or uses[0][1] != 0:
             return None
         readers.append(uses[0][0])

@@ -1,0 +1,261 @@
+"""A loaded model: one call of it, or the whole denoising loop."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import native_api as api
+from . import samplers
+from .errors import FickError
+from .loader import check_bundle
+
+Progress = Callable[[int, int], bool | None]
+"""Called with (done, total); returning True cancels."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """An input or an output. ``rate`` says how often it changes: per "prompt", "step" or "sample"."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    rate: str
+
+
+@dataclass(frozen=True)
+class CallTime:
+    """One kernel of the last run."""
+
+    variant: str
+    node: str
+    kernel: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class MemoryUse:
+    """Bytes that the model occupies. ``weights_bytes`` are mapped from the file and shared."""
+
+    weights_bytes: int
+    arena_bytes: int
+    state_bytes: int
+    table_bytes: int
+
+    @property
+    def peak_bytes(self) -> int:
+        return self.weights_bytes + self.arena_bytes + self.state_bytes + self.table_bytes
+
+
+def load(
+    path: str | os.PathLike[str], *, threads: int = 0, verify: bool = True, memory_limit_bytes: int = 0
+) -> Model:
+    """Open a bundle for running on this machine.
+
+    ``threads`` 0 takes all that the process may use; ``verify=False`` skips hashing the weights. Raises
+    FickError with one sentence for a file that is damaged, of a newer format, for another processor, or
+    larger than ``memory_limit_bytes``.
+    """
+    return Model(path, threads=threads, verify=verify, memory_limit_bytes=memory_limit_bytes)
+
+
+class Model:
+    """See ``load``. Use from one thread at a time, except ``cancel``. Also a context manager."""
+
+    def __init__(
+        self, path: str | os.PathLike[str], *, threads: int = 0, verify: bool = True, memory_limit_bytes: int = 0
+    ) -> None:
+        self._handle = ctypes.c_void_p()
+        checked = check_bundle(path)
+        self.manifest = checked.manifest
+        self._library = api.load_library(checked.library)
+        options = api.Options(threads, int(not verify), memory_limit_bytes)
+        status = self._library.fick_open(
+            os.fsencode(checked.path), ctypes.byref(options), ctypes.byref(self._handle)
+        )
+        api.check(self._library, status)
+        self.inputs = self._tensors(api.INPUT)
+        self.outputs = self._tensors(api.OUTPUT)
+        self._callback: Any = None
+
+    def _tensors(self, direction: int) -> dict[str, TensorInfo]:
+        found: dict[str, TensorInfo] = {}
+        for index in range(self._library.fick_tensor_count(self._handle, direction)):
+            raw = api.Tensor()
+            status = self._library.fick_tensor_info(self._handle, direction, index, ctypes.byref(raw))
+            api.check(self._library, status)
+            name = raw.name.decode()
+            shape = tuple(raw.shape[: raw.rank])
+            found[name] = TensorInfo(name, api.DTYPES[raw.dtype], shape, api.RATES[raw.rate])
+        return found
+
+    def close(self) -> None:
+        """Give the memory back. The model cannot be used afterwards."""
+        if self._handle:
+            self._library.fick_close(self._handle)
+            self._handle = ctypes.c_void_p()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def run(self, *, progress: Progress | None = None, **inputs: ArrayLike) -> dict[str, NDArray[Any]]:
+        """One call of the model: all inputs by name -> all outputs by name.
+
+        A single number is repeated to an input's shape. Raises FickError for a missing or unknown name and
+        for a shape or type that does not fit.
+        """
+        self._check_open()
+        missing = [name for name in self.inputs if name not in inputs]
+        if missing:
+            raise FickError(f"input {missing[0]} is missing; the inputs are {self._described()}")
+        for name, value in inputs.items():
+            self._set(name, value)
+        return self._run(progress)
+
+    def _check_open(self) -> None:
+        if not self._handle:
+            raise FickError("the model is closed; load it again")
+
+    def _described(self) -> str:
+        return ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in self.inputs.values())
+
+    def _set(self, name: str, value: ArrayLike) -> None:
+        if name not in self.inputs:
+            raise FickError(f"there is no input {name}; the inputs are {self._described()}")
+        array = self._fitted(self.inputs[name], value)
+        status = self._library.fick_set_input(
+            self._handle, name.encode(), array.ctypes.data_as(ctypes.c_void_p), array.nbytes
+        )
+        api.check(self._library, status)
+
+    def _fitted(self, info: TensorInfo, value: ArrayLike) -> NDArray[Any]:
+        array = np.asarray(value)
+        if array.ndim == 0 and array.dtype.kind in "iufb":
+            array = np.full(info.shape, array)
+        if array.shape != info.shape:
+            raise FickError(f"input {info.name} has shape {list(array.shape)} and should have {list(info.shape)}")
+        if array.dtype.kind not in "iufb" or not np.can_cast(array.dtype, info.dtype, "same_kind"):
+            raise FickError(f"input {info.name} is {array.dtype} and should be {info.dtype}")
+        return np.ascontiguousarray(array, dtype=info.dtype)
+
+    def _run(self, progress: Progress | None) -> dict[str, NDArray[Any]]:
+        self._watch(progress)
+        api.check(self._library, self._library.fick_run(self._handle))
+        results: dict[str, NDArray[Any]] = {}
+        for info in self.outputs.values():
+            array = np.empty(info.shape, info.dtype)
+            status = self._library.fick_get_output(
+                self._handle, info.name.encode(), array.ctypes.data_as(ctypes.c_void_p), array.nbytes
+            )
+            api.check(self._library, status)
+            results[info.name] = array
+        return results
+
+    def _watch(self, progress: Progress | None) -> None:
+        # The core keeps the pointer: hold the callback as long as it may be called.
+        self._callback = (
+            api.PROGRESS(lambda done, total, user: int(bool(progress(done, total)))) if progress else api.PROGRESS()
+        )
+        self._library.fick_set_progress(self._handle, self._callback, None)
+
+    def generate(
+        self,
+        *,
+        steps: int | None = None,
+        sampler: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        guidance_scale: float = 1.0,
+        unconditional: Mapping[str, ArrayLike] | None = None,
+        noise: ArrayLike | None = None,
+        progress: Progress | None = None,
+        **prompt: ArrayLike,
+    ) -> NDArray[np.float32]:
+        """The denoising loop: from noise to a sample, of the shape of the model's sample input.
+
+        ``sampler`` overrides the bundle's own (see ``samplers.create``); ``prompt`` are the inputs of rate
+        "prompt"; with ``guidance_scale`` other than 1, ``unconditional`` gives them again for the
+        unconditional branch (Ho and Salimans, arXiv 2207.12598, eq. 6). The same seed gives the same bytes.
+        ``progress(done, total)`` counts model calls and cancels by returning True.
+        """
+        self._check_open()
+        sample, step_name = self._single("sample"), self._single("step")
+        if guidance_scale != 1.0 and unconditional is None:
+            raise FickError("a guidance scale other than 1 needs the prompt inputs of the unconditional branch")
+        loop = samplers.create(sampler or self.manifest.get("sampler") or {}, steps)
+        self.prepare(loop.steps)
+        rng = np.random.Generator(np.random.PCG64(seed))
+        start = self._fitted(sample, noise) if noise is not None else rng.standard_normal(sample.shape)
+        x = loop.initial(np.asarray(start, dtype=np.float32))
+        branches = [prompt] if guidance_scale == 1.0 else [prompt, dict(unconditional or {})]
+        total = len(loop.steps) * len(branches)
+        done = 0
+        for index, step in enumerate(loop.steps):
+            scaled = loop.scale_input(x, index)
+            outputs: list[NDArray[np.float32]] = []
+            for branch in branches:
+                if progress is not None and progress(done, total):
+                    raise FickError("the generation was cancelled", api.CANCELLED)
+                results = self.run(**{sample.name: scaled, step_name.name: step}, **branch)
+                outputs.append(next(iter(results.values())))
+                done += 1
+            output = outputs[0]
+            if len(outputs) == 2:
+                output = outputs[1] + np.float32(guidance_scale) * (outputs[0] - outputs[1])
+            x = loop.step(output, index, x, rng)
+        if progress is not None:
+            progress(total, total)
+        return x
+
+    def _single(self, rate: str) -> TensorInfo:
+        found = [info for info in self.inputs.values() if info.rate == rate]
+        if len(found) != 1:
+            raise FickError(f"generate needs one input of rate {rate}; this model has {len(found)}: use run")
+        return found[0]
+
+    def prepare(self, steps: ArrayLike) -> None:
+        """Compute what depends on the timestep alone for all coming steps, once."""
+        info = self._single("step")
+        rows = np.stack([self._fitted(info, step) for step in np.asarray(steps).reshape(-1)])
+        status = self._library.fick_prepare_steps(
+            self._handle, rows.ctypes.data_as(ctypes.c_void_p), rows.nbytes, len(rows)
+        )
+        api.check(self._library, status)
+
+    def cancel(self) -> None:
+        """Stop the run in progress, from any thread."""
+        if self._handle:
+            self._library.fick_cancel(self._handle)
+
+    def profile(self) -> list[CallTime]:
+        """Seconds of every kernel in the last run of its variant, in order."""
+        self._check_open()
+        times: list[CallTime] = []
+        for index in range(self._library.fick_call_count(self._handle)):
+            raw = api.CallProfile()
+            api.check(self._library, self._library.fick_call_info(self._handle, index, ctypes.byref(raw)))
+            times.append(CallTime(raw.variant.decode(), raw.node.decode(), raw.kernel.decode(), raw.seconds))
+        return times
+
+    @property
+    def memory(self) -> MemoryUse:
+        """What the model occupies now."""
+        self._check_open()
+        raw = api.Memory()
+        api.check(self._library, self._library.fick_memory_use(self._handle, ctypes.byref(raw)))
+        return MemoryUse(raw.weights_bytes, raw.arena_bytes, raw.state_bytes, raw.table_bytes)

@@ -1,0 +1,67 @@
+/* fick_plan.h: what the compiler writes into a model's library and the core reads. Not part of the ABI. */
+#ifndef FICK_PLAN_H
+#define FICK_PLAN_H
+
+#include "fick.h"
+
+/* TVM's packed calling convention: an argument is a type index and eight bytes of payload. */
+typedef struct {
+  int32_t type_index;
+  uint32_t padding;
+  union {
+    void *pointer;
+    int64_t integer;
+  } value;
+} fick_argument;
+#define FICK_OPAQUE_POINTER 4
+
+typedef int32_t (*fick_kernel)(void *self, const fick_argument *arguments, int32_t count, fick_argument *result);
+
+typedef enum { FICK_SPACE_WEIGHTS = 0, FICK_SPACE_ARENA = 1, FICK_SPACE_STATE = 2 } fick_space;
+
+typedef struct {
+  uint32_t space;
+  uint64_t offset_bytes;
+} fick_operand;
+
+typedef struct {
+  fick_kernel kernel;
+  const fick_operand *operands;
+  uint32_t operand_count;
+  const char *kernel_name;
+  const char *node;
+} fick_call;
+
+/* A run of bytes of the state space. */
+typedef struct {
+  uint64_t offset_bytes;
+  uint64_t size_bytes;
+} fick_region;
+
+/* carried is what the variant leaves for others; of the main variant it is empty. */
+typedef struct {
+  const char *name;
+  const fick_call *calls;
+  uint32_t call_count;
+  fick_region carried;
+} fick_variant;
+
+typedef struct {
+  fick_tensor tensor;
+  uint64_t offset_bytes;
+} fick_slot;
+
+#define FICK_MAX_OPERANDS 64
+
+typedef struct {
+  const char *program_id;
+  const char *const *cpu_features; /* NULL at the end */
+  uint64_t weights_bytes, arena_bytes, state_bytes;
+  const fick_slot *inputs, *outputs;
+  int32_t input_count, output_count;
+  fick_variant prompt, step, full; /* prompt and step may have no calls */
+} fick_plan;
+
+extern const fick_plan fick_model_plan;
+
+#endif

@@ -1,0 +1,89 @@
+/* internal.h: what the files of the core share. */
+#ifndef FICK_INTERNAL_H
+#define FICK_INTERNAL_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+
+#include "fick_plan.h"
+
+#define FICK_FORMAT_VERSION 1
+#define SHA256_BYTES 32
+
+/* error.c */
+fick_status fick_fail(fick_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* sha256.c */
+void fick_sha256(const uint8_t *data, uint64_t size, uint8_t digest[SHA256_BYTES]);
+
+/* json.c: a cursor over a document that fick_json_valid has accepted. */
+typedef struct {
+  const char *at, *end;
+} fick_json;
+int fick_json_valid(const char *text, uint64_t size);
+int fick_json_member(fick_json object, const char *key, fick_json *value);
+int fick_json_string(fick_json value, char *buffer, size_t size);
+int fick_json_integer(fick_json value, int64_t *number);
+
+/* zip.c */
+typedef struct {
+  const char *name;
+  uint32_t name_size;
+  const uint8_t *data;
+  uint64_t size;
+} fick_entry;
+typedef struct {
+  fick_entry entries[16];
+  int32_t count;
+} fick_zip;
+fick_status fick_zip_read(const uint8_t *data, uint64_t size, fick_zip *zip);
+const fick_entry *fick_zip_find(const fick_zip *zip, const char *name);
+
+/* bundle.c */
+typedef struct {
+  const uint8_t *weights;
+} fick_contents;
+fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_plan *plan,
+                             fick_contents *contents);
+
+/* cpu.c: the first of the features that this processor lacks, or NULL. */
+const char *fick_cpu_lacks(const char *const *features);
+
+/* pool.c */
+typedef struct fick_pool fick_pool;
+fick_pool *fick_pool_create(int32_t threads);
+void fick_pool_destroy(fick_pool *pool);
+void fick_pool_use(fick_pool *pool);
+
+/* memo.c: results of a variant by the bytes of the inputs it depends on. */
+typedef struct {
+  uint8_t *bytes;
+  uint64_t key_bytes, value_bytes;
+  int32_t capacity, count, next;
+} fick_memo;
+int fick_memo_reserve(fick_memo *memo, uint64_t key_bytes, uint64_t value_bytes, int32_t capacity);
+const uint8_t *fick_memo_find(const fick_memo *memo, const uint8_t *key);
+void fick_memo_keep(fick_memo *memo, const uint8_t *key, const uint8_t *value);
+uint64_t fick_memo_bytes(const fick_memo *memo);
+
+/* model.c, run.c */
+struct fick_model {
+  const fick_plan *plan;
+  uint8_t *file;
+  uint64_t file_bytes;
+  const uint8_t *weights;
+  uint8_t *arena, *state;
+  fick_pool *pool;
+  fick_memo prompts, steps;
+  uint8_t *prompt_key, *step_key; /* what the carried values were computed from; NULL key: nothing yet */
+  int prompt_valid, step_valid;
+  double *seconds;
+  fick_progress progress;
+  void *user;
+  atomic_int cancelled;
+};
+
+uint64_t fick_key_bytes(const fick_plan *plan, fick_rate rate);
+void fick_key_copy(const fick_model *model, fick_rate rate, uint8_t *key);
+
+#endif

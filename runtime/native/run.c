@@ -1,0 +1,144 @@
+/* run.c: the calls of a variant, and when which variant has to run. */
+#define _GNU_SOURCE
+#include <string.h>
+#include <time.h>
+
+#include "internal.h"
+
+#define MOST_STEPS 100000
+
+static double now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
+static uint32_t first_call(const fick_plan *plan, const fick_variant *variant) {
+  if (variant == &plan->prompt) return 0;
+  return plan->prompt.call_count + (variant == &plan->step ? 0 : plan->step.call_count);
+}
+
+static fick_status run_variant(fick_model *model, const fick_variant *variant) {
+  uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state};
+  double *seconds = model->seconds + first_call(model->plan, variant);
+  fick_pool_use(model->pool);
+  for (uint32_t i = 0; i < variant->call_count; i++) {
+    const fick_call *call = &variant->calls[i];
+    fick_argument arguments[FICK_MAX_OPERANDS], result = {0, 0, {NULL}};
+    if (model->progress && model->progress(i, variant->call_count, model->user) != 0) atomic_store(&model->cancelled, 1);
+    if (atomic_load_explicit(&model->cancelled, memory_order_relaxed)) {
+      return fick_fail(FICK_ERROR_CANCELLED, "the run was cancelled before %s", call->node);
+    }
+    for (uint32_t j = 0; j < call->operand_count; j++) {
+      const fick_operand *operand = &call->operands[j];
+      arguments[j] = (fick_argument){FICK_OPAQUE_POINTER, 0, {spaces[operand->space] + operand->offset_bytes}};
+    }
+    double started = now();
+    if (call->kernel(NULL, arguments, (int32_t)call->operand_count, &result) != 0) {
+      return fick_fail(FICK_ERROR_KERNEL, "kernel %s failed at %s", call->kernel_name, call->node);
+    }
+    seconds[i] = now() - started;
+  }
+  return FICK_OK;
+}
+
+/* Bring what a variant carries into the state space for the inputs as they are: kept, from the table, or by
+ * running it. */
+static fick_status ensure(fick_model *model, const fick_variant *variant, fick_rate rate, fick_memo *memo,
+                          uint8_t *key, int *valid) {
+  uint64_t key_bytes = fick_key_bytes(model->plan, rate);
+  uint8_t *carried = model->state + variant->carried.offset_bytes;
+  if (!variant->call_count) return FICK_OK;
+  if (*valid) {
+    const uint8_t *at = key;
+    int same = 1;
+    for (int32_t i = 0; i < model->plan->input_count && same; i++) {
+      const fick_slot *slot = &model->plan->inputs[i];
+      if (slot->tensor.rate != rate) continue;
+      same = memcmp(at, model->state + slot->offset_bytes, slot->tensor.size_bytes) == 0;
+      at += slot->tensor.size_bytes;
+    }
+    if (same) return FICK_OK;
+  }
+  *valid = 0;
+  fick_key_copy(model, rate, key);
+  const uint8_t *kept = key_bytes == memo->key_bytes ? fick_memo_find(memo, key) : NULL;
+  if (kept) {
+    memcpy(carried, kept, variant->carried.size_bytes);
+  } else {
+    fick_status status = run_variant(model, variant);
+    if (status != FICK_OK) return status;
+    fick_memo_keep(memo, key, carried);
+  }
+  *valid = 1;
+  return FICK_OK;
+}
+
+fick_status fick_run(fick_model *model) {
+  if (!model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_run: model is NULL");
+  const fick_plan *plan = model->plan;
+  atomic_store(&model->cancelled, 0);
+  fick_status status = ensure(model, &plan->prompt, FICK_PROMPT, &model->prompts, model->prompt_key,
+                              &model->prompt_valid);
+  if (status == FICK_OK) {
+    status = ensure(model, &plan->step, FICK_STEP, &model->steps, model->step_key, &model->step_valid);
+  }
+  return status == FICK_OK ? run_variant(model, &plan->full) : status;
+}
+
+fick_status fick_prepare_steps(fick_model *model, const void *values, uint64_t size_bytes, int32_t count) {
+  if (!model || !values) return fick_fail(FICK_ERROR_ARGUMENT, "fick_prepare_steps: an argument is NULL");
+  const fick_plan *plan = model->plan;
+  uint64_t row = fick_key_bytes(plan, FICK_STEP);
+  if (count < 1 || count > MOST_STEPS || size_bytes != row * (uint64_t)count) {
+    return fick_fail(FICK_ERROR_ARGUMENT, "fick_prepare_steps: %d steps of %llu bytes are not %llu bytes", count,
+                     (unsigned long long)row, (unsigned long long)size_bytes);
+  }
+  if (!plan->step.call_count) return FICK_OK;
+  if (!fick_memo_reserve(&model->steps, row, plan->step.carried.size_bytes, count)) {
+    return fick_fail(FICK_ERROR_MEMORY, "there is no memory for a table of %d steps", count);
+  }
+  atomic_store(&model->cancelled, 0);
+  for (int32_t i = 0; i < count; i++) {
+    const uint8_t *at = (const uint8_t *)values + row * (uint64_t)i;
+    for (int32_t j = 0; j < plan->input_count; j++) {
+      const fick_slot *slot = &plan->inputs[j];
+      if (slot->tensor.rate != FICK_STEP) continue;
+      memcpy(model->state + slot->offset_bytes, at, slot->tensor.size_bytes);
+      at += slot->tensor.size_bytes;
+    }
+    /* A value that came before is in the table already. */
+    model->step_valid = 0;
+    fick_status status = ensure(model, &plan->step, FICK_STEP, &model->steps, model->step_key, &model->step_valid);
+    if (status != FICK_OK) return status;
+  }
+  return FICK_OK;
+}
+
+void fick_set_progress(fick_model *model, fick_progress callback, void *user) {
+  if (!model) return;
+  model->progress = callback;
+  model->user = user;
+}
+
+void fick_cancel(fick_model *model) {
+  if (model) atomic_store(&model->cancelled, 1);
+}
+
+int32_t fick_call_count(const fick_model *model) {
+  if (!model) return 0;
+  return (int32_t)(model->plan->prompt.call_count + model->plan->step.call_count + model->plan->full.call_count);
+}
+
+fick_status fick_call_info(const fick_model *model, int32_t index, fick_call_profile *profile) {
+  if (!model || !profile || index < 0 || index >= fick_call_count(model)) {
+    return fick_fail(FICK_ERROR_ARGUMENT, "fick_call_info: there is no call %d", index);
+  }
+  const fick_variant *variants[] = {&model->plan->prompt, &model->plan->step, &model->plan->full};
+  uint32_t position = (uint32_t)index;
+  int which = 0;
+  while (position >= variants[which]->call_count) position -= variants[which++]->call_count;
+  const fick_call *call = &variants[which]->calls[position];
+  *profile = (fick_call_profile){variants[which]->name, call->node, call->kernel_name, model->seconds[index]};
+  return FICK_OK;
+}

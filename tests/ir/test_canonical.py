@@ -1,0 +1,333 @@
+"""Canonicalisation against ONNX Runtime on the graph before it, form by form and on the terrain UNet."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from fick.ir.canonical import OPSET, canonicalise
+from fick.ir.errors import UserError
+from fick.ir.modules import module_path
+from fick.ir.referee import run, session
+
+from examples.terrain_model import fetch
+
+# Rewrites change the order of float32 sums of a few hundred terms: about sqrt(500) * 2^-24 = 1.3e-6, times ten.
+TOLERANCE = 2e-5
+
+
+def parse(
+    signature: str, body: str, initial: dict[str, np.ndarray] | None = None, opset: int = 18
+) -> ir.Model:
+    """A model from ONNX text; ``initial`` gives its weights by name."""
+    model = ir.from_onnx_text(f'<ir_version: 8, opset_import: ["" : {opset}]> g {signature} {{ {body} }}')
+    for value in list(model.graph.inputs):
+        if value.name in (initial or {}):
+            model.graph.inputs.remove(value)
+            assert initial is not None and value.name is not None
+            value.const_value = ir.tensor(initial[value.name], name=value.name)
+            model.graph.register_initializer(value)
+    return model
+
+
+def agree(model: ir.Model) -> ir.Model:
+    """Canonicalise; check types, and the numbers against ONNX Runtime on the model given."""
+    canonical = canonicalise(model)
+    rng = np.random.default_rng(0)
+    feeds = {
+        str(value.name): rng.standard_normal([int(size) for size in value.shape or ()]).astype(np.float32)
+        for value in canonical.graph.inputs
+    }
+    proto = ir.serde.serialize_model(model).SerializeToString()
+    before = ort.InferenceSession(proto, providers=["CPUExecutionProvider"]).run(None, feeds)
+    for want, (name, got) in zip(before, run(canonical, feeds).items(), strict=True):
+        assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max(), name
+    for node in canonical.graph:
+        for output in node.outputs:
+            assert output.dtype is not None and output.shape is not None and output.shape.is_static()
+    assert canonical.opset_imports == {"": OPSET}
+    return canonical
+
+
+def kinds(model: ir.Model) -> Counter[str]:
+    return Counter(node.op_type for node in model.graph)
+
+
+RNG = np.random.default_rng(7)
+GROUPS = """
+    s = Constant<value_ints=[0, 4, -1]>()
+    r = Reshape(x, s)
+    ones = Constant<value_floats=[1.0, 1.0, 1.0, 1.0]>()
+    zeros = Constant<value_floats=[0.0, 0.0, 0.0, 0.0]>()
+    n = InstanceNormalization<epsilon=0.001>(r, ones, zeros)
+    shape = Shape(x)
+    b = Reshape(n, shape)
+"""
+
+
+@pytest.mark.parametrize("affine", ["m = Mul(b, w)  y = Add(m, c)", "m = Mul(w, b)  y = Add(c, m)"])
+def test_group_normalisation_with_weights(affine: str) -> None:
+    weights = {name: RNG.standard_normal((8, 1, 1)).astype(np.float32) for name in ("w", "c")}
+    signature = "(float[1,8,6,5] x, float[8,1,1] w, float[8,1,1] c) => (float[1,8,6,5] y)"
+    canonical = agree(parse(signature, GROUPS + affine, weights))
+    assert kinds(canonical) == {"GroupNormalization": 1}
+    assert set(canonical.graph.initializers) == {"w", "c"}
+    (node,) = canonical.graph
+    assert node.attributes.get_int("num_groups") == 4
+    assert node.attributes.get_float("epsilon") == pytest.approx(1e-3)
+
+
+def test_group_normalisation_without_weights() -> None:
+    canonical = agree(parse("(float[1,8,6,5] x) => (float[1,8,6,5] y)", GROUPS + "y = Identity(b)"))
+    assert kinds(canonical) == {"GroupNormalization": 1}
+
+
+def test_instance_normalisation_with_other_groups_stays() -> None:
+    body = GROUPS.replace("[0, 4, -1]", "[1, 4, -1]").replace("value_floats=[1.0,", "value_floats=[2.0,")
+    canonical = agree(parse("(float[1,8,6,5] x) => (float[1,8,6,5] y)", body + "y = Identity(b)"))
+    assert kinds(canonical)["GroupNormalization"] == 0
+
+
+def test_group_normalisation_of_opset_18_has_one_scale_a_group() -> None:
+    weights = {name: RNG.standard_normal(4).astype(np.float32) for name in ("w", "c")}
+    model = parse(
+        "(float[1,8,6,5] x, float[4] w, float[4] c) => (float[1,8,6,5] y)",
+        "y = GroupNormalization<num_groups=4>(x, w, c)",
+        weights,
+    )
+    canonical = agree(model)
+    assert kinds(canonical)["GroupNormalization"] == 1
+    assert {"w", "c"} <= set(canonical.graph.initializers)
+
+
+@pytest.mark.parametrize("square", ["q = Pow(d, two)", "q = Mul(d, d)"])
+@pytest.mark.parametrize("divide", ["n = Div(d, e)", "i = Reciprocal(e)  n = Mul(d, i)"])
+def test_layer_normalisation(square: str, divide: str) -> None:
+    weights = {name: RNG.standard_normal(16).astype(np.float32) for name in ("w", "c")}
+    body = f"""
+        axes = Constant<value_ints=[-1]>()  two = Constant<value_float=2.0>()  eps = Constant<value_float=0.00001>()
+        mean = ReduceMean(x, axes)  d = Sub(x, mean)  {square}
+        v = ReduceMean(q, axes)  p = Add(v, eps)  e = Sqrt(p)
+        {divide}
+        m = Mul(n, w)  y = Add(m, c)
+    """
+    canonical = agree(
+        parse("(float[1,7,16] x, float[16] w, float[16] c) => (float[1,7,16] y)", body, weights)
+    )
+    assert kinds(canonical) == {"LayerNormalization": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("s = Sigmoid(x)  y = Mul(x, s)", "Swish"),
+        ("s = Sigmoid(x)  y = Mul(s, x)", "Swish"),
+        ("a = Constant<value_float=1.702>()  b = Mul(a, x)  s = Sigmoid(b)  y = Mul(x, s)", "Swish"),
+    ],
+)
+def test_swish(body: str, expected: str) -> None:
+    assert kinds(agree(parse("(float[2,9] x) => (float[2,9] y)", body))) == {expected: 1}
+
+
+ERF = """
+    r = Constant<value_float=1.4142135>()  h = Constant<value_float=0.5>()  one = Constant<value_float=1.0>()
+    d = Div(x, r)  e = Erf(d)  g = Add(e, one)
+"""
+TANH = """
+    h = Constant<value_float=0.5>()  one = Constant<value_float=1.0>()  three = Constant<value_float=3.0>()
+    k = Constant<value_float=0.044715>()  r = Constant<value_float=0.7978846>()
+    p = Pow(x, three)  q = Mul(k, p)  s = Add(x, q)  d = Mul(s, r)  e = Tanh(d)  g = Add(one, e)
+"""
+HALVES = [
+    "m = Mul(x, g)  y = Mul(m, h)",
+    "m = Mul(h, g)  y = Mul(x, m)",
+    "m = Mul(x, h)  y = Mul(m, g)",
+    "m = Mul(h, x)  y = Mul(g, m)",
+]
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize(("gate", "approximate"), [(ERF, "none"), (TANH, "tanh")])
+def test_gelu(gate: str, approximate: str, half: str) -> None:
+    canonical = agree(parse("(float[2,9] x) => (float[2,9] y)", gate + half))
+    assert kinds(canonical) == {"Gelu": 1}
+    assert canonical.graph[0].attributes.get_string("approximate") == approximate
+
+
+@pytest.mark.parametrize(
+    ("scores", "scale"),
+    [
+        ("z = MatMul(q, kt)", 1.0),
+        ("r = Constant<value_float=2.0>()  p = MatMul(q, kt)  z = Div(p, r)", 0.5),
+        ("r = Constant<value_float=0.25>()  p = MatMul(q, kt)  z = Mul(r, p)", 0.25),
+        ("r = Constant<value_float=0.5>()  u = Mul(q, r)  t = Mul(kt, r)  z = MatMul(u, t)", 0.25),
+        ("r = Constant<value_float=2.0>()  u = Div(q, r)  p = MatMul(u, kt)  z = Add(mask, p)", 0.5),
+        ("r = Constant<value_float=2.0>()  p = MatMul(q, kt)  s = Div(p, r)  z = Add(s, mask)", 0.5),
+    ],
+)
+def test_attention(scores: str, scale: float) -> None:
+    body = f"kt = Transpose<perm=[0,1,3,2]>(k)  {scores}  w = Softmax<axis=-1>(z)  y = MatMul(w, v)"
+    inputs = "float[1,2,6,4] q, float[1,2,5,4] k, float[1,2,5,4] v"
+    if "mask" in scores:
+        inputs += ", float[6,5] mask"
+    canonical = agree(parse(f"({inputs}) => (float[1,2,6,4] y)", body))
+    assert kinds(canonical)["Attention"] == 1
+    assert set(kinds(canonical)) <= {"Attention", "Reshape"}
+    (node,) = (node for node in canonical.graph if node.op_type == "Attention")
+    assert node.attributes.get_float("scale") == pytest.approx(scale)
+
+
+def test_attention_as_einsum_over_channels_first() -> None:
+    body = """
+        start = Constant<value_ints=[0]>()  one = Constant<value_ints=[16]>()  two = Constant<value_ints=[32]>()
+        end = Constant<value_ints=[48]>()  axis = Constant<value_ints=[1]>()  f = Constant<value_float=0.5>()
+        heads = Constant<value_ints=[2, 8, 10]>()  back = Constant<value_ints=[1, 16, 10]>()
+        q0 = Slice(x, start, one, axis)  k0 = Slice(x, one, two, axis)  v0 = Slice(x, two, end, axis)
+        q1 = Mul(q0, f)  k1 = Mul(k0, f)
+        q = Reshape(q1, heads)  k = Reshape(k1, heads)  v = Reshape(v0, heads)
+        s = Einsum<equation="bct,bcs->bts">(q, k)  w = Softmax<axis=-1>(s)
+        o = Einsum<equation="bts,bcs->bct">(w, v)  y = Reshape(o, back)
+    """
+    canonical = agree(parse("(float[1,48,10] x) => (float[1,16,10] y)", body))
+    assert kinds(canonical) == {"Reshape": 2, "Transpose": 2, "Split": 1, "Attention": 1}
+
+
+def test_attention_of_tokens_needs_no_reshapes() -> None:
+    heads = "c{0} = Constant<value_ints=[1,-1,2,4]>()  r{0} = Reshape({0}, c{0})  t{0} = Transpose<perm=[0,2,1,3]>(r{0})"
+    body = (
+        " ".join(heads.format(name) for name in "qkv")
+        + """
+        kt = Transpose<perm=[0,1,3,2]>(tk)  p = MatMul(tq, kt)  w = Softmax<axis=-1>(p)  o = MatMul(w, tv)
+        ot = Transpose<perm=[0,2,1,3]>(o)  cy = Constant<value_ints=[1,6,8]>()  y = Reshape(ot, cy)
+    """
+    )
+    canonical = agree(parse("(float[1,6,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,6,8] y)", body))
+    assert kinds(canonical) == {"Attention": 1}
+    assert canonical.graph[0].attributes.get_int("q_num_heads") == 2
+
+
+def test_what_does_nothing_goes_and_common_work_is_done_once() -> None:
+    body = """
+        one = Constant<value_float=1.0>()  zero = Constant<value_float=0.0>()
+        i = Identity(x)  c = Cast<to=1>(i)  d = Dropout(c)  m = Mul(one, d)  a = Add(m, zero)
+        u = Constant<value_ints=[2]>()  w = Constant<value_ints=[3]>()
+        s1 = Sin(a)  s2 = Sin(x)  t = Add(s1, s2)  e = Unsqueeze(t, u)  y = Unsqueeze(e, w)
+    """
+    canonical = agree(parse("(float[2,3] x) => (float[2,3,1,1] y)", body))
+    assert kinds(canonical) == {"Sin": 1, "Add": 1, "Reshape": 1}
+
+
+def test_weights_are_never_folded() -> None:
+    weight = RNG.standard_normal((4, 3)).astype(np.float32)
+    body = "t = Transpose<perm=[1,0]>(w)  n = Neg(t)  y = MatMul(x, n)"
+    canonical = agree(parse("(float[2,3] x, float[4,3] w) => (float[2,4] y)", body, {"w": weight}))
+    np.testing.assert_array_equal(canonical.graph.initializers["w"].const_value.numpy(), weight)
+    assert kinds(canonical) == {"Transpose": 1, "Neg": 1, "MatMul": 1}
+
+
+def test_open_batch_is_one_and_other_open_sizes_are_asked_for() -> None:
+    canonical = canonicalise(parse("(float[N,3] x) => (float[N,3] y)", "y = Sin(x)"))
+    assert canonical.graph.inputs[0].shape == ir.Shape([1, 3])
+    wide = parse("(float[N,H] x) => (float[N,H] y)", "y = Sin(x)")
+    with pytest.raises(UserError, match="size 1 .* of input x is open"):
+        canonicalise(wide)
+    assert canonicalise(wide, {"x": (2, 5)}).graph.outputs[0].shape == ir.Shape([2, 5])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [({"z": (1, 3)}, "no input z; its inputs are x"), ({"x": (1, 4)}, r"input x cannot have shape \[1, 4\]")],
+)
+def test_shapes_that_do_not_fit(shapes: dict[str, tuple[int, ...]], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        canonicalise(parse("(float[N,3] x) => (float[N,3] y)", "y = Sin(x)"), shapes)
+
+
+def test_foreign_operator_is_named_with_its_module() -> None:
+    node = ir.node(
+        "Mystery", [ir.val("x", ir.DataType.FLOAT, (1, 3))], domain="other.vendor", name="/down/act/Mystery"
+    )
+    graph = ir.Graph(
+        node.inputs, node.outputs, nodes=[node], opset_imports={"": 18, "other.vendor": 1}, name="g"
+    )
+    node.outputs[0].name = "y"
+    with pytest.raises(UserError, match="other.vendor.Mystery is not supported, at .* of module down.act"):
+        canonicalise(ir.Model(graph, ir_version=8))
+
+
+@pytest.fixture(scope="module")
+def terrain() -> ir.Model:
+    return ir.load(fetch())
+
+
+@pytest.fixture(scope="module")
+def canonical_terrain(terrain: ir.Model) -> ir.Model:
+    return canonicalise(terrain)
+
+
+def test_terrain_is_raised_whole(terrain: ir.Model, canonical_terrain: ir.Model) -> None:
+    before, after = kinds(terrain), kinds(canonical_terrain)
+    assert len(canonical_terrain.graph) <= 1000
+    assert after["GroupNormalization"] == before["InstanceNormalization"] == 139
+    assert after["Attention"] == before["Softmax"] == 28
+    # Every Sigmoid of this model is half of a Swish.
+    assert after["Swish"] == before["Sigmoid"] == 114
+    assert not {"Cast", "Constant", "Shape", "Gather", "Slice", "Einsum", "Sigmoid"} & set(after)
+    assert len(terrain.graph) == 6089
+
+
+def test_terrain_keeps_its_weights_by_name(terrain: ir.Model, canonical_terrain: ir.Model) -> None:
+    for name, value in terrain.graph.initializers.items():
+        kept = canonical_terrain.graph.initializers[name].const_value
+        assert kept is not None and value.const_value is not None
+        np.testing.assert_array_equal(kept.numpy().reshape(-1), value.const_value.numpy().reshape(-1))
+
+
+def test_terrain_keeps_its_module_paths(canonical_terrain: ir.Model) -> None:
+    paths = {
+        kind: {module_path(node) for node in canonical_terrain.graph if node.op_type == kind}
+        for kind in ("GroupNormalization", "Attention", "Swish", "Conv")
+    }
+    assert "model.input_blocks.1.0.in_layers.0" in paths["GroupNormalization"]
+    assert "model.input_blocks.11.1.attention" in paths["Attention"]
+    assert "model.input_blocks.1.0.in_layers.1" in paths["Swish"]
+    assert "model.input_blocks.1.0.in_layers.2" in paths["Conv"]
+    assert len(paths["GroupNormalization"]) == 139 and len(paths["Attention"]) == 28
+    names = [node.name for node in canonical_terrain.graph]
+    assert len(set(names)) == len(names) and all(names)
+
+
+def test_terrain_folds_both_scales_into_attention(canonical_terrain: ir.Model) -> None:
+    scales = [
+        node.attributes.get_float("scale") for node in canonical_terrain.graph if node.op_type == "Attention"
+    ]
+    # q and k each carry 32^-1/4.
+    assert scales == pytest.approx([32**-0.5] * 28, rel=1e-6)
+
+
+def test_terrain_agrees_with_onnx_runtime(canonical_terrain: ir.Model) -> None:
+    original = ort.InferenceSession(fetch(), providers=["CPUExecutionProvider"])
+    ours = session(canonical_terrain)
+    noise = np.random.default_rng(0).standard_normal((1, 1, 128, 128)).astype(np.float32)
+    for sigma in (80.0, 24.0, 6.0, 1.2):
+        feeds = {
+            "noisy": noise * np.float32(sigma),
+            "sigma": np.array([sigma], np.float32),
+            "difficulty": np.array([0.5], np.float32),
+        }
+        (want,), (got,) = original.run(None, feeds), ours.run(None, feeds)
+        assert np.abs(got - want).max() <= 1e-4 * np.abs(want).max()
+
+
+def test_same_input_same_bytes(canonical_terrain: ir.Model) -> None:
+    again = canonicalise(ir.load(fetch()))
+    assert ir.serde.serialize_model(again).SerializeToString() == (
+        ir.serde.serialize_model(canonical_terrain).SerializeToString()
+    )
+
+
+def test_canonical_is_a_fixed_point(canonical_terrain: ir.Model) -> None:
+    assert kinds(canonicalise(canonical_terrain)) == kinds(canonical_terrain)
