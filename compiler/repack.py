@@ -81,12 +81,13 @@ def _read(path: Path, wanted: dict[str, list[int]]) -> dict[str, NDArray[Any]]:
                 if name not in names:
                     raise UserError(f"{path} lacks tensor {name} of shape {shape}; give all weights of the model")
                 tensor = file.get_tensor(name)
-                if list(tensor.shape) != shape:
+                # A checkpoint may keep axes of one element that the compiled graph has dropped.
+                if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
                     raise UserError(
                         f"tensor {name} of {path} has shape {list(tensor.shape)} and the bundle needs {shape}; "
                         "compile the other model instead"
                     )
-                found[name] = tensor.astype(np.float32, copy=False)
+                found[name] = tensor.astype(np.float32, copy=False).reshape(shape)
                 if not np.isfinite(found[name]).all():
                     raise UserError(f"tensor {name} of {path} holds NaN or infinite values; mend the checkpoint")
     except FileNotFoundError:

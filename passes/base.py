@@ -1,28 +1,65 @@
-"""The protocol of a pass."""
+"""What every pass is: a configuration that documents itself, and a program -> program."""
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+import onnx_ir as ir
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from ..ir.program import Program
+from ..ir.errors import UserError
+from ..ir.program import HistoryEntry, Program
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+Referee = Callable[[ir.Model, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class Context:
-    progress: Any = None
+    """What a pass may ask for. A pass imports none of it; a field that is None was not given."""
+
+    seed: int = 0
+    referee: Referee | None = None
+    calibration: Sequence[Mapping[str, NDArray[Any]]] | None = None
+    cost_model: Callable[[Program], Mapping[str, float]] | None = None
+    progress: Callable[[int, int], None] | None = None
+    work_folder: Path | None = None
+
+    def require(self, field: str, wanted_by: str) -> Any:
+        """The field's value. Raises UserError, before any work is done, if it was not given."""
+        value = getattr(self, field)
+        if value is None:
+            raise UserError(f"pass {wanted_by} needs {field.replace('_', ' ')}; give it when compiling")
+        return value
 
 
-class Pass(Generic[ConfigT]):
+class Pass(ABC, Generic[ConfigT]):
+    """One transformation. ``Config`` gives each parameter its type, default, unit and a line of documentation."""
+
     name: ClassVar[str]
     Config: ClassVar[type[BaseModel]]
 
     def __init__(self, config: ConfigT | None = None) -> None:
-        self.config = config if config is not None else self.Config()
+        self.config: ConfigT = config if config is not None else self.Config()  # type: ignore[assignment]
 
-    def run(self, program: Program, context: Context) -> Program:
-        raise AssertionError
+    @abstractmethod
+    def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
+        """The transformed program, and what changed, as measured: numbers for the history."""
+
+
+def apply(passes: Sequence[Pass[Any]], program: Program, context: Context) -> Program:
+    """Run the passes in order; each one's configuration, effect and time are written into the history."""
+    for one in passes:
+        started = time.perf_counter()
+        program, effect = one.run(program, context)
+        program.validate()
+        seconds = time.perf_counter() - started
+        program.history.append(HistoryEntry(one.name, one.config.model_dump(mode="json"), effect, seconds))
+    return program

@@ -7,6 +7,8 @@ Elementwise nodes that no anchor can take form groups of their own. What could n
 
 from __future__ import annotations
 
+from typing import Any
+
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -31,10 +33,13 @@ class Fuse(Pass[FuseConfig]):
     name = "fuse"
     Config = FuseConfig
 
-    def run(self, program: Program, context: Context) -> Program:
-        for model in program.variants.values():
-            assign(model, _decide(model.graph, self.config.longest))
-        return program
+    def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
+        counts: dict[str, Any] = {}
+        for name, model in program.variants.items():
+            groups = _decide(model.graph, self.config.longest)
+            assign(model, groups)
+            counts[name] = {"groups": len(groups), "fused_nodes": sum(len(one.nodes) - 1 for one in groups)}
+        return program, counts
 
 
 def _decide(graph: ir.Graph, longest: int) -> list[Group]:

@@ -7,6 +7,8 @@ three are exact: the same operators run on the same numbers, only less often.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
@@ -32,15 +34,16 @@ class Hoist(Pass[HoistConfig]):
     name = "hoist"
     Config = HoistConfig
 
-    def run(self, program: Program, context: Context) -> Program:
+    def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         model = program.variants["full"]
         home = _homes(model.graph, analyse(model.graph, program.rates))
-        program.variants = {
+        variants = {
             name: _extract(model, name, [node for node in model.graph if home[node] is rate], home, rate)
             for rate, name in VARIANT.items()
             if rate is Rate.SAMPLE or any(found is rate for found in home.values())
         }
-        return program
+        effect = {"nodes": {name: len(list(one.graph)) for name, one in variants.items()}}
+        return replace(program, variants=variants), effect
 
 
 def _homes(graph: ir.Graph, rates: dict[str, Rate]) -> dict[ir.Node, Rate]:

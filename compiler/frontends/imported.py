@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,8 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 class Imported:
     """A source model in canonical form.
 
-    ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what a sampler may
+    ``weights`` names the tensors that a checkpoint would bring, as against numbers that the architecture spells
+    out. ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what a sampler may
     want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``scheduler`` (its configuration) and
     ``prediction_type``.
     """
@@ -30,6 +31,7 @@ class Imported:
     name: str
     kind: str
     inputs: dict[str, str]
+    weights: frozenset[str]
     random_weights: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -39,6 +41,7 @@ def assemble(
     name: str,
     kind: str,
     *,
+    weights: Iterable[str],
     random_weights: bool = False,
     metadata: Mapping[str, Any] | None = None,
 ) -> Imported:
@@ -60,7 +63,7 @@ def assemble(
         else:
             roles[label] = "step" if label.lower() in STEP_NAMES else "prompt"
     shapes = {"sample_shape": _sizes(sample), "output_shape": _sizes(model.graph.outputs[0])}
-    return Imported(model, name, kind, roles, random_weights, {**shapes, **(metadata or {})})
+    return Imported(model, name, kind, roles, frozenset(weights), random_weights, {**shapes, **(metadata or {})})
 
 
 def _sample(model: ir.Model, name: str) -> ir.Value:

@@ -19,7 +19,7 @@ def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> Impor
     Raises UserError if the file is not complete ONNX or is not a UNet.
     """
     model = _read(path)
-    return assemble(canonicalise(model, shapes), path.stem, "onnx")
+    return assemble(canonicalise(model, shapes), path.stem, "onnx", weights=list(model.graph.initializers))
 
 
 def _read(path: Path) -> ir.Model:

@@ -55,7 +55,14 @@ def import_module(
     label = name or type(module).__name__
     arguments = _arguments(torch, module, shapes or {}, label)
     model = canonicalise(_export(torch, module, arguments, label))
-    return assemble(model, label, kind, random_weights=random_weights, metadata=metadata)
+    return assemble(
+        model,
+        label,
+        kind,
+        weights=module.state_dict().keys(),
+        random_weights=random_weights,
+        metadata=metadata,
+    )
 
 
 def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], name: str) -> dict[str, Any]:

@@ -1,0 +1,2 @@
+def create(spec, steps):
+    raise NotImplementedError
