@@ -64,11 +64,8 @@ def assign(model: ir.Model, decided: Iterable[Group]) -> None:
     for group in decided:
         for node in group.nodes:
             node.metadata_props[GROUP] = group.id
-            if node is group.anchor:
-                role = "anchor"
-            else:
-                role = "view" if node.op_type in REARRANGING else "epilogue"
-            node.metadata_props[ROLE] = role
+            follower = "view" if node.op_type in REARRANGING else "epilogue"
+            node.metadata_props[ROLE] = "anchor" if node is group.anchor else follower
 
 
 def groups(model: ir.Model) -> list[Group]:

@@ -1,9 +1,9 @@
 """Classes of operators that more than one part of fick needs to agree on."""
 
 ELEMENTWISE = {
-    "Abs": 1, "Add": 2, "Clip": 3, "Cos": 1, "Div": 2, "Erf": 1, "Exp": 1, "Floor": 1, "Gelu": 1, "Identity": 1,
-    "Log": 1, "Max": 2, "Min": 2, "Mul": 2, "Neg": 1, "Pow": 2, "Reciprocal": 1, "Relu": 1, "Sigmoid": 1,
-    "Sin": 1, "Sqrt": 1, "Sub": 2, "Swish": 1, "Tanh": 1,
+    "Abs": 1, "Add": 2, "Clip": 3, "Cos": 1, "Div": 2, "Erf": 1, "Exp": 1, "Floor": 1, "Gelu": 1,
+    "Identity": 1, "Log": 1, "Max": 2, "Min": 2, "Mul": 2, "Neg": 1, "Pow": 2, "Reciprocal": 1, "Relu": 1,
+    "Sigmoid": 1, "Sin": 1, "Sqrt": 1, "Sub": 2, "Swish": 1, "Tanh": 1,
 }  # fmt: skip
 """Operators whose every output element depends on one element of each input, with their number of inputs."""
 
@@ -14,3 +14,8 @@ ANCHORS = frozenset(
     {"Attention", "Conv", "Gemm", "GroupNormalization", "LayerNormalization", "MatMul", "Softmax"}
 )
 """Operators heavy enough to carry the elementwise work around them."""
+
+RANDOM = frozenset(
+    {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+)
+"""Operators that give another result at every call."""

@@ -58,7 +58,7 @@ class Program:
     history: list[HistoryEntry] = field(default_factory=list[HistoryEntry])
 
     def links(self) -> list[Link]:
-        """Every value that passes from one variant to another."""
+        """Every value that passes from one variant to another, in the order of what reads it."""
         made = {
             str(value.name): name for name, model in self.variants.items() for value in model.graph.outputs
         }
@@ -70,20 +70,29 @@ class Program:
         ]
 
     def validate(self) -> None:
-        """Raises UserError if a variant reads what nothing gives, or two variants give the same value."""
-        givers: dict[str, str] = {}
+        """Raises UserError if a value is given twice or read but never given, if two weights share a name, or
+        if the schedule runs a variant that is not there or has another length than it says.
+        """
+        givers = {**dict.fromkeys(self.rates, "the caller"), **dict.fromkeys(self.tables, "a table")}
+        weights: dict[str, ir.TensorProtocol] = {}
+        # A step runs one variant of those in the schedule, so that these may give the same value.
+        alternatives = {name for run in self.schedule.values() for name in run}
         for name, model in self.variants.items():
             for value in model.graph.outputs:
-                label = str(value.name)
-                if label in givers:
-                    raise UserError(f"value {label} is computed by both {givers[label]} and {name}")
-                givers[label] = name
+                giver = givers.setdefault(str(value.name), name)
+                if giver != name and not alternatives.issuperset((giver, name)):
+                    raise UserError(f"value {value.name} is given by {giver} and by {name}; rename one.")
+            for label, value in model.graph.initializers.items():
+                tensor = value.const_value
+                if tensor is not None and weights.setdefault(label, tensor) is not tensor:
+                    raise UserError(f"variant {name} has another weight {label} than a variant before it.")
         for name, model in self.variants.items():
             for value in model.graph.inputs:
-                label = str(value.name)
-                if label not in givers and label not in self.rates and label not in self.state:
-                    raise UserError(f"variant {name} reads {label}, which is no input and which nothing computes")
-        for label in self.schedule.values():
-            for name in label:
+                if value.name not in givers and value.name not in self.state:
+                    raise UserError(f"variant {name} reads {value.name}, which nothing gives.")
+        for steps, run in self.schedule.items():
+            if len(run) != steps:
+                raise UserError(f"the schedule for {steps} steps names {len(run)} variants.")
+            for name in run:
                 if name not in self.variants:
-                    raise UserError(f"the schedule runs variant {name}, which the program does not have")
+                    raise UserError(f"the schedule for {steps} steps runs {name}, which is no variant.")

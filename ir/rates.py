@@ -7,6 +7,8 @@ from enum import Enum
 
 import onnx_ir as ir
 
+from .operators import RANDOM
+
 
 class Rate(Enum):
     """Ordered by what a value may depend on."""
@@ -30,12 +32,16 @@ class Rate(Enum):
 
 
 def analyse(graph: ir.Graph, inputs: Mapping[str, Rate]) -> dict[str, Rate]:
-    """The rate of every value by name, in one forward walk. Initializers are constant."""
-    rates = {name: Rate.CONSTANT for name in graph.initializers}
+    """The rate of every value by name, in one forward walk.
+
+    Initializers are constant, inputs that ``inputs`` does not name are sample. A node that draws random
+    numbers gives others at every call, whatever it reads.
+    """
+    rates = dict.fromkeys(graph.initializers, Rate.CONSTANT)
     for value in graph.inputs:
         rates[str(value.name)] = inputs.get(str(value.name), Rate.SAMPLE)
     for node in graph:
-        rate = Rate.CONSTANT
+        rate = Rate.SAMPLE if node.op_type in RANDOM else Rate.CONSTANT
         for value in node.inputs:
             if value is not None:
                 rate = rate.join(rates[str(value.name)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -41,7 +41,7 @@ class Context:
 
 
 class Pass(ABC, Generic[ConfigT]):
-    """One transformation. ``Config`` gives each parameter its type, default, unit and a line of documentation."""
+    """One transformation. ``Config`` gives each parameter type, default, unit and a line of documentation."""
 
     name: ClassVar[str]
     Config: ClassVar[type[BaseModel]]
@@ -55,11 +55,12 @@ class Pass(ABC, Generic[ConfigT]):
 
 
 def apply(passes: Sequence[Pass[Any]], program: Program, context: Context) -> Program:
-    """Run the passes in order; each one's configuration, effect and time are written into the history."""
+    """Run the passes in order; each one's configuration, effect and seconds are added to the history."""
     for one in passes:
         started = time.perf_counter()
         program, effect = one.run(program, context)
         program.validate()
         seconds = time.perf_counter() - started
-        program.history.append(HistoryEntry(one.name, one.config.model_dump(mode="json"), effect, seconds))
+        entry = HistoryEntry(one.name, one.config.model_dump(mode="json"), effect, seconds)
+        program = replace(program, history=[*program.history, entry])
     return program

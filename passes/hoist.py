@@ -6,6 +6,7 @@ three are exact: the same operators run on the same numbers, only less often.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -42,25 +43,46 @@ class Hoist(Pass[HoistConfig]):
             for rate, name in VARIANT.items()
             if rate is Rate.SAMPLE or any(found is rate for found in home.values())
         }
-        effect = {"nodes": {name: len(list(one.graph)) for name, one in variants.items()}}
-        return replace(program, variants=variants), effect
+        hoisted = replace(program, variants=variants)
+        carried = {(link.source, link.value) for link in hoisted.links()}
+        effect = {
+            "nodes": {name: len(one.graph) for name, one in variants.items()},
+            "carried_bytes": {
+                name: sum(_size_bytes(value) for value in one.graph.outputs if (name, value.name) in carried)
+                for name, one in variants.items()
+                if name != VARIANT[Rate.SAMPLE]
+            },
+        }
+        return hoisted, effect
 
 
 def _homes(graph: ir.Graph, rates: dict[str, Rate]) -> dict[ir.Node, Rate]:
-    """Where each node runs: by its rate, except that a cheap node at the frontier stays with its readers."""
-    home = {node: rates[str(node.outputs[0].name)] for node in graph}
-    for node in reversed(list(graph)):
-        stays = node.op_type in CHEAP and (home[node] is not Rate.CONSTANT or node.op_type == "Expand")
+    """Where each node runs: by its rate, except that a cheap node at the frontier stays with its readers.
+
+    What the model returns is the sample's, whatever it depends on, and so is everything that reads it.
+    """
+    home: dict[ir.Node, Rate] = {}
+    for node in graph:
+        returned = any(output.is_graph_output() for output in node.outputs)
+        late = any(home[before] is Rate.SAMPLE for before in node.predecessors())
+        home[node] = Rate.SAMPLE if returned or late else rates[str(node.outputs[0].name)]
+    for node in reversed(graph):
         readers = {home[user] for output in node.outputs for user, _ in output.uses()}
-        if stays and len(readers) == 1 and not any(output.is_graph_output() for output in node.outputs):
+        stays = node.op_type in CHEAP and (home[node] is not Rate.CONSTANT or node.op_type == "Expand")
+        if stays and len(readers) == 1:
             home[node] = readers.pop()
     return home
+
+
+def _size_bytes(value: ir.Value) -> int:
+    assert value.shape is not None and value.dtype is not None and value.shape.is_static()
+    return math.ceil(math.prod(value.shape.numpy()) * value.dtype.itemsize)
 
 
 def _extract(
     model: ir.Model, name: str, nodes: Sequence[ir.Node], home: dict[ir.Node, Rate], rate: Rate
 ) -> ir.Model:
-    """A model of its own for ``nodes``; what they read from elsewhere becomes inputs, what others read outputs."""
+    """A model of its own for ``nodes``: its inputs come from elsewhere, its outputs are read elsewhere."""
     graph = model.graph
     values: dict[ir.Value, ir.Value] = {}
     inputs: list[ir.Value] = []
@@ -74,10 +96,9 @@ def _extract(
         values[value] = twin
         return twin
 
-    def read(value: ir.Value | None) -> ir.Value | None:
-        if value is None or value in values:
-            return None if value is None else values[value]
-        (initializers if value.is_initializer() else inputs).append(copied(value))
+    def read(value: ir.Value) -> ir.Value:
+        if value not in values:
+            (initializers if value.is_initializer() else inputs).append(copied(value))
         return values[value]
 
     made: list[ir.Node] = []
@@ -86,7 +107,7 @@ def _extract(
             ir.Node(
                 node.domain,
                 node.op_type,
-                [read(value) for value in node.inputs],
+                [None if value is None else read(value) for value in node.inputs],
                 node.attributes.values(),
                 outputs=[copied(value) for value in node.outputs],
                 name=node.name,
@@ -100,7 +121,7 @@ def _extract(
         if any(home[user] is not rate for user, _ in value.uses())
     ]
     if rate is Rate.SAMPLE:
-        outputs = [read(value) for value in graph.outputs]  # type: ignore[misc]
+        outputs = [read(value) for value in graph.outputs]
     twin = ir.Graph(
         inputs, outputs, nodes=made, initializers=initializers, opset_imports=graph.opset_imports, name=name
     )

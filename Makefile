@@ -1,0 +1,53 @@
+# Every target sets up what it needs in .venv, and nothing outside of this folder.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
+
+.PHONY: help demo test check bench docs clean
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo   compile a trained UNet for this machine and draw with it"
+	@echo "make test   run the tests"
+	@echo "make check  run the linter, the type checker and the import rules"
+	@echo "make bench  measure against the peers and print the README's table"
+	@echo "make docs   write docs/cli.md from the code"
+	@echo "make clean  remove .venv and everything that was built"
+
+demo: $(VENV)/.base
+	@$(BIN)/python examples/terrain.py
+
+test: $(VENV)/.full
+	@TVM_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
+
+check: $(VENV)/.full
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/python tools/import_rules.py
+
+bench: $(VENV)/.full
+	@$(BIN)/python benchmarks/table.py
+
+docs: $(VENV)/.base
+	@$(BIN)/python tools/cli_docs.py
+
+clean:
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.base: pyproject.toml setup.py | $(BIN)/python
+	@echo "Installing fick and what it compiles with into $(VENV) (a few minutes the first time)"
+	@$(INSTALL) '.[compile]'
+	@touch $@
+
+$(VENV)/.full: pyproject.toml setup.py | $(BIN)/python
+	@echo "Installing fick, torch and the development tools into $(VENV) (a few minutes the first time)"
+	@$(INSTALL) '.[compile,torch,dev]'
+	@touch $@
+
+# A half-made environment is removed, so that the next try does not take it for a whole one.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "fick needs Python 3.11 or newer, and $(PYTHON) is %d.%d: name a newer one, as in make PYTHON=python3.12." % sys.version_info[:2])'
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
