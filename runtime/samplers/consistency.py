@@ -1,0 +1,42 @@
+"""Multistep sampling of a consistency model (Song et al., arXiv 2303.01469, algorithm 1).
+
+The model maps a sample at any noise level straight to a clean one; further steps add noise of a lower level and
+map again: x = f(sigma_0 z, sigma_0), then x = f(x + sqrt(sigma^2 - sigma_min^2) n, sigma).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..errors import FickError
+from .base import Array, float32
+
+
+class Consistency:
+    def __init__(self, sigmas: Sequence[float], sigma_min: float = 0.002) -> None:
+        levels = np.asarray(sigmas, dtype=np.float64)
+        if levels.ndim != 1 or not len(levels) or np.any(levels < sigma_min) or np.any(np.diff(levels) >= 0):
+            raise FickError(f"noise levels {list(sigmas)} are not a falling list that ends above {sigma_min}")
+        self._sigmas = levels
+        self._sigma_min = sigma_min
+        self.steps = levels.astype(np.float32)
+
+    def initial(self, noise: Array) -> Array:
+        return float32(noise * self._sigmas[0])
+
+    def scale_input(self, x: Array, index: int) -> Array:
+        return x
+
+    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+        if index + 1 == len(self._sigmas):
+            return float32(output)
+        added = (self._sigmas[index + 1] ** 2 - self._sigma_min**2) ** 0.5
+        return float32(output + added * rng.standard_normal(output.shape))
+
+
+def spaced_levels(count: int, sigma_max: float, sigma_min: float) -> list[float]:
+    """``count`` levels from ``sigma_max`` down by equal factors, ending well above ``sigma_min``."""
+    ratio = (sigma_max / max(sigma_min, sigma_max / 200)) ** (1 / max(count, 1))
+    return [sigma_max / ratio**index for index in range(count)]

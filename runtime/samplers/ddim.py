@@ -1,0 +1,40 @@
+"""Denoising diffusion implicit models (Song et al., arXiv 2010.02502, eq. 12 and 16)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .base import Array, float32
+from .noise_schedule import NoiseSchedule
+
+
+class DDIM:
+    """``eta`` 0 is deterministic, 1 as noisy as the ancestral process."""
+
+    def __init__(self, schedule: NoiseSchedule, count: int, eta: float = 0.0) -> None:
+        self._schedule = schedule
+        self._abar = schedule.alphas_cumprod()
+        self._timesteps = schedule.timesteps(count)
+        self._stride = schedule.num_train_timesteps // count
+        self._eta = eta
+        self.steps = self._timesteps.astype(np.float32)
+
+    def initial(self, noise: Array) -> Array:
+        return noise
+
+    def scale_input(self, x: Array, index: int) -> Array:
+        return x
+
+    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+        timestep = self._timesteps[index]
+        before = timestep - self._stride
+        last = 1.0 if self._schedule.set_alpha_to_one else float(self._abar[0])
+        abar, abar_before = float(self._abar[timestep]), float(self._abar[before]) if before >= 0 else last
+        clean = self._schedule.clean(output, x, abar)
+        noise = self._schedule.noise(output, x, abar)
+        variance = (1 - abar_before) / (1 - abar) * (1 - abar / abar_before)
+        deviation = self._eta * max(variance, 0.0) ** 0.5
+        result = abar_before**0.5 * clean + max(1 - abar_before - deviation**2, 0.0) ** 0.5 * noise
+        if self._eta > 0:
+            result = result + deviation * rng.standard_normal(x.shape)
+        return float32(result)

@@ -1,0 +1,42 @@
+"""Ancestral sampling (Ho et al., arXiv 2006.11239, eq. 6 and 7), on all or some of the timesteps."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import FickError
+from .base import Array, float32
+from .noise_schedule import NoiseSchedule
+
+LEAST_VARIANCE = 1e-20
+
+
+class DDPM:
+    def __init__(self, schedule: NoiseSchedule, count: int, variance_type: str = "fixed_small") -> None:
+        if variance_type not in ("fixed_small", "fixed_large"):
+            raise FickError(f"variance type {variance_type!r} is neither fixed_small nor fixed_large")
+        self._schedule = schedule
+        self._abar = schedule.alphas_cumprod()
+        self._timesteps = schedule.timesteps(count)
+        self._large = variance_type == "fixed_large"
+        self.steps = self._timesteps.astype(np.float32)
+
+    def initial(self, noise: Array) -> Array:
+        return noise
+
+    def scale_input(self, x: Array, index: int) -> Array:
+        return x
+
+    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+        timestep = self._timesteps[index]
+        last = index + 1 == len(self._timesteps)
+        abar = float(self._abar[timestep])
+        abar_before = 1.0 if last else float(self._abar[self._timesteps[index + 1]])
+        alpha = abar / abar_before
+        clean = self._schedule.clean(output, x, abar)
+        mean = abar_before**0.5 * (1 - alpha) / (1 - abar) * clean
+        mean = mean + alpha**0.5 * (1 - abar_before) / (1 - abar) * x
+        if timestep == 0:
+            return float32(mean)
+        variance = 1 - alpha if self._large else (1 - abar_before) / (1 - abar) * (1 - alpha)
+        return float32(mean + max(variance, LEAST_VARIANCE) ** 0.5 * rng.standard_normal(x.shape))

@@ -1,0 +1,107 @@
+"""Forward-process constants of diffusion models in the conventions of published checkpoints.
+
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (Ho et al., arXiv 2006.11239, eq. 4); sigma_t, the noise level of
+variance-exploding samplers, is sqrt((1 - abar_t) / abar_t).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import FickError
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class NoiseSchedule:
+    """The part of a scheduler's configuration that all samplers share. Field names are diffusers'."""
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    prediction_type: str = "epsilon"
+    timestep_spacing: str = "leading"
+    steps_offset: int = 0
+    set_alpha_to_one: bool = True
+    clip_sample: bool = False
+    clip_sample_range: float = 1.0
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], **defaults: Any) -> NoiseSchedule:
+        """From a ``scheduler_config.json``; ``defaults`` are the sampler's own where it is silent."""
+        chosen = {**defaults, **{key: config[key] for key in cls.__dataclass_fields__ if key in config}}
+        if config.get("trained_betas") is not None or config.get("thresholding") or config.get("use_karras_sigmas"):
+            raise FickError("samplers with trained betas, thresholding or Karras sigmas are not supported")
+        return cls(**chosen)
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
+            raise FickError(f"prediction type {self.prediction_type!r} is none of epsilon, v_prediction, sample")
+        if self.timestep_spacing not in ("leading", "trailing", "linspace"):
+            raise FickError(f"timestep spacing {self.timestep_spacing!r} is none of leading, trailing, linspace")
+
+    def alphas_cumprod(self) -> Float64:
+        """abar, [num_train_timesteps]: in float32 steps, as the tables that published models were trained with.
+
+        Near t = 0, where 1 - abar is small, that rounding is worth 1e-5 of a result.
+        """
+        betas = self._betas().astype(np.float32)
+        return np.cumprod(np.float32(1.0) - betas, dtype=np.float32).astype(np.float64)
+
+    def _betas(self) -> Float64:
+        count, start, end = self.num_train_timesteps, self.beta_start, self.beta_end
+        if self.beta_schedule == "linear":
+            return np.linspace(start, end, count)
+        if self.beta_schedule == "scaled_linear":
+            return np.linspace(start**0.5, end**0.5, count).astype(np.float32).astype(np.float64) ** 2
+        if self.beta_schedule == "squaredcos_cap_v2":
+            # Nichol and Dhariwal, arXiv 2102.09672, eq. 17
+            edges = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
+            return np.minimum(1.0 - edges[1:] / edges[:-1], 0.999)
+        known = "linear, scaled_linear, squaredcos_cap_v2"
+        raise FickError(f"beta schedule {self.beta_schedule!r} is none of {known}")
+
+    def sigmas(self) -> Float64:
+        abar = self.alphas_cumprod()
+        return np.sqrt((1.0 - abar) / abar)
+
+    def timesteps(self, count: int) -> NDArray[np.int64]:
+        """``count`` training timesteps, noisiest first."""
+        total = self.num_train_timesteps
+        if not 1 <= count <= total:
+            raise FickError(f"{count} steps are not possible; give 1 to {total}")
+        if self.timestep_spacing == "linspace":
+            spaced = np.linspace(0, total - 1, count).round()[::-1]
+        elif self.timestep_spacing == "leading":
+            spaced = np.arange(count)[::-1] * (total // count) + self.steps_offset
+        else:
+            spaced = np.round(np.arange(total, 0, -total / count)) - 1
+        return spaced.astype(np.int64)
+
+    def clean(self, output: Any, x: Any, abar: float) -> Any:
+        """The clean sample that the model's output implies at a point of the forward process."""
+        if self.prediction_type == "epsilon":
+            predicted = (x - (1 - abar) ** 0.5 * output) / abar**0.5
+        elif self.prediction_type == "v_prediction":
+            # Salimans and Ho, arXiv 2202.00512, appendix D
+            predicted = abar**0.5 * x - (1 - abar) ** 0.5 * output
+        else:
+            predicted = output
+        if self.clip_sample:
+            predicted = np.clip(predicted, -self.clip_sample_range, self.clip_sample_range)
+        return predicted
+
+    def noise(self, output: Any, x: Any, abar: float) -> Any:
+        """The noise that the model's output implies, before any clipping."""
+        if self.prediction_type == "epsilon":
+            return output
+        if self.prediction_type == "v_prediction":
+            return abar**0.5 * output + (1 - abar) ** 0.5 * x
+        return (x - abar**0.5 * output) / (1 - abar) ** 0.5
