@@ -1,0 +1,157 @@
+"""Measure a bundle, beside peers running the model it was compiled from, in interleaved rounds."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ir import referee
+from ..ir.errors import UserError
+from ..runtime import Model, load
+from .frontends import import_model
+
+Run = Callable[[], NDArray[Any]]
+
+
+@dataclass
+class Timing:
+    """Seconds of one call: every round, in order. ``max_abs_diff`` is against the bundle's output."""
+
+    rounds_s: list[float] = field(default_factory=list[float])
+    max_abs_diff: float = 0.0
+
+    def summary(self) -> dict[str, Any]:
+        return {
+            "median": statistics.median(self.rounds_s),
+            "min": min(self.rounds_s),
+            "max": max(self.rounds_s),
+            "rounds": len(self.rounds_s),
+        }
+
+
+def bench(
+    bundle: Path,
+    *,
+    model: Any = None,
+    peers: Sequence[str] = (),
+    rounds: int = 10,
+    threads: int = 0,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Time one call of a bundle and, in turn with it, of each peer on ``model``, the bundle's source.
+
+    Every round runs each system once, so that a machine whose speed drifts is as unfair to all. Returns
+    ``step_s``, ``peak_bytes``, ``weight_bytes`` and per peer ``step_s``, ``ratio`` (ours over theirs, the median
+    of the rounds' ratios) and ``max_abs_diff``.
+    """
+    if peers and model is None:
+        raise UserError("peers run the source model: give it with --model")
+    with load(bundle, threads=threads) as ours:
+        feeds = example_inputs(ours, seed)
+        runners: dict[str, Run] = {"fick": lambda: next(iter(ours.run(**feeds).values()))}
+        if peers:
+            source = import_model(model, seed=seed).model
+            for name in peers:
+                runners[name] = peer(name, source, feeds, threads)
+        timings = measure(runners, rounds, progress)
+        memory = ours.memory
+        result: dict[str, Any] = {
+            "bundle": str(bundle),
+            "target": ours.manifest["target"]["name"],
+            "random_weights": ours.manifest.get("random_weights", False),
+            "step_s": timings["fick"].summary(),
+            "peak_bytes": memory.peak_bytes,
+            "weight_bytes": memory.weights_bytes,
+            "peers": {},
+        }
+    for name in peers:
+        pairs = zip(timings["fick"].rounds_s, timings[name].rounds_s, strict=True)
+        result["peers"][name] = {
+            "step_s": timings[name].summary(),
+            "ratio": statistics.median(mine / theirs for mine, theirs in pairs),
+            "max_abs_diff": timings[name].max_abs_diff,
+        }
+    return result
+
+
+def example_inputs(model: Model, seed: int) -> dict[str, NDArray[Any]]:
+    """Inputs of the right shapes: unit noise for the sample and the prompt, a mid-range number for the step."""
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, NDArray[Any]] = {}
+    for info in model.inputs.values():
+        if info.rate == "step":
+            feeds[info.name] = np.full(info.shape, 10, info.dtype)
+        elif info.dtype == "float32":
+            feeds[info.name] = rng.standard_normal(info.shape, dtype=np.float32)
+        else:
+            feeds[info.name] = np.zeros(info.shape, info.dtype)
+    return feeds
+
+
+def measure(
+    runners: Mapping[str, Run], rounds: int, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Timing]:
+    """One warm-up of each, then ``rounds`` in which each runs once."""
+    timings = {name: Timing() for name in runners}
+    first = {name: run() for name, run in runners.items()}
+    reference = next(iter(first.values())).astype(np.float64)
+    for name, output in first.items():
+        timings[name].max_abs_diff = float(np.abs(output - reference).max())
+    for done in range(rounds):
+        for name, run in runners.items():
+            started = time.perf_counter()
+            run()
+            timings[name].rounds_s.append(time.perf_counter() - started)
+        if progress:
+            progress(done + 1, rounds)
+    return timings
+
+
+def peer(name: str, source: Any, feeds: Mapping[str, NDArray[Any]], threads: int) -> Run:
+    """Another system, ready to run ``source`` on ``feeds``. Raises UserError for an unknown or missing one."""
+    if name not in PEERS:
+        raise UserError(f"peer {name!r} is not known; the peers are {', '.join(PEERS)}")
+    return PEERS[name](source, dict(feeds), threads)
+
+
+def _onnxruntime(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
+    import os
+
+    session = referee.session(source, threads=threads or len(os.sched_getaffinity(0)))
+    return lambda: np.asarray(session.run(None, feeds)[0])
+
+
+def _openvino(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
+    try:
+        import openvino
+    except ImportError:
+        raise UserError("peer openvino is not installed; install it with `pip install 'fick[peers]'`") from None
+    import os
+    import tempfile
+
+    import onnx_ir as ir
+
+    with tempfile.TemporaryDirectory(prefix="fick-peer-") as folder:
+        path = os.path.join(folder, "model.onnx")
+        ir.save(source, path, external_data="model.data")
+        core = openvino.Core()
+        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+        if threads:
+            options["INFERENCE_NUM_THREADS"] = str(threads)
+        compiled = core.compile_model(path, "CPU", options)
+    request = compiled.create_infer_request()
+    return lambda: np.array(next(iter(request.infer(feeds).values())))
+
+
+PEERS: dict[str, Callable[[Any, dict[str, NDArray[Any]], int], Run]] = {
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+}

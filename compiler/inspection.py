@@ -1,0 +1,47 @@
+"""What is in a model or a bundle, as plain facts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..ir import blocks
+from ..runtime.loader import check_bundle
+from .frontends import import_model
+
+
+def inspect_model(source: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
+    """A model in canonical form: inputs and rates, parameters, operators, blocks."""
+    imported = import_model(source, shapes=shapes)
+    graph = imported.model.graph
+    weights = [graph.initializers[name] for name in imported.weights if name in graph.initializers]
+    found = blocks.discover(graph)
+    operators = Counter(node.op_type for node in graph)
+    return {
+        "kind": imported.kind,
+        "random_weights": imported.random_weights,
+        "inputs": {
+            str(value.name): f"{list(value.shape or ())} per {imported.inputs[str(value.name)]}"
+            for value in graph.inputs
+        },
+        "outputs": {str(value.name): str(list(value.shape or ())) for value in graph.outputs},
+        "parameters": sum(int(one.const_value.size) for one in weights if one.const_value is not None),
+        "nodes": sum(operators.values()),
+        "operators": dict(operators.most_common()),
+        "blocks": dict(Counter(str(block.kind) for block in found.blocks)),
+        "skips": len(found.skips),
+    }
+
+
+def inspect_bundle(path: Path) -> dict[str, Any]:
+    """A bundle's manifest, without the list of its tensors."""
+    manifest = check_bundle(path).manifest
+    keep = ("name", "source", "random_weights", "format_version", "target", "variants", "memory", "sampler", "history")
+    return {
+        **{key: manifest[key] for key in keep if key in manifest},
+        "inputs": {one["name"]: f"{one['shape']} per {one['rate']}" for one in manifest["inputs"]},
+        "outputs": {one["name"]: str(one["shape"]) for one in manifest["outputs"]},
+        "entries": {name: entry["bytes"] for name, entry in manifest["entries"].items()},
+    }

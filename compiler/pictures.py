@@ -1,0 +1,65 @@
+"""Arrays as pictures."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..ir.errors import UserError
+
+TERRAIN = ((0.0, (28, 52, 92)), (0.3, (66, 122, 140)), (0.42, (214, 205, 160)), (0.6, (98, 138, 78)),
+           (0.8, (120, 98, 80)), (1.0, (245, 245, 248)))  # fmt: skip
+"""A relief palette: deep water to snow."""
+
+
+def to_pixels(sample: NDArray[Any], *, palette: Sequence[tuple[float, tuple[int, int, int]]] | None = None) -> NDArray[np.uint8]:
+    """One sample (channels, height, width), nominally in -1..1, as (height, width, 3) bytes.
+
+    A single channel is stretched to its own range and, with a palette, coloured; three channels are taken as RGB; of
+    more (latents), the first three are stretched.
+    """
+    image = np.asarray(sample, dtype=np.float64)
+    if image.shape[0] == 3:
+        return np.round((np.clip(image, -1, 1) + 1) * 127.5).astype(np.uint8).transpose(1, 2, 0)
+    image = image[:3] if image.shape[0] > 3 else image[:1]
+    low, high = image.min((1, 2), keepdims=True), image.max((1, 2), keepdims=True)
+    image = (image - low) / np.maximum(high - low, 1e-9)
+    if image.shape[0] == 1 and palette:
+        stops = [stop for stop, _ in palette]
+        colours = np.array([colour for _, colour in palette], dtype=np.float64)
+        rgb = [np.interp(image[0], stops, colours[:, channel]) for channel in range(3)]
+        return np.round(np.stack(rgb, -1)).astype(np.uint8)
+    return np.round(np.broadcast_to(image, (3, *image.shape[1:])) * 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def grid(images: Sequence[NDArray[np.uint8]], columns: int, gap: int = 4) -> NDArray[np.uint8]:
+    """Pictures of one size side by side on white."""
+    height, width, _ = images[0].shape
+    rows = -(-len(images) // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for index, image in enumerate(images):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def save(pixels: NDArray[np.uint8], path: Path) -> None:
+    """Write a PNG, whole or not at all. Raises UserError where it cannot be written."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    try:
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data.getvalue())
+        os.chmod(partial, 0o644)
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; give another place with -o") from None
