@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..ir import referee
 from ..ir.errors import UserError
 from ..runtime import Model, load
 from .frontends import import_model
+
+MIDDLE = 10
+"""A timestep or noise level that every model knows."""
+
+SETTLE_S = 0.05
+"""Waiting threads of most systems spin for a while after a run: the next system's turn starts when they sleep."""
 
 Run = Callable[[], NDArray[Any]]
 
@@ -58,9 +66,8 @@ def bench(
         feeds = example_inputs(ours, seed)
         runners: dict[str, Run] = {"fick": lambda: next(iter(ours.run(**feeds).values()))}
         if peers:
-            source = import_model(model, seed=seed).model
             for name in peers:
-                runners[name] = peer(name, source, feeds, threads)
+                runners[name] = peer(name, model, feeds, threads)
         timings = measure(runners, rounds, progress)
         memory = ours.memory
         result: dict[str, Any] = {
@@ -83,14 +90,19 @@ def bench(
 
 
 def example_inputs(model: Model, seed: int) -> dict[str, NDArray[Any]]:
-    """Inputs of the right shapes: unit noise for the sample and the prompt, a mid-range number for the step."""
+    """Inputs of the right shapes: noise for the sample and the prompt, a mid-range number for the step.
+
+    A step called sigma is a noise level, and the sample has it.
+    """
     rng = np.random.default_rng(seed)
+    noisy = MIDDLE if any(name.startswith("sigma") for name in model.inputs) else 1
     feeds: dict[str, NDArray[Any]] = {}
     for info in model.inputs.values():
         if info.rate == "step":
-            feeds[info.name] = np.full(info.shape, 10, info.dtype)
+            feeds[info.name] = np.full(info.shape, MIDDLE, info.dtype)
         elif info.dtype == "float32":
-            feeds[info.name] = rng.standard_normal(info.shape, dtype=np.float32)
+            level = noisy if info.rate == "sample" else 1
+            feeds[info.name] = level * rng.standard_normal(info.shape, dtype=np.float32)
         else:
             feeds[info.name] = np.zeros(info.shape, info.dtype)
     return feeds
@@ -107,6 +119,7 @@ def measure(
         timings[name].max_abs_diff = float(np.abs(output - reference).max())
     for done in range(rounds):
         for name, run in runners.items():
+            time.sleep(SETTLE_S)
             started = time.perf_counter()
             run()
             timings[name].rounds_s.append(time.perf_counter() - started)
@@ -116,38 +129,36 @@ def measure(
 
 
 def peer(name: str, source: Any, feeds: Mapping[str, NDArray[Any]], threads: int) -> Run:
-    """Another system, ready to run ``source`` on ``feeds``. Raises UserError for an unknown or missing one."""
+    """Another system, ready to run ``source`` on ``feeds``.
+
+    ``source`` is what ``import_model`` takes. Raises UserError for a peer that is unknown, not installed, or
+    cannot read the source.
+    """
     if name not in PEERS:
         raise UserError(f"peer {name!r} is not known; the peers are {', '.join(PEERS)}")
-    return PEERS[name](source, dict(feeds), threads)
+    return PEERS[name](source, dict(feeds), threads or len(os.sched_getaffinity(0)))
 
 
 def _onnxruntime(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
-    import os
-
-    session = referee.session(source, threads=threads or len(os.sched_getaffinity(0)))
+    """ONNX Runtime on an .onnx file as it is; on any other source in canonical form."""
+    model = ir.load(source) if str(source).endswith(".onnx") else import_model(source).model
+    session = referee.session(model, threads=threads)
     return lambda: np.asarray(session.run(None, feeds)[0])
 
 
 def _openvino(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
+    """OpenVINO reads .onnx files only, and of those not the newest opsets: it is given the user's own."""
     try:
         import openvino
     except ImportError:
         raise UserError("peer openvino is not installed; install it with `pip install 'fick[peers]'`") from None
-    import os
-    import tempfile
-
-    import onnx_ir as ir
-
-    with tempfile.TemporaryDirectory(prefix="fick-peer-") as folder:
-        path = os.path.join(folder, "model.onnx")
-        ir.save(source, path, external_data="model.data")
-        core = openvino.Core()
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        if threads:
-            options["INFERENCE_NUM_THREADS"] = str(threads)
-        compiled = core.compile_model(path, "CPU", options)
-    request = compiled.create_infer_request()
+    if not str(source).endswith(".onnx"):
+        raise UserError("peer openvino runs .onnx files only; give one with --model, or leave openvino out")
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
+    model = core.read_model(str(source))
+    model.reshape({name: list(value.shape) for name, value in feeds.items()})
+    request = core.compile_model(model, "CPU", options).create_infer_request()
     return lambda: np.array(next(iter(request.infer(feeds).values())))
 
 

@@ -23,6 +23,8 @@ from ..targets.compiled import ITEM_BYTES, PackedWeight
 FORMAT_VERSION = 1
 PAGE_BYTES = 4096
 ZIP64_FROM = 0xFFFFFFFF
+ELSEWHERE = 0xFFFFFFFF
+"""In place of a number of 32 bits: it stands in the zip64 record."""
 SAFETENSORS_DTYPES = {"float32": "F32", "int64": "I64", "int32": "I32", "bool": "BOOL"}
 
 
@@ -133,7 +135,7 @@ def _write_zip(file: BinaryIO, entries: Sequence[Entry], manifest: dict[str, Any
         file.write(struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, len(directory), len(directory), size, start))
         file.write(struct.pack("<4sIQI", b"PK\6\7", 0, end64, 1))
     count = len(directory)
-    file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, size, min(start, ZIP64_FROM), 0))
+    file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, size, ELSEWHERE if start >= ZIP64_FROM else start, 0))
 
 
 def _write_entry(file: BinaryIO, entry: Entry) -> tuple[bytes, str]:
@@ -162,10 +164,10 @@ def _write_entry(file: BinaryIO, entry: Entry) -> tuple[bytes, str]:
     sizes, at = (size, size), offset
     if large:
         wide += [size, size]
-        sizes = (ZIP64_FROM, ZIP64_FROM)
+        sizes = (ELSEWHERE, ELSEWHERE)
     if offset >= ZIP64_FROM:
         wide.append(offset)
-        at = ZIP64_FROM
+        at = ELSEWHERE
     field = struct.pack(f"<HH{len(wide)}Q", 1, 8 * len(wide), *wide) if wide else b""
     needed = 45 if wide else 20
     central = struct.pack(
@@ -176,7 +178,7 @@ def _write_entry(file: BinaryIO, entry: Entry) -> tuple[bytes, str]:
 
 
 def _local_header(name: bytes, extra: bytes, size: int, checksum: int, large: bool) -> bytes:
-    stated = ZIP64_FROM if large else size
+    stated = ELSEWHERE if large else size
     # 0x21 is 1 January 1980: the date is a constant, so that the same input gives the same bytes.
     return (
         struct.pack(

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..ir import referee
 from ..ir.errors import UserError
-from ..runtime.loader import LIBRARY, check_bundle
+from ..runtime.loader import LIBRARY, RECIPE, check_bundle
 from ..targets.compiled import PackedWeight
 from ..targets.packing import Packing
 from .bundle import Entry, weights_entry, write_bundle
@@ -38,8 +38,7 @@ def repack(
     """
     checked = check_bundle(bundle)
     manifest = checked.manifest
-    with zipfile.ZipFile(checked.path) as archive:
-        recipe = archive.read("constants.onnx")
+    recipe = checked.recipe
     sources = _read(Path(weights), manifest["source_weights"])
     kept = _literals(checked.path, manifest)
     derived = _derive(recipe, sources)
@@ -64,7 +63,7 @@ def repack(
     entries = [
         weights_entry(packed, manifest["memory"]["weights_bytes"], array, progress),
         Entry.of(LIBRARY, checked.library),
-        Entry.of("constants.onnx", recipe),
+        Entry.of(RECIPE, recipe),
     ]
     rest = {key: value for key, value in manifest.items() if key != "entries"}
     rest["random_weights"] = False

@@ -15,30 +15,33 @@ from .errors import FickError
 
 FORMAT_VERSION = 1
 LIBRARY = "code/libmodel.so"
+RECIPE = "constants.onnx"
+NEWER_FORMAT, DAMAGED, OTHER_PROCESSOR = 4, 5, 6
 LARGEST_ENTRY_BYTES = 1 << 30
 """More than this of code or manifest is not believed."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A bundle whose manifest and library are sound. The core checks the rest when it opens the file."""
+    """A bundle whose manifest and small entries are sound. The core checks the rest when it opens the file."""
 
     path: Path
     manifest: dict[str, Any]
     library: bytes
+    recipe: bytes
+    """``constants.onnx``: how the model's derived constants follow from its weights."""
 
 
 def check_bundle(path: str | os.PathLike[str]) -> Checked:
-    """Read and check a bundle's manifest and library.
+    """Read and check all of a bundle but its weights.
 
-    Raises FickError: no such file, not a bundle, damaged, of a newer format, or for another processor.
+    Raises FickError: no such file, not a bundle, damaged, or of a newer format.
     """
     file = Path(path)
     try:
         with zipfile.ZipFile(file) as archive:
             manifest = _manifest(file, _entry(archive, "manifest.json"))
-            _check_target(file, manifest)
-            library = _entry(archive, LIBRARY)
+            small = {name: _entry(archive, name) for name in (LIBRARY, RECIPE)}
     except FileNotFoundError:
         raise FickError(f"{file}: no such file; give the path of a .fick bundle") from None
     except IsADirectoryError:
@@ -47,10 +50,21 @@ def check_bundle(path: str | os.PathLike[str]) -> Checked:
         raise FickError(f"cannot read {file}: {error.strerror}") from None
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
         raise FickError(f"{file} is not a fick bundle or is damaged ({error}); copy or compile it anew") from None
-    wanted = manifest["entries"].get(LIBRARY, {})
-    if not isinstance(wanted, dict) or hashlib.sha256(library).hexdigest() != wanted.get("sha256"):
-        raise FickError(f"entry {LIBRARY} of {file} is damaged (its SHA-256 differs); copy it anew", 5)
-    return Checked(file, manifest, library)
+    for name, data in small.items():
+        wanted = manifest["entries"].get(name)
+        if not isinstance(wanted, dict) or hashlib.sha256(data).hexdigest() != wanted.get("sha256"):
+            raise FickError(f"entry {name} of {file} is damaged (its SHA-256 differs); copy it anew", DAMAGED)
+    return Checked(file, manifest, small[LIBRARY], small[RECIPE])
+
+
+def require_this_machine(bundle: Checked) -> None:
+    """Raises FickError for a bundle that is compiled for another architecture."""
+    arch, machine = bundle.manifest["target"].get("arch"), platform.machine()
+    if arch != machine:
+        raise FickError(
+            f"{bundle.path} is compiled for {arch} and this machine is {machine}; compile it for this one",
+            OTHER_PROCESSOR,
+        )
 
 
 def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
@@ -70,14 +84,9 @@ def _manifest(file: Path, data: bytes) -> dict[str, Any]:
     version = manifest.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise FickError(
-            f"{file} has format version {version!r} and this runtime reads up to {FORMAT_VERSION}; update fick", 4
+            f"{file} has format version {version!r} and this runtime reads up to {FORMAT_VERSION}; update fick",
+            NEWER_FORMAT,
         )
     if not isinstance(manifest.get("entries"), dict) or not isinstance(manifest.get("target"), dict):
         raise FickError(f"{file} is damaged: its manifest lacks entries and target; copy or compile it anew")
     return manifest
-
-
-def _check_target(file: Path, manifest: dict[str, Any]) -> None:
-    arch, machine = manifest["target"].get("arch"), platform.machine()
-    if arch != machine:
-        raise FickError(f"{file} is compiled for {arch} and this machine is {machine}; compile it for this one", 6)

@@ -14,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import native_api as api
 from . import samplers
-from .errors import FickError
-from .loader import check_bundle
+from .errors import Cancelled, FickError
+from .loader import check_bundle, require_this_machine
 
 Progress = Callable[[int, int], bool | None]
 """Called with (done, total); returning True cancels."""
@@ -75,6 +75,7 @@ class Model:
     ) -> None:
         self._handle = ctypes.c_void_p()
         checked = check_bundle(path)
+        require_this_machine(checked)
         self.manifest = checked.manifest
         self._library = api.load_library(checked.library)
         options = api.Options(threads, int(not verify), memory_limit_bytes)
@@ -85,6 +86,8 @@ class Model:
         self.inputs = self._tensors(api.INPUT)
         self.outputs = self._tensors(api.OUTPUT)
         self._callback: Any = None
+        self._raised: BaseException | None = None
+        self._cancelled = False
 
     def _tensors(self, direction: int) -> dict[str, TensorInfo]:
         found: dict[str, TensorInfo] = {}
@@ -156,7 +159,11 @@ class Model:
 
     def _run(self, progress: Progress | None) -> dict[str, NDArray[Any]]:
         self._watch(progress)
-        api.check(self._library, self._library.fick_run(self._handle))
+        status = self._library.fick_run(self._handle)
+        raised, self._raised = self._raised, None
+        if raised is not None:
+            raise raised
+        api.check(self._library, status)
         results: dict[str, NDArray[Any]] = {}
         for info in self.outputs.values():
             array = np.empty(info.shape, info.dtype)
@@ -168,10 +175,16 @@ class Model:
         return results
 
     def _watch(self, progress: Progress | None) -> None:
+        def report(done: int, total: int, user: int | None) -> int:
+            # An exception cannot pass through C: stop the run, and let it go on from there.
+            try:
+                return int(bool(progress and progress(done, total)))
+            except BaseException as error:
+                self._raised = error
+                return 1
+
         # The core keeps the pointer: hold the callback as long as it may be called.
-        self._callback = (
-            api.PROGRESS(lambda done, total, user: int(bool(progress(done, total)))) if progress else api.PROGRESS()
-        )
+        self._callback = api.PROGRESS(report) if progress else api.PROGRESS()
         self._library.fick_set_progress(self._handle, self._callback, None)
 
     def generate(
@@ -205,12 +218,13 @@ class Model:
         branches = [prompt] if guidance_scale == 1.0 else [prompt, dict(unconditional or {})]
         total = len(loop.steps) * len(branches)
         done = 0
+        self._cancelled = False
         for index, step in enumerate(loop.steps):
             scaled = loop.scale_input(x, index)
             outputs: list[NDArray[np.float32]] = []
             for branch in branches:
-                if progress is not None and progress(done, total):
-                    raise FickError("the generation was cancelled", api.CANCELLED)
+                if (progress is not None and progress(done, total)) or self._cancelled:
+                    raise Cancelled("the generation was cancelled", api.CANCELLED)
                 results = self.run(**{sample.name: scaled, step_name.name: step}, **branch)
                 outputs.append(next(iter(results.values())))
                 done += 1
@@ -238,7 +252,8 @@ class Model:
         api.check(self._library, status)
 
     def cancel(self) -> None:
-        """Stop the run in progress, from any thread."""
+        """Stop the run or the generation in progress, from any thread."""
+        self._cancelled = True
         if self._handle:
             self._library.fick_cancel(self._handle)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import tempfile
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
@@ -67,17 +68,31 @@ SIGNATURES = {
 }
 
 
+_loaded: dict[bytes, ctypes.CDLL] = {}
+
+
 def load_library(code: bytes) -> ctypes.CDLL:
-    """The library with these bytes. Each call loads a copy of its own."""
+    """The library with these bytes, loaded once however many models use it: it keeps no state of its own."""
+    digest = hashlib.sha256(code).digest()
+    if digest not in _loaded:
+        _loaded[digest] = _load(code)
+    return _loaded[digest]
+
+
+def _load(code: bytes) -> ctypes.CDLL:
     try:
         descriptor = os.memfd_create("libmodel.so", os.MFD_CLOEXEC)
     except (AttributeError, OSError):
         return _load_from_file(code)
-    with os.fdopen(descriptor, "wb") as file:
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
         file.write(code)
-        file.flush()
-        library = _open(f"/proc/self/fd/{descriptor}")
-    return library
+    # The dynamic linker takes two libraries of one name for the same one. The descriptor is the name, so it stays
+    # open as long as the library is loaded: for good.
+    try:
+        return _open(f"/proc/self/fd/{descriptor}")
+    except FickError:
+        os.close(descriptor)
+        raise
 
 
 def _load_from_file(code: bytes) -> ctypes.CDLL:

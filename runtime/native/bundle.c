@@ -68,6 +68,9 @@ fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, con
   fick_status status = fick_zip_read(data, size, &zip);
   if (status != FICK_OK) return status;
   const fick_entry *manifest = fick_zip_find(&zip, "manifest.json");
+  if (manifest && !fick_zip_intact(manifest)) {
+    return fick_fail(FICK_ERROR_DAMAGED, "entry manifest.json of the bundle is damaged (its CRC differs); copy it anew");
+  }
   if (!manifest || !fick_json_valid((const char *)manifest->data, manifest->size)) {
     return fick_fail(FICK_ERROR_FORMAT, "the file is not a fick bundle: manifest.json is missing or damaged");
   }

@@ -31,6 +31,7 @@ typedef struct {
   uint32_t name_size;
   const uint8_t *data;
   uint64_t size;
+  uint32_t checksum; /* CRC-32, as the directory has it */
 } fick_entry;
 typedef struct {
   fick_entry entries[16];
@@ -38,6 +39,7 @@ typedef struct {
 } fick_zip;
 fick_status fick_zip_read(const uint8_t *data, uint64_t size, fick_zip *zip);
 const fick_entry *fick_zip_find(const fick_zip *zip, const char *name);
+int fick_zip_intact(const fick_entry *entry);
 
 /* bundle.c */
 typedef struct {
@@ -70,7 +72,7 @@ uint64_t fick_memo_bytes(const fick_memo *memo);
 struct fick_model {
   const fick_plan *plan;
   uint8_t *file;
-  uint64_t file_bytes;
+  uint64_t file_bytes, memory_limit_bytes;
   const uint8_t *weights;
   uint8_t *arena, *state;
   fick_pool *pool;
@@ -82,6 +84,9 @@ struct fick_model {
   void *user;
   atomic_int cancelled;
 };
+
+/* Fails where `more` bytes beside what the model occupies exceed its limit. */
+fick_status fick_within_limit(const fick_model *model, uint64_t more);
 
 uint64_t fick_key_bytes(const fick_plan *plan, fick_rate rate);
 void fick_key_copy(const fick_model *model, fick_rate rate, uint8_t *key);

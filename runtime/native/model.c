@@ -55,24 +55,32 @@ void fick_key_copy(const fick_model *model, fick_rate rate, uint8_t *key) {
   }
 }
 
+fick_status fick_within_limit(const fick_model *model, uint64_t more) {
+  const fick_plan *plan = model->plan;
+  uint64_t needed = plan->weights_bytes + plan->arena_bytes + plan->state_bytes + fick_memo_bytes(&model->prompts);
+  needed = more > UINT64_MAX - needed ? UINT64_MAX : needed + more;
+  if (!model->memory_limit_bytes || needed <= model->memory_limit_bytes) return FICK_OK;
+  return fick_fail(FICK_ERROR_MEMORY, "the model needs %llu bytes and the limit is %llu",
+                   (unsigned long long)needed, (unsigned long long)model->memory_limit_bytes);
+}
+
 static fick_status allocate(fick_model *model, const fick_options *options) {
   const fick_plan *plan = model->plan;
-  uint64_t needed = plan->weights_bytes + plan->arena_bytes + plan->state_bytes;
-  if (options->memory_limit_bytes && needed > options->memory_limit_bytes) {
-    return fick_fail(FICK_ERROR_MEMORY, "the model needs %llu bytes and the limit is %llu",
-                     (unsigned long long)needed, (unsigned long long)options->memory_limit_bytes);
-  }
   uint64_t prompt_bytes = fick_key_bytes(plan, FICK_PROMPT), step_bytes = fick_key_bytes(plan, FICK_STEP);
   size_t calls = (size_t)plan->prompt.call_count + plan->step.call_count + plan->full.call_count;
+  int kept = plan->prompt.call_count ? PROMPTS_KEPT : 0;
+  model->memory_limit_bytes = options->memory_limit_bytes;
+  fick_status status = fick_within_limit(model, (prompt_bytes + plan->prompt.carried.size_bytes) * (uint64_t)kept);
+  if (status != FICK_OK) return status;
   model->arena = zeroed(plan->arena_bytes);
   model->state = zeroed(plan->state_bytes);
   model->prompt_key = zeroed(prompt_bytes);
   model->step_key = zeroed(step_bytes);
   model->seconds = calloc(calls ? calls : 1, sizeof *model->seconds);
-  int kept = plan->prompt.call_count ? PROMPTS_KEPT : 0;
   if (!model->arena || !model->state || !model->prompt_key || !model->step_key || !model->seconds ||
       !fick_memo_reserve(&model->prompts, prompt_bytes, plan->prompt.carried.size_bytes, kept)) {
-    return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's %llu bytes", (unsigned long long)needed);
+    return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's %llu bytes",
+                     (unsigned long long)(plan->weights_bytes + plan->arena_bytes + plan->state_bytes));
   }
   model->pool = fick_pool_create(options->threads);
   if (!model->pool) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's threads");

@@ -95,6 +95,8 @@ fick_status fick_prepare_steps(fick_model *model, const void *values, uint64_t s
                      (unsigned long long)row, (unsigned long long)size_bytes);
   }
   if (!plan->step.call_count) return FICK_OK;
+  fick_status limited = fick_within_limit(model, (row + plan->step.carried.size_bytes) * (uint64_t)count);
+  if (limited != FICK_OK) return limited;
   if (!fick_memo_reserve(&model->steps, row, plan->step.carried.size_bytes, count)) {
     return fick_fail(FICK_ERROR_MEMORY, "there is no memory for a table of %d steps", count);
   }

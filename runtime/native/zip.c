@@ -83,10 +83,20 @@ fick_status fick_zip_read(const uint8_t *data, uint64_t size, fick_zip *zip) {
     if (start > room || plain > room - start) return bad("entry");
     if (memcmp(header + LOCAL_BYTES, at + CENTRAL_BYTES, name_size) != 0) return bad("entry");
     zip->entries[zip->count++] =
-        (fick_entry){(const char *)at + CENTRAL_BYTES, (uint32_t)name_size, header + start, plain};
+        (fick_entry){(const char *)at + CENTRAL_BYTES, (uint32_t)name_size, header + start, plain, (uint32_t)number(at + 16, 4)};
     at += CENTRAL_BYTES + name_size + extra_size + comment_size;
   }
   return at == end ? FICK_OK : bad("directory");
+}
+
+/* For the manifest alone, which has no SHA-256 of its own: a bit at a time is fast enough. */
+int fick_zip_intact(const fick_entry *entry) {
+  uint32_t checksum = 0xffffffff;
+  for (uint64_t i = 0; i < entry->size; i++) {
+    checksum ^= entry->data[i];
+    for (int bit = 0; bit < 8; bit++) checksum = checksum >> 1 ^ (checksum & 1 ? 0xedb88320 : 0);
+  }
+  return ~checksum == entry->checksum;
 }
 
 const fick_entry *fick_zip_find(const fick_zip *zip, const char *name) {

@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from ..errors import FickError
 from .base import Sampler
-from .consistency import Consistency, spaced_levels
+from .consistency import Consistency, noise_levels, spaced_levels
 from .ddim import DDIM
 from .ddpm import DDPM
 from .dpm_solver import DPMSolver
 from .euler import Euler
 from .noise_schedule import NoiseSchedule
+from .options import read, require_honoured
 from .plms import PLMS
 
 __all__ = ["KINDS", "Sampler", "create"]
@@ -27,27 +28,25 @@ def _count(steps: int | None) -> int:
 
 
 def _consistency(spec: Config, steps: int | None) -> Sampler:
-    sigmas, least = spec.get("sigmas"), float(spec.get("sigma_min", 0.002))
-    if steps is not None and (sigmas is None or steps != len(sigmas)):
-        sigmas = spaced_levels(steps, float((sigmas or [80.0])[0]), least)
-    return Consistency(sigmas or [80.0], least)
+    sigmas, least = noise_levels(spec.get("sigmas") or [80.0]), read(spec, "sigma_min", 0.002)
+    if steps is not None and (spec.get("sigmas") is None or steps != len(sigmas)):
+        sigmas = spaced_levels(steps, sigmas[0], least)
+    return Consistency(sigmas, least)
 
 
 def _dpm(spec: Config, steps: int | None) -> Sampler:
-    if spec.get("algorithm_type", "dpmsolver++") != "dpmsolver++" or spec.get("solver_order", 2) != 2:
-        raise FickError("of the DPM solvers only dpmsolver++ of order 2 is supported")
     schedule = NoiseSchedule.of(spec, timestep_spacing="linspace")
-    final = str(spec.get("final_sigmas_type", "zero"))
-    return DPMSolver(schedule, _count(steps), final, bool(spec.get("lower_order_final", True)))
+    final = read(spec, "final_sigmas_type", "zero")
+    return DPMSolver(schedule, _count(steps), final, read(spec, "lower_order_final", True))
 
 
 KINDS: dict[str, Callable[[Config, int | None], Sampler]] = {
     "consistency": _consistency,
     "ddim": lambda spec, steps: DDIM(
-        NoiseSchedule.of(spec, clip_sample=True), _count(steps), float(spec.get("eta", 0.0))
+        NoiseSchedule.of(spec, clip_sample=True), _count(steps), read(spec, "eta", 0.0)
     ),
     "ddpm": lambda spec, steps: DDPM(
-        NoiseSchedule.of(spec, clip_sample=True), _count(steps), str(spec.get("variance_type", "fixed_small"))
+        NoiseSchedule.of(spec, clip_sample=True), _count(steps), read(spec, "variance_type", "fixed_small")
     ),
     "dpm-solver++": _dpm,
     "euler": lambda spec, steps: Euler(NoiseSchedule.of(spec, timestep_spacing="linspace"), _count(steps)),
@@ -63,22 +62,28 @@ DIFFUSERS_CLASSES = {
     "PNDMScheduler": "plms",
 }
 
+DIFFUSERS_DEFAULTS: dict[str, Config] = {"PNDMScheduler": {"skip_prk_steps": False}}
+"""Where a class does by default what its sampler here does not."""
+
 
 def create(spec: Config, steps: int | None = None) -> Sampler:
     """A sampler from its description.
 
     ``spec`` is {"kind": NAME, ...} with the fields of the noise schedule beside it, or {"kind": "diffusers",
-    "config": ...} with a ``scheduler_config.json``. ``steps`` is how often the model is called (20 by default;
-    a consistency model has its own list of noise levels). Raises FickError for what is not known.
+    "config": ...} with a ``scheduler_config.json``. ``steps`` is the number of steps (20 by default; a
+    consistency model has its own list of noise levels). Raises FickError for what is unknown or not honoured.
     """
     kind = spec.get("kind")
     if kind == "diffusers":
-        config = cast(Config, spec.get("config") or {})
-        name = config.get("_class_name")
+        if not isinstance(spec.get("config"), Mapping):
+            raise FickError("a sampler of kind diffusers needs what a scheduler_config.json holds as config")
+        config = cast(Config, spec["config"])
+        name = str(config.get("_class_name"))
         if name not in DIFFUSERS_CLASSES:
             known = ", ".join(DIFFUSERS_CLASSES)
-            raise FickError(f"the pipeline's scheduler {name} is not known; name another sampler, or use {known}")
-        kind, spec = DIFFUSERS_CLASSES[name], config
-    if kind not in KINDS:
-        raise FickError(f"sampler {kind!r} is not known; the samplers are {', '.join(KINDS)}")
-    return KINDS[cast(str, kind)](spec, steps)
+            raise FickError(f"the scheduler {name} is not known; name another sampler, or use {known}")
+        kind, spec = DIFFUSERS_CLASSES[name], {**DIFFUSERS_DEFAULTS.get(name, {}), **config}
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise FickError(f"sampler {kind!r} is not known; the samplers are diffusers, {', '.join(KINDS)}")
+    require_honoured(kind, spec)
+    return KINDS[kind](spec, steps)

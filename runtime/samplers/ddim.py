@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import FickError
 from .base import Array, float32
 from .noise_schedule import NoiseSchedule
 
@@ -12,6 +13,8 @@ class DDIM:
     """``eta`` 0 is deterministic, 1 as noisy as the ancestral process."""
 
     def __init__(self, schedule: NoiseSchedule, count: int, eta: float = 0.0) -> None:
+        if not 0 <= eta <= 1:
+            raise FickError(f"eta of the sampler is {eta}; it must be within 0 and 1")
         self._schedule = schedule
         self._abar = schedule.alphas_cumprod()
         self._timesteps = schedule.timesteps(count)

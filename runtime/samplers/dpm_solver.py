@@ -17,7 +17,11 @@ FEW_STEPS = 15
 
 class DPMSolver:
     def __init__(
-        self, schedule: NoiseSchedule, count: int, final_sigmas_type: str = "zero", lower_order_final: bool = True
+        self,
+        schedule: NoiseSchedule,
+        count: int,
+        final_sigmas_type: str = "zero",
+        lower_order_final: bool = True,
     ) -> None:
         self._schedule = replace(schedule, clip_sample=False)
         timesteps = self._spaced(schedule, count)
@@ -34,7 +38,7 @@ class DPMSolver:
         total = schedule.num_train_timesteps
         if schedule.timestep_spacing == "trailing":
             return schedule.timesteps(count)
-        schedule.timesteps(count)  # refuses an impossible count
+        schedule.timesteps(count + 1)  # refuses an impossible count
         if schedule.timestep_spacing == "linspace":
             return np.linspace(0, total - 1, count + 1).round()[::-1][:-1].astype(np.int64)
         spaced = np.arange(count + 1)[::-1][:-1] * (total // (count + 1)) + schedule.steps_offset
@@ -55,8 +59,8 @@ class DPMSolver:
         if index > 0 and not (last and self._first_order_last):
             # lambda = log(alpha / sigma_t) = -log(sigma) in terms of the noise level sigma
             span = np.log(sigma) - np.log(after)
-            ratio = (np.log(self._sigmas[index - 1]) - np.log(sigma)) / span
-            target = clean + (clean - self._before) / (2 * ratio)
+            span_before = np.log(self._sigmas[index - 1]) - np.log(sigma)
+            target = clean + span / (2 * span_before) * (clean - self._before)
         self._before = clean
         decay = after / sigma  # exp(-h)
         result = decay * alpha_after / alpha * x + alpha_after * (1 - decay) * target

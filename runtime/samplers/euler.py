@@ -1,4 +1,4 @@
-"""Euler's method on the probability-flow equation (Karras et al., arXiv 2206.00364, algorithm 1 without churn)."""
+"""Euler's method on the probability-flow equation (Karras et al., arXiv 2206.00364, algorithm 1)."""
 
 from __future__ import annotations
 

@@ -1,19 +1,21 @@
 """Forward-process constants of diffusion models in the conventions of published checkpoints.
 
-x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (Ho et al., arXiv 2006.11239, eq. 4); sigma_t, the noise level of
-variance-exploding samplers, is sqrt((1 - abar_t) / abar_t).
+x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) noise (Ho et al., arXiv 2006.11239, eq. 4); sigma_t, the noise level
+of variance-exploding samplers, is sqrt((1 - abar_t) / abar_t).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FickError
+from .options import read
 
 Float64 = NDArray[np.float64]
 
@@ -36,19 +38,21 @@ class NoiseSchedule:
     @classmethod
     def of(cls, config: Mapping[str, Any], **defaults: Any) -> NoiseSchedule:
         """From a ``scheduler_config.json``; ``defaults`` are the sampler's own where it is silent."""
-        chosen = {**defaults, **{key: config[key] for key in cls.__dataclass_fields__ if key in config}}
-        if config.get("trained_betas") is not None or config.get("thresholding") or config.get("use_karras_sigmas"):
-            raise FickError("samplers with trained betas, thresholding or Karras sigmas are not supported")
-        return cls(**chosen)
+        own = {one.name: defaults.get(one.name, one.default) for one in fields(cls)}
+        return cls(**{name: read(config, name, default) for name, default in own.items()})
 
     def __post_init__(self) -> None:
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
-            raise FickError(f"prediction type {self.prediction_type!r} is none of epsilon, v_prediction, sample")
+            known = "epsilon, v_prediction, sample"
+            raise FickError(f"prediction type {self.prediction_type!r} is none of {known}")
         if self.timestep_spacing not in ("leading", "trailing", "linspace"):
-            raise FickError(f"timestep spacing {self.timestep_spacing!r} is none of leading, trailing, linspace")
+            known = "leading, trailing, linspace"
+            raise FickError(f"timestep spacing {self.timestep_spacing!r} is none of {known}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise FickError(f"betas from {self.beta_start} to {self.beta_end} do not rise within 0 and 1")
 
     def alphas_cumprod(self) -> Float64:
-        """abar, [num_train_timesteps]: in float32 steps, as the tables that published models were trained with.
+        """abar, [num_train_timesteps]: in float32 steps, as the tables that published models were trained on.
 
         Near t = 0, where 1 - abar is small, that rounding is worth 1e-5 of a result.
         """
@@ -60,7 +64,7 @@ class NoiseSchedule:
         if self.beta_schedule == "linear":
             return np.linspace(start, end, count)
         if self.beta_schedule == "scaled_linear":
-            return np.linspace(start**0.5, end**0.5, count).astype(np.float32).astype(np.float64) ** 2
+            return np.linspace(math.sqrt(start), math.sqrt(end), count).astype(np.float32).astype(np.float64) ** 2
         if self.beta_schedule == "squaredcos_cap_v2":
             # Nichol and Dhariwal, arXiv 2102.09672, eq. 17
             edges = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2
@@ -82,7 +86,11 @@ class NoiseSchedule:
         elif self.timestep_spacing == "leading":
             spaced = np.arange(count)[::-1] * (total // count) + self.steps_offset
         else:
-            spaced = np.round(np.arange(total, 0, -total / count)) - 1
+            spaced = np.round(total - np.arange(count) * (total / count)) - 1
+        if spaced[0] >= total or spaced[-1] < 0:
+            raise FickError(
+                f"{count} steps at an offset of {self.steps_offset} leave the {total} timesteps trained on"
+            )
         return spaced.astype(np.int64)
 
     def clean(self, output: Any, x: Any, abar: float) -> Any:

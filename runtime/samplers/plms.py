@@ -1,4 +1,4 @@
-"""Pseudo linear multistep sampling, PNDM without Runge-Kutta warm-up (Liu et al., arXiv 2202.09778, eq. 9, 11, 12).
+"""Pseudo linear multistep sampling (Liu et al., arXiv 2202.09778, eq. 9, 11, 12), PNDM without Runge-Kutta.
 
 The second timestep is visited twice: its first, one-step guess is corrected as by Heun's rule.
 """
@@ -12,7 +12,12 @@ import numpy as np
 from .base import Array, float32
 from .noise_schedule import NoiseSchedule
 
-WEIGHTS = {1: (1.0,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+WEIGHTS = {
+    1: (1.0,),
+    2: (3 / 2, -1 / 2),
+    3: (23 / 12, -16 / 12, 5 / 12),
+    4: (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+}
 """Adams-Bashforth weights by order, newest output first."""
 
 

@@ -34,8 +34,11 @@ def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
 
 
 def exp(x: Any) -> Any:
-    """Clamped to the normal range of float32: neither infinity nor a denormal comes out."""
-    x = T.max(T.min(x, constant(88.0)), constant(-87.0))
+    """Clamped so that neither the result nor its reciprocal is infinite or denormal.
+
+    A sigmoid of -88 would be a denormal number, and arithmetic on those takes a hundred times as long.
+    """
+    x = T.max(T.min(x, constant(87.0)), constant(-87.0))
     whole = T.floor(x * constant(LOG2_E) + constant(0.5))
     rest = x - whole * constant(LN2_HIGH) - whole * constant(LN2_LOW)
     fraction = _horner(EXP_POLYNOMIAL, rest) * rest * rest + rest + constant(1.0)

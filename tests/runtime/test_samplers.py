@@ -1,8 +1,11 @@
 """Every sampler against diffusers, on the same model outputs and the same noise.
 
 diffusers computes in float32, ours in float64 between float32 tables: a few roundings of intermediate values
-that are up to 15 times the result (the first noise level) make 15 * 4 * 2^-24, below 1e-5 of the result's scale.
+that are up to 15 times the result (the first noise level) make 15 * 4 * 2^-24, below 1e-5 of the result's
+scale.
 """
+
+import json
 
 import diffusers
 import numpy as np
@@ -40,7 +43,8 @@ def compare(scheduler, spec, count, monkeypatch, **step_options):
         monkeypatch.setattr(module, "randn_tensor", replayed)
     for index, timestep in enumerate(scheduler.timesteps):
         seen = scheduler.scale_model_input(theirs, timestep)
-        np.testing.assert_allclose(ours.scale_input(mine, index), seen, rtol=0, atol=1e-5 * float(seen.abs().max()))
+        scaled = ours.scale_input(mine, index)
+        np.testing.assert_allclose(scaled, seen, rtol=0, atol=1e-5 * float(seen.abs().max()))
         output = draws.standard_normal(SHAPE).astype(np.float32) + 0.5 * seen.numpy()
         theirs = scheduler.step(torch.tensor(output), timestep, theirs, **step_options).prev_sample
         mine = ours.step(output, index, mine, Replay())
@@ -81,9 +85,12 @@ class TestAgainstDiffusers:
 @pytest.mark.parametrize("count", [2, 4, 20])
 def test_plms(count, spacing, prediction, monkeypatch):
     config = {
-        **STABLE_DIFFUSION, "timestep_spacing": spacing, "prediction_type": prediction, "skip_prk_steps": True,
+        **STABLE_DIFFUSION,
+        "timestep_spacing": spacing,
+        "prediction_type": prediction,
+        "skip_prk_steps": True,
         "steps_offset": 1 if spacing == "leading" else 0,
-    }  # fmt: skip
+    }
     compare(diffusers.PNDMScheduler(**config), {"kind": "plms", **config}, count, monkeypatch)
 
 
@@ -94,9 +101,43 @@ def test_beta_schedules(schedule, monkeypatch):
 
 
 def test_a_pipeline_s_own_configuration_is_read():
-    config = dict(diffusers.EulerDiscreteScheduler(**STABLE_DIFFUSION).config)
-    ours = samplers.create({"kind": "diffusers", "config": {**config, "_class_name": "EulerDiscreteScheduler"}}, 5)
-    assert len(ours.steps) == 5
+    for name, kind in samplers.DIFFUSERS_CLASSES.items():
+        options = {**STABLE_DIFFUSION, **({"skip_prk_steps": True} if kind == "plms" else {})}
+        scheduler = getattr(diffusers, name)(**options)
+        config = json.loads(scheduler.to_json_string())
+        scheduler.set_timesteps(5)
+        ours = samplers.create({"kind": "diffusers", "config": config}, 5)
+        np.testing.assert_allclose(ours.steps, scheduler.timesteps.numpy(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("PNDMScheduler", {}),
+        ("DDIMScheduler", {"rescale_betas_zero_snr": True}),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
+        ("EulerDiscreteScheduler", {"final_sigmas_type": "sigma_min"}),
+        ("DPMSolverMultistepScheduler", {"solver_type": "heun"}),
+        ("DPMSolverMultistepScheduler", {"lambda_min_clipped": -5.1}),
+    ],
+)
+def test_options_that_change_the_result_are_refused(name, options):
+    with pytest.raises(FickError, match=next(iter(options), "skip_prk_steps")):
+        samplers.create({"kind": "diffusers", "config": {"_class_name": name, **options}}, 5)
+
+
+@pytest.mark.parametrize("kind", ["ddim", "euler", "dpm-solver++"])
+def test_trailing_steps_stay_within_the_training_at_every_count(kind):
+    for count in range(1, 1001):
+        steps = samplers.create({"kind": kind, "timestep_spacing": "trailing"}, count).steps
+        assert len(steps) == count and steps[0] == 999 and steps[-1] >= 0 and np.all(np.diff(steps) < 0)
+
+
+def test_final_sigma_of_the_training(monkeypatch):
+    for count in (4, 20):
+        config = {**STABLE_DIFFUSION, "final_sigmas_type": "sigma_min"}
+        scheduler = diffusers.DPMSolverMultistepScheduler(**config)
+        compare(scheduler, {"kind": "dpm-solver++", **config}, count, monkeypatch)
 
 
 def test_consistency_reaches_the_mean_of_a_gaussian():
@@ -140,6 +181,16 @@ def test_consistency_takes_any_number_of_steps(steps):
         ({"kind": "ddim", "beta_schedule": "x"}, 4, "beta schedule"),
         ({"kind": "consistency", "sigmas": [1.0, 2.0]}, None, "noise levels"),
         ({"kind": "diffusers", "config": {"_class_name": "X"}}, 4, "scheduler"),
+        ({"kind": "diffusers", "config": [1]}, 4, "scheduler_config"),
+        ({"kind": ["ddim"]}, 4, "not known"),
+        ({"kind": "ddim", "steps_offset": 1}, 1000, "offset"),
+        ({"kind": "ddim", "beta_start": "a"}, 4, "beta_start"),
+        ({"kind": "ddim", "beta_start": 2.0}, 4, "betas"),
+        ({"kind": "ddim", "eta": 3}, 4, "eta"),
+        ({"kind": "dpm-solver++"}, 1000, "steps"),
+        ({"kind": "consistency"}, 0, "steps"),
+        ({"kind": "consistency", "sigmas": "abc"}, None, "sigmas"),
+        ({"kind": "consistency", "sigmas": [float("nan")]}, None, "noise levels"),
     ],
 )
 def test_mistakes_are_named(spec, steps, said):

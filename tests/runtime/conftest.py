@@ -1,0 +1,24 @@
+"""The tiny bundle, linked once a session."""
+
+from pathlib import Path
+
+import pytest
+
+from fick.targets.compiled import Compiled
+
+from . import tiny
+
+
+@pytest.fixture(scope="session")
+def core_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("core")
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
+    return tiny.compiled(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture(scope="session")
+def bundle(program: Compiled, core_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(tmp_path_factory.mktemp("bundle") / "tiny.fick", program, core_cache)
