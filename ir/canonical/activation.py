@@ -1,7 +1,7 @@
 """Rules that recover Swish and Gelu from their definitions.
 
-Swish: Ramachandran et al., arXiv 1710.05941. Gelu: Hendrycks and Gimpel, arXiv 1606.08415, both the exact form
-with erf and the approximation with tanh.
+Swish: Ramachandran et al., arXiv 1710.05941. Gelu: Hendrycks and Gimpel, arXiv 1606.08415, both the exact
+form with erf and the approximation with tanh.
 """
 
 from __future__ import annotations

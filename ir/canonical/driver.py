@@ -111,7 +111,7 @@ def _apply(step: Step, model: ir.Model) -> int:
 
 
 def _settle(model: ir.Model) -> None:
-    """Bring the graph to a state where every rule may look at it: typed, sorted, without dead or double work."""
+    """Bring the graph to a state where every rule may look at it: typed, sorted, no dead or double work."""
     NameFixPass()(model)
     TopologicalSortPass()(model)
     propagate(model)

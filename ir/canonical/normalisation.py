@@ -99,7 +99,7 @@ def _epsilon(normalised: ir.Value) -> float:
 
 
 def _flat(op: Any, value: ir.Value) -> Any:
-    """A per-channel weight as a vector. The initializer keeps its name and its bytes; only its view changes."""
+    """A per-channel weight as a vector. The initializer keeps name and bytes; only its view changes."""
     if len(dims(value)) == 1:
         return value
     if not value.is_initializer() or len(value.uses()) != 1:

@@ -7,7 +7,7 @@ from onnxscript.rewriter import pattern
 
 
 def order_operands(model: ir.Model) -> int:
-    """Let constants and weights stand second in sums and products. Returns how many nodes were turned round."""
+    """Let constants and weights stand second in sums and products. Returns how many nodes were turned."""
     turned = 0
     for node in model.graph:
         if node.op_type not in ("Add", "Mul"):

@@ -20,17 +20,25 @@ LITERAL = "fick.literal"
 """Key in ``Value.meta`` (not serialised) of initializers that are constants of the code, not weights."""
 
 UNTYPED_BY_ONNX = frozenset({"GroupNormalization", "MeanVarianceNormalization", "HardSwish"})
-"""Operators that ONNX defines by a function body and types only by expanding it; all keep their input's type."""
+"""Operators that ONNX types only by expanding a function body; all keep their input's type."""
+
+SHAPING_FLOATS = {"Resize": (1, 2), "Upsample": (1,)}
+"""Inputs that are float and yet decide a shape: what stands there is a constant of the code, no weight."""
 
 
 def literal(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
-    """The number or table behind a value if it is a constant of the code; None for weights and activations."""
+    """The number or table behind a value if it is a constant of the code; None for weights, activations."""
     if value is None or value.const_value is None:
         return None
     is_literal: bool = LITERAL in value.meta or value.dtype is None or not value.dtype.is_floating_point()
     if is_literal or value.const_value.shape.rank() == 0:
         return value.const_value.numpy()
     return None
+
+
+def is_static(value: ir.Value | None) -> bool:
+    """Whether the rank and every size of a value are numbers."""
+    return value is not None and value.shape is not None and value.shape.is_static()
 
 
 def scalar(value: ir.Value | None) -> float | None:
@@ -74,6 +82,8 @@ def propagate(model: ir.Model) -> None:
             )
         value.shape = ir.Shape(value.const_value.shape.numpy())
         value.type = ir.TensorType(value.const_value.dtype)
+        if any(index in SHAPING_FLOATS.get(node.op_type, ()) for node, index in value.uses()):
+            value.meta[LITERAL] = True
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     for node in list(graph):
         folded = _fold(node, imports)
@@ -119,7 +129,7 @@ def _sequence(node: ir.Node) -> bool:
 
 def _measure(node: ir.Node) -> list[np.ndarray[Any, Any]] | None:
     value = node.inputs[0]
-    if value is None or value.shape is None or not all(isinstance(extent, int) for extent in value.shape):
+    if not is_static(value):
         return None
     shape = np.array(dims(value), np.int64)
     if node.op_type == "Size":
@@ -131,6 +141,9 @@ def _infer(node: ir.Node, imports: list[Any], ir_version: int) -> None:
     if node.domain == "" and node.op_type in UNTYPED_BY_ONNX:
         assert node.inputs[0] is not None
         _set(node.outputs[0], node.inputs[0].shape, node.inputs[0].type)
+        return
+    if node.op_type == "SequenceAt":
+        _infer_part(node)
         return
     versions = {opset.domain: opset.version for opset in imports}
     try:
@@ -163,6 +176,39 @@ def _infer(node: ir.Node, imports: list[Any], ir_version: int) -> None:
             _set(output, shape, ir.serde.deserialize_type_proto_for_type(proto))
 
 
+def sequence_parts(split: ir.Node) -> tuple[int, list[int]] | None:
+    """(axis, size of each part) of a SplitToSequence, else None: of another node or where sizes are open."""
+    value = split.inputs[0]
+    if split.op_type != "SplitToSequence" or not is_static(value):
+        return None
+    if len(split.inputs) > 1:
+        chunk = literal(split.inputs[1])
+    else:  # Parts of size one; without keepdims they also lose the axis, which no Split does.
+        chunk = np.array(1) if split.attributes.get_int("keepdims", 1) else None
+    if chunk is None:
+        return None
+    axis = split.attributes.get_int("axis", 0) % len(dims(value))
+    if chunk.ndim:
+        return axis, [int(size) for size in chunk]
+    total, step = dims(value)[axis], int(chunk)
+    return axis, [min(step, total - start) for start in range(0, total, step)]
+
+
+def _infer_part(node: ir.Node) -> None:
+    """Type one part of a sequence, which ONNX does not: all behind it is then known in the same walk."""
+    split, place = node.inputs[0] and node.inputs[0].producer(), literal(node.inputs[1])
+    parts = sequence_parts(split) if split is not None else None
+    if split is None or parts is None or place is None:
+        return
+    (axis, sizes), value = parts, split.inputs[0]
+    assert value is not None
+    if not -len(sizes) <= int(place) < len(sizes):
+        raise UserError(f"{_where(node)} reads part {int(place)} of {len(sizes)}; export the model again.")
+    shape = list(dims(value))
+    shape[axis] = sizes[int(place)]
+    _set(node.outputs[0], ir.Shape(shape), value.type)
+
+
 def _set(output: ir.Value, shape: ir.Shape | None, kind: Any) -> None:
     if shape is not None:
         output.shape = ir.Shape(list(shape))
@@ -191,8 +237,7 @@ def require_static(model: ir.Model) -> None:
         for output in node.outputs:
             if not output.name:
                 continue
-            static = output.shape is not None and all(isinstance(extent, int) for extent in output.shape)
-            if output.dtype is None or not static:
+            if output.dtype is None or not is_static(output):
                 if node.domain:
                     raise UserError(
                         f"operator {node.domain}.{node.op_type} is not supported, at {_where(node)}."

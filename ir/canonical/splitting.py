@@ -1,4 +1,4 @@
-"""Split: several slices of one value are one Split, and what happens to every part happens to the whole first."""
+"""Split: several slices of one value are one Split; what happens to every part happens to the whole first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from .propagate import add_literal, dims, literal
+from .propagate import add_literal, dims, literal, sequence_parts
 
 
 def slices_to_splits(model: ir.Model) -> int:
@@ -89,26 +89,18 @@ def sequences_to_splits(model: ir.Model) -> int:
     """SplitToSequence whose parts are read one by one with SequenceAt, as torch writes chunk, is a Split."""
     changed = 0
     for node in list(model.graph):
-        if node.op_type != "SplitToSequence":
+        parts, value = (sequence_parts(node), node.inputs[0]) if node.inputs else (None, None)
+        if parts is None or value is None:
             continue
+        axis, sizes = parts
         reads: dict[int, list[ir.Node]] = {}
         for reader, _ in node.outputs[0].uses():
             place = literal(reader.inputs[1]) if reader.op_type == "SequenceAt" else None
             if place is None:
                 break
-            reads.setdefault(int(place), []).append(reader)
-        value, axis = node.inputs[0], node.attributes.get_int("axis", 0)
-        chunk = literal(node.inputs[1]) if len(node.inputs) > 1 else np.array(1)
-        if value is None or chunk is None or sum(map(len, reads.values())) != len(node.outputs[0].uses()):
+            reads.setdefault(int(place) % len(sizes), []).append(reader)
+        if sum(map(len, reads.values())) != len(node.outputs[0].uses()):
             continue
-        axis %= len(dims(value))
-        total = dims(value)[axis]
-        step = int(chunk.reshape(-1)[0])
-        sizes = (
-            [int(size) for size in chunk]
-            if chunk.ndim
-            else [min(step, total - at) for at in range(0, total, step)]
-        )
         if sorted(reads) != list(range(len(sizes))):
             continue
         outputs = [[reader.outputs[0] for reader in reads[place]] for place in range(len(sizes))]
@@ -157,7 +149,7 @@ def _perm(node: ir.Node) -> list[int]:
 
 
 def _hoist_reshape(graph: ir.Graph, split: ir.Node) -> bool:
-    """Only where the reshape factors the split axis: [P, n, S] to [P, n/r, r..., S], with r alike for all parts."""
+    """Only where the reshape factors the split axis: [P, n, S] to [P, n/r, r..., S], r alike for all parts."""
     readers, value = _only_readers(split, "Reshape"), split.inputs[0]
     if not readers or value is None:
         return False

@@ -64,7 +64,8 @@ class NoiseSchedule:
         if self.beta_schedule == "linear":
             return np.linspace(start, end, count)
         if self.beta_schedule == "scaled_linear":
-            return np.linspace(math.sqrt(start), math.sqrt(end), count).astype(np.float32).astype(np.float64) ** 2
+            roots = np.linspace(math.sqrt(start), math.sqrt(end), count).astype(np.float32)
+            return roots.astype(np.float64) ** 2
         if self.beta_schedule == "squaredcos_cap_v2":
             # Nichol and Dhariwal, arXiv 2102.09672, eq. 17
             edges = np.cos((np.arange(count + 1) / count + 0.008) / 1.008 * np.pi / 2) ** 2

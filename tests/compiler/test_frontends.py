@@ -12,12 +12,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+
+from examples.terrain_model import fetch
 from fick.compiler.frontends import CONFIGS, import_model, known_configs
 from fick.ir.errors import UserError
 from fick.ir.modules import module_path
 from fick.ir.referee import run
-
-from examples.terrain_model import fetch
 
 # torch and ONNX Runtime sum in different orders: about sqrt(600) * 2^-24 a layer, some thirty layers deep.
 TOLERANCE = 5e-5
@@ -43,6 +43,17 @@ XL = {
     "projection_class_embeddings_input_dim": 68,
     "use_linear_projection": True,
 }
+
+# Blocks in a chain: the shape behind one gate is known only once the one before it is.
+DEEP_XL = {
+    **XL,
+    "block_out_channels": (16, 32, 32),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 3),
+    "attention_head_dim": (2, 4, 4),
+}
+V2 = {**PROMPTED, "use_linear_projection": True, "attention_head_dim": (2, 4)}
 
 # Parameters in millions, as published with each model.
 PUBLISHED = {
@@ -91,8 +102,27 @@ def small(cls: type, config: dict[str, object]) -> torch.nn.Module:
             },
             8,
         ),
+        (
+            diffusers.UNet2DConditionModel,
+            DEEP_XL,
+            {
+                "sample": "sample",
+                "timestep": "step",
+                "encoder_hidden_states": "prompt",
+                "text_embeds": "prompt",
+                "time_ids": "prompt",
+            },
+            # Two a transformer layer: down 2 + 3, middle 3, up (3 + 2) twice.
+            36,
+        ),
+        (
+            diffusers.UNet2DConditionModel,
+            V2,
+            {"sample": "sample", "timestep": "step", "encoder_hidden_states": "prompt"},
+            8,
+        ),
     ],
-    ids=["unconditional", "prompted", "xl"],
+    ids=["unconditional", "prompted", "xl", "deep-xl", "v2"],
 )
 def test_torch_module_agrees_with_torch(
     cls: type, config: dict[str, object], roles: dict[str, str], attentions: int
@@ -241,6 +271,17 @@ def test_truncated_onnx(tmp_path: Path, keep: int) -> None:
     path.write_bytes(Path(fetch()).read_bytes()[:keep])
     with pytest.raises(UserError, match="not a complete ONNX file"):
         import_model(path)
+
+
+def test_external_data_is_read(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((2, 2, 1, 1)).astype(np.float32)
+    inside = write(tmp_path / "u.onnx", CONV, {"w": weight})
+    ir.save(ir.load(inside), tmp_path / "v.onnx", external_data="v.data", size_threshold_bytes=0)
+    assert (tmp_path / "v.data").stat().st_size >= weight.nbytes
+    feeds = {"x": np.ones((1, 2, 8, 8), np.float32), "t": np.full(1, 0.5, np.float32)}
+    want, got = (run(import_model(path).model, feeds)["y"] for path in (inside, tmp_path / "v.onnx"))
+    np.testing.assert_array_equal(got, want)
+    np.testing.assert_allclose(want[0, :, 3, 3], weight.sum((1, 2, 3)) / 2, rtol=1e-6)
 
 
 def test_missing_external_data(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+
+from examples.terrain_model import fetch
 from fick.ir.canonical import OPSET, canonicalise
 from fick.ir.errors import UserError
 from fick.ir.modules import module_path
 from fick.ir.referee import run, session
 
-from examples.terrain_model import fetch
-
-# Rewrites change the order of float32 sums of a few hundred terms: about sqrt(500) * 2^-24 = 1.3e-6, times ten.
+# Rewrites change the order of float32 sums of a few hundred terms: sqrt(500) * 2^-24 = 1.3e-6, times ten.
 TOLERANCE = 2e-5
 
 
@@ -108,7 +108,8 @@ def test_group_normalisation_of_opset_18_has_one_scale_a_group() -> None:
 def test_layer_normalisation(square: str, divide: str) -> None:
     weights = {name: RNG.standard_normal(16).astype(np.float32) for name in ("w", "c")}
     body = f"""
-        axes = Constant<value_ints=[-1]>()  two = Constant<value_float=2.0>()  eps = Constant<value_float=0.00001>()
+        axes = Constant<value_ints=[-1]>()  two = Constant<value_float=2.0>()  
+        eps = Constant<value_float=0.00001>()
         mean = ReduceMean(x, axes)  d = Sub(x, mean)  {square}
         v = ReduceMean(q, axes)  p = Add(v, eps)  e = Sqrt(p)
         {divide}
@@ -182,7 +183,8 @@ def test_attention(scores: str, scale: float) -> None:
 
 def test_attention_as_einsum_over_channels_first() -> None:
     body = """
-        start = Constant<value_ints=[0]>()  one = Constant<value_ints=[16]>()  two = Constant<value_ints=[32]>()
+        start = Constant<value_ints=[0]>()  one = Constant<value_ints=[16]>()
+        two = Constant<value_ints=[32]>()
         end = Constant<value_ints=[48]>()  axis = Constant<value_ints=[1]>()  f = Constant<value_float=0.5>()
         heads = Constant<value_ints=[2, 8, 10]>()  back = Constant<value_ints=[1, 16, 10]>()
         q0 = Slice(x, start, one, axis)  k0 = Slice(x, one, two, axis)  v0 = Slice(x, two, end, axis)
@@ -196,7 +198,9 @@ def test_attention_as_einsum_over_channels_first() -> None:
 
 
 def test_attention_of_tokens_needs_no_reshapes() -> None:
-    heads = "c{0} = Constant<value_ints=[1,-1,2,4]>()  r{0} = Reshape({0}, c{0})  t{0} = Transpose<perm=[0,2,1,3]>(r{0})"
+    heads = """
+        c{0} = Constant<value_ints=[1,-1,2,4]>()  r{0} = Reshape({0}, c{0})  t{0} = Transpose<perm=[0,2,1,3]>(r{0})
+    """
     body = (
         " ".join(heads.format(name) for name in "qkv")
         + """
@@ -228,11 +232,43 @@ def test_weights_are_never_folded() -> None:
     assert kinds(canonical) == {"Transpose": 1, "Neg": 1, "MatMul": 1}
 
 
+@pytest.mark.parametrize(
+    ("table", "body", "initial"),
+    [
+        ("float[4] c", 'y = Resize<mode="nearest">(x, none, c)', np.array([1, 1, 2, 2], np.float32)),
+        ("int64[4] c", 'y = Resize<mode="nearest">(x, none, none, c)', np.array([1, 2, 8, 8], np.int64)),
+        ("int64[3] c", "r = Reshape(x, c)  y = Sin(r)", np.array([1, -1, 8], np.int64)),
+    ],
+)
+def test_tables_of_sizes_may_be_initializers(table: str, body: str, initial: np.ndarray) -> None:
+    shape = "1,4,8" if "Reshape" in body else "1,2,8,8"
+    model = parse(
+        f"(float[1,2,4,4] x, {table}) => (float[{shape}] y)", body.replace("none", '""'), {"c": initial}
+    )
+    assert agree(model).graph.outputs[0].shape == ir.Shape([int(size) for size in shape.split(",")])
+
+
+def test_chain_of_sequences_is_a_chain_of_splits() -> None:
+    # More links than rounds: a walk that learns one link a round would not settle.
+    links = 60
+    body = """
+        two = Constant<value_int=2>()  a = Constant<value_int=0>()  b = Constant<value_int=1>()  x0 = Identity(x)
+    """
+    for link in range(links):
+        body += f"""
+            s{link} = SplitToSequence<axis=-1>(x{link}, two)  p{link} = SequenceAt(s{link}, a)
+            q{link} = SequenceAt(s{link}, b)  m{link} = Tanh(p{link})
+            x{link + 1} = Concat<axis=-1>(q{link}, m{link})
+        """
+    canonical = agree(parse("(float[3,4] x) => (float[3,4] y)", body + f"y = Identity(x{links})"))
+    assert kinds(canonical) == {"Split": links, "Tanh": links, "Concat": links}
+
+
 def test_open_batch_is_one_and_other_open_sizes_are_asked_for() -> None:
     canonical = canonicalise(parse("(float[N,3] x) => (float[N,3] y)", "y = Sin(x)"))
     assert canonical.graph.inputs[0].shape == ir.Shape([1, 3])
     wide = parse("(float[N,H] x) => (float[N,H] y)", "y = Sin(x)")
-    with pytest.raises(UserError, match="size 1 .* of input x is open"):
+    with pytest.raises(UserError, match=r"size 1 .* of input x is open"):
         canonicalise(wide)
     assert canonicalise(wide, {"x": (2, 5)}).graph.outputs[0].shape == ir.Shape([2, 5])
 
@@ -254,7 +290,7 @@ def test_foreign_operator_is_named_with_its_module() -> None:
         node.inputs, node.outputs, nodes=[node], opset_imports={"": 18, "other.vendor": 1}, name="g"
     )
     node.outputs[0].name = "y"
-    with pytest.raises(UserError, match="other.vendor.Mystery is not supported, at .* of module down.act"):
+    with pytest.raises(UserError, match=r"other\.vendor\.Mystery is not supported, at .* of module down.act"):
         canonicalise(ir.Model(graph, ir_version=8))
 
 

@@ -1,0 +1,61 @@
+"""Multiply-accumulates of a canonical graph: the size of its work, whatever the machine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import onnx_ir as ir
+
+
+def _sizes(value: ir.Value | None) -> tuple[int, ...]:
+    assert value is not None and value.shape is not None
+    return tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
+
+
+def _conv(node: ir.Node) -> int:
+    """Every output element sums over one filter of a weight [C_out, C_in / groups, k...]."""
+    return math.prod(_sizes(node.outputs[0])) * math.prod(_sizes(node.inputs[1])[1:])
+
+
+def _conv_transpose(node: ir.Node) -> int:
+    """Every input element spreads over one filter of a weight [C_in, C_out / groups, k...]."""
+    return math.prod(_sizes(node.inputs[0])) * math.prod(_sizes(node.inputs[1])[1:])
+
+
+def _matmul(node: ir.Node) -> int:
+    return math.prod(_sizes(node.outputs[0])) * _sizes(node.inputs[0])[-1]
+
+
+def _gemm(node: ir.Node) -> int:
+    summed = 0 if node.attributes.get_int("transA", 0) else 1
+    return math.prod(_sizes(node.outputs[0])) * _sizes(node.inputs[0])[summed]
+
+
+def _attention(node: ir.Node) -> int:
+    """q k^T and weights v: each query meets each key once in every feature of q, and once in every one of v.
+
+    Operands are [batch, heads, tokens, features] or [batch, tokens, heads * features]; keys and values may
+    have fewer heads than queries, and each of theirs then serves several.
+    """
+    query, key, value = (_sizes(operand) for operand in node.inputs[:3])
+    if len(query) == 4:
+        heads, wide, deep = query[1], query[3], value[3]
+    else:
+        heads, shared = (node.attributes.get_int(name, 1) for name in ("q_num_heads", "kv_num_heads"))
+        wide, deep = query[2] // heads, value[2] // shared
+    return query[0] * heads * query[-2] * key[-2] * (wide + deep)
+
+
+COUNTS: dict[str, Callable[[ir.Node], int]] = {
+    "Attention": _attention,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Gemm": _gemm,
+    "MatMul": _matmul,
+}
+
+
+def macs(model: ir.Model) -> int:
+    """Multiply-accumulates of one call; what sums no products counts nothing. Shapes must be static."""
+    return sum(COUNTS[node.op_type](node) for node in model.graph if node.op_type in COUNTS)
