@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
@@ -61,13 +62,22 @@ class SamplerName(str, Enum):
     plms = "plms"
 
 
+class Interrupted(BaseException):
+    """Ctrl-C, as an exception of our own: typer would answer Python's with a word and another exit code."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted
+
+
 def main() -> None:
     """The entry point: a user's mistake becomes one sentence on standard error and exit code 2."""
+    signal.signal(signal.SIGINT, _interrupt)
     try:
         app()
     except (UserError, FickError) as error:
         _stop(str(error))
-    except KeyboardInterrupt:
+    except Interrupted:
         _stop("interrupted; run the same command again and finished work is not repeated")
     except MemoryError:
         _stop("there is not enough memory; close other programs or take a smaller model")
@@ -75,7 +85,6 @@ def main() -> None:
 
 def _stop(message: str) -> None:
     print(f"fick: {message}", file=sys.stderr)
-    # Not an exception: nothing may turn it into a traceback, and workers are gone already.
     sys.exit(2)
 
 

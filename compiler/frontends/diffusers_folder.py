@@ -15,7 +15,7 @@ UNETS = ("UNet2DConditionModel", "UNet2DModel")
 
 
 def import_folder(folder: Path, shapes: Mapping[str, Sequence[int]] | None) -> Imported:
-    """Import the UNet of a diffusers pipeline folder, or a folder that is one UNet. Weights must be safetensors.
+    """The UNet of a diffusers pipeline folder, or a folder that is one UNet. Weights are safetensors.
 
     Raises UserError if there is no UNet in it, or its weights are missing, damaged or pickled.
     """
@@ -50,7 +50,7 @@ def import_folder(folder: Path, shapes: Mapping[str, Sequence[int]] | None) -> I
 
 
 def import_config(path: Path, shapes: Mapping[str, Sequence[int]] | None, seed: int) -> Imported:
-    """Import a diffusers UNet ``config.json`` with weights drawn from ``seed`` by torch's own initialisation."""
+    """Import a diffusers UNet ``config.json`` with weights that torch draws from ``seed``."""
     config = _json(path)
     cls = _unet_class(config, path)
     torch = require_torch()

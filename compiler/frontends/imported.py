@@ -21,9 +21,9 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 class Imported:
     """A source model in canonical form.
 
-    ``weights`` names the tensors that a checkpoint would bring, as against numbers that the architecture spells
-    out. ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what a sampler may
-    want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``scheduler`` (its configuration) and
+    ``weights`` names the tensors that a checkpoint would bring, not numbers that the architecture spells
+    out. ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what samplers
+    want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``scheduler`` (its settings) and
     ``prediction_type``.
     """
 
@@ -63,7 +63,8 @@ def assemble(
         else:
             roles[label] = "step" if label.lower() in STEP_NAMES else "prompt"
     shapes = {"sample_shape": _sizes(sample), "output_shape": _sizes(model.graph.outputs[0])}
-    return Imported(model, name, kind, roles, frozenset(weights), random_weights, {**shapes, **(metadata or {})})
+    facts = {**shapes, **(metadata or {})}
+    return Imported(model, name, kind, roles, frozenset(weights), random_weights, facts)
 
 
 def _sample(model: ir.Model, name: str) -> ir.Value:

@@ -29,8 +29,12 @@ def _read(path: Path) -> ir.Model:
     try:
         model = ir.load(os.fspath(path))  # pyright: ignore[reportUnknownMemberType]
         for value in model.graph.initializers.values():
-            if value.const_value is not None:
-                value.const_value.numpy()  # Reads external data, so that a missing file is found here.
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                # Maps the file, so that a missing one is found here; the result no longer names a path.
+                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
+            elif tensor is not None:
+                tensor.numpy()
     except FileNotFoundError as error:
         raise UserError(
             f"{path} keeps its weights in {error.filename}, which is missing; put it there."

@@ -1,4 +1,4 @@
-"""The front end for torch modules: torch.export, then the canonical graph. Torch is imported here and below only."""
+"""The front end for torch modules: torch.export, then the canonical graph. Torch is imported only here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...ir.errors import UserError
 from .imported import Imported, assemble
 
 EXPORT_OPSET = 23
-"""The newest that torch 2.13 writes: GroupNormalization, LayerNormalization, Attention and Gelu stay whole."""
+"""What torch 2.13 writes at most: GroupNormalization, LayerNormalization, Attention Gelu stay whole."""
 
 ADDED = "added_cond_kwargs"
 """diffusers gathers SDXL's extra inputs in a dictionary of this name; the graph's inputs are its entries."""
@@ -93,7 +93,7 @@ def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], nam
 
 
 def _published_shapes(module: Any) -> dict[str, tuple[int, ...]]:
-    """Input shapes of a diffusers UNet at its own sample size, batch 1 and 77 tokens; empty for other modules."""
+    """Input shapes of a diffusers UNet at its own sample size, batch 1 and 77 tokens; else empty."""
     config = getattr(module, "config", None)
     if config is None or not hasattr(config, "sample_size") or not hasattr(config, "in_channels"):
         return {}

@@ -1,8 +1,8 @@
 """Every resnet projects the same embedding vector; together those projections are one product.
 
-A UNet with N resnets holds N small linear layers on one vector (Dhariwal and Nichol, arXiv 2105.05233, section
-3), each a matrix-vector product, reshaped to [1, C, 1, 1] and perhaps split into a scale and a shift. Stacking
-their weights makes them one product and one Split, whose parts are views.
+A UNet with N resnets holds N small linear layers on one vector (Dhariwal and Nichol, arXiv 2105.05233,
+section 3), each a matrix-vector product, reshaped to [1, C, 1, 1] and perhaps split into a scale and a shift.
+Stacking their weights makes them one product and one Split, whose parts are views.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ def _perm(node: ir.Node) -> list[int]:
 
 
 def _hoist_reshape(graph: ir.Graph, split: ir.Node) -> bool:
-    """Only where the reshape factors the split axis: [P, n, S] to [P, n/r, r..., S], r alike for all parts."""
+    """Only where the reshape factors the split axis: [P, n, S] to [P, n/r, r..., S], r alike for all."""
     readers, value = _only_readers(split, "Reshape"), split.inputs[0]
     if not readers or value is None:
         return False

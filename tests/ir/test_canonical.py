@@ -108,7 +108,7 @@ def test_group_normalisation_of_opset_18_has_one_scale_a_group() -> None:
 def test_layer_normalisation(square: str, divide: str) -> None:
     weights = {name: RNG.standard_normal(16).astype(np.float32) for name in ("w", "c")}
     body = f"""
-        axes = Constant<value_ints=[-1]>()  two = Constant<value_float=2.0>()  
+        axes = Constant<value_ints=[-1]>()  two = Constant<value_float=2.0>()
         eps = Constant<value_float=0.00001>()
         mean = ReduceMean(x, axes)  d = Sub(x, mean)  {square}
         v = ReduceMean(q, axes)  p = Add(v, eps)  e = Sqrt(p)
@@ -199,7 +199,8 @@ def test_attention_as_einsum_over_channels_first() -> None:
 
 def test_attention_of_tokens_needs_no_reshapes() -> None:
     heads = """
-        c{0} = Constant<value_ints=[1,-1,2,4]>()  r{0} = Reshape({0}, c{0})  t{0} = Transpose<perm=[0,2,1,3]>(r{0})
+        c{0} = Constant<value_ints=[1,-1,2,4]>()  r{0} = Reshape({0}, c{0})
+        t{0} = Transpose<perm=[0,2,1,3]>(r{0})
     """
     body = (
         " ".join(heads.format(name) for name in "qkv")
@@ -252,7 +253,8 @@ def test_chain_of_sequences_is_a_chain_of_splits() -> None:
     # More links than rounds: a walk that learns one link a round would not settle.
     links = 60
     body = """
-        two = Constant<value_int=2>()  a = Constant<value_int=0>()  b = Constant<value_int=1>()  x0 = Identity(x)
+        two = Constant<value_int=2>()  a = Constant<value_int=0>()  b = Constant<value_int=1>()
+        x0 = Identity(x)
     """
     for link in range(links):
         body += f"""
