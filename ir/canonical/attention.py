@@ -1,4 +1,4 @@
-"""Rules that recover Attention (Vaswani et al., arXiv 1706.03762, equation 1) from products round a Softmax."""
+"""Rules that recover Attention (Vaswani et al., arXiv 1706.03762, equation 1) from matrix products."""
 
 from __future__ import annotations
 
