@@ -2,9 +2,9 @@
 
     python benchmarks/fuzz_bundle.py --count 100000 [--sanitize]
 
-Mutations reach past the checksums: after most of them the CRCs and the manifest's SHA-256 are made right again.
-Every mutant stands in memory right before a page that cannot be read, so that reading past its end is a crash.
-With --sanitize the core is built so that undefined behaviour is a crash too.
+Mutations reach past the checksums: after many of them the CRCs and the SHA-256 are made right again. Every
+mutant stands in memory right before a page that cannot be read, so that reading past its end is a crash. With
+--sanitize the core is built so that undefined behaviour is a crash too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,21 @@ from fick.runtime.loader import check_bundle
 from tests.runtime import tiny
 
 BATCH = 2000
-NUMBERS = [0, 1, 2, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1]
+NUMBERS = [
+    0,
+    1,
+    2,
+    0x7F,
+    0xFF,
+    0x7FFF,
+    0xFFFF,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFE,
+    0xFFFFFFFF,
+    2**63 - 1,
+    2**64 - 1,
+]
 CENTRAL, END, LOCAL = b"PK\1\2", b"PK\5\6", b"PK\3\4"
 UNDEFINED_BEHAVIOUR_TRAPS = ("-fsanitize=undefined", "-fsanitize-trap=undefined")
 
@@ -76,7 +90,10 @@ def fix_checksums(data: bytes) -> bytes:
 def fix_digest(data: bytes, entry: str) -> bytes:
     start, size = tiny.offsets(data)[entry]
     manifest = tiny.read_manifest(data)
-    manifest["entries"][entry] = {"sha256": hashlib.sha256(data[start : start + size]).hexdigest(), "bytes": size}
+    manifest["entries"][entry] = {
+        "sha256": hashlib.sha256(data[start : start + size]).hexdigest(),
+        "bytes": size,
+    }
     return fix_checksums(replace_manifest(data, json.dumps(manifest).encode()))
 
 
@@ -129,7 +146,7 @@ def manifest_value(data: bytes, random: random.Random) -> bytes:
     deep: object = 0
     for _ in range(random.choice([1, 40, 3000])):
         deep = [deep]
-    values = [None, True, -1, 1.5, 10**19, 10**400, "", "\0", "\u20ac\\\"", "a" * 300, [], {}, [{}], *NUMBERS]
+    values = [None, True, -1, 1.5, 10**19, 10**400, "", "\0", '\u20ac\\"', "a" * 300, [], {}, [{}], *NUMBERS]
     node: object = manifest
     while isinstance(node, dict) and node:
         key = random.choice(list(node))
@@ -240,7 +257,16 @@ def main() -> int:
         bundle = tiny.write(home / "tiny.fick", tiny.compiled(home), home / "core")
         for first in range(0, options.count, BATCH):
             size, seed = min(BATCH, options.count - first), options.seed + first
-            command = [sys.executable, __file__, "--worker", str(bundle), "--seed", str(seed), "--count", str(size)]
+            command = [
+                sys.executable,
+                __file__,
+                "--worker",
+                str(bundle),
+                "--seed",
+                str(seed),
+                "--count",
+                str(size),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 crashes += 1

@@ -81,7 +81,7 @@ def main() -> None:
         )
     print(f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {options.rounds} rounds\n")
     print(
-        "| UNet, float32, batch 1 | fick | ONNX Runtime (fick/it, difference) | OpenVINO (likewise) | fick's peak memory |"
+        "| UNet, float32, batch 1 | fick | ONNX Runtime (fick/it, difference) | OpenVINO (likewise) | peak memory |"
     )
     print("| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as scratch:

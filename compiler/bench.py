@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ..ir import referee
@@ -63,7 +62,7 @@ def bench(
     if peers and model is None:
         raise UserError("peers run the source model: give it with --model")
     with load(bundle, threads=threads) as ours:
-        feeds = example_inputs(ours, seed)
+        feeds: dict[str, Any] = example_inputs(ours, seed)
         runners: dict[str, Run] = {"fick": lambda: next(iter(ours.run(**feeds).values()))}
         if peers:
             for name in peers:
@@ -89,7 +88,7 @@ def bench(
     return result
 
 
-def example_inputs(model: Model, seed: int) -> dict[str, NDArray[Any]]:
+def example_inputs(model: Model, seed: int) -> dict[str, Any]:
     """Inputs of the right shapes: noise for the sample and the prompt, a mid-range number for the step.
 
     A step called sigma is a noise level, and the sample has it.
@@ -141,7 +140,7 @@ def peer(name: str, source: Any, feeds: Mapping[str, NDArray[Any]], threads: int
 
 def _onnxruntime(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
     """ONNX Runtime on an .onnx file as it is; on any other source in canonical form."""
-    model = ir.load(source) if str(source).endswith(".onnx") else import_model(source).model
+    model = Path(source) if str(source).endswith(".onnx") else import_model(source).model
     session = referee.session(model, threads=threads)
     return lambda: np.asarray(session.run(None, feeds)[0])
 
@@ -151,7 +150,9 @@ def _openvino(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
     try:
         import openvino
     except ImportError:
-        raise UserError("peer openvino is not installed; install it with `pip install 'fick[peers]'`") from None
+        raise UserError(
+            "peer openvino is not installed; install it with `pip install 'fick[peers]'`"
+        ) from None
     if not str(source).endswith(".onnx"):
         raise UserError("peer openvino runs .onnx files only; give one with --model, or leave openvino out")
     core = openvino.Core()

@@ -56,7 +56,11 @@ def weights_entry(
     for weight in weights:
         if weight.offset_bytes > position:
             gap = weight.offset_bytes - position
-            tensors[f"gap.{position}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [position, weight.offset_bytes]}
+            tensors[f"gap.{position}"] = {
+                "dtype": "U8",
+                "shape": [gap],
+                "data_offsets": [position, weight.offset_bytes],
+            }
         end = weight.offset_bytes + _size(weight, weight.dtype)
         tensors[weight.name] = {
             "dtype": SAFETENSORS_DTYPES[weight.dtype],
@@ -66,7 +70,11 @@ def weights_entry(
         position = end
     if position < weights_bytes:
         gap = weights_bytes - position
-        tensors[f"gap.{position}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [position, weights_bytes]}
+        tensors[f"gap.{position}"] = {
+            "dtype": "U8",
+            "shape": [gap],
+            "data_offsets": [position, weights_bytes],
+        }
     header = json.dumps(tensors, separators=(",", ":")).encode()
     header += b" " * (-(8 + len(header)) % 64)
 
@@ -132,10 +140,18 @@ def _write_zip(file: BinaryIO, entries: Sequence[Entry], manifest: dict[str, Any
     size = file.tell() - start
     if start >= ZIP64_FROM:
         end64 = file.tell()
-        file.write(struct.pack("<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, len(directory), len(directory), size, start))
+        file.write(
+            struct.pack(
+                "<4sQ2H2I4Q", b"PK\6\6", 44, 45, 45, 0, 0, len(directory), len(directory), size, start
+            )
+        )
         file.write(struct.pack("<4sIQI", b"PK\6\7", 0, end64, 1))
     count = len(directory)
-    file.write(struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, count, count, size, ELSEWHERE if start >= ZIP64_FROM else start, 0))
+    file.write(
+        struct.pack(
+            "<4s4H2IH", b"PK\5\6", 0, 0, count, count, size, ELSEWHERE if start >= ZIP64_FROM else start, 0
+        )
+    )
 
 
 def _write_entry(file: BinaryIO, entry: Entry) -> tuple[bytes, str]:
@@ -182,7 +198,18 @@ def _local_header(name: bytes, extra: bytes, size: int, checksum: int, large: bo
     # 0x21 is 1 January 1980: the date is a constant, so that the same input gives the same bytes.
     return (
         struct.pack(
-            "<4s5H3I2H", b"PK\3\4", 45 if large else 20, 0, 0, 0, 0x21, checksum, stated, stated, len(name), len(extra)
+            "<4s5H3I2H",
+            b"PK\3\4",
+            45 if large else 20,
+            0,
+            0,
+            0,
+            0x21,
+            checksum,
+            stated,
+            stated,
+            len(name),
+            len(extra),
         )
         + name
         + extra

@@ -8,7 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Mapping
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +40,8 @@ ModelArgument = Annotated[
 ]
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .fick file.")]
 JsonOption = Annotated[
-    Path | None, typer.Option("--json", metavar="FILE", help="Write the result for machines; - is standard output.")
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write the result for machines; - is standard output."),
 ]
 ShapeOption = Annotated[
     list[str] | None,
@@ -51,7 +52,7 @@ TargetOption = Annotated[
 ]
 
 
-class SamplerName(str, Enum):
+class SamplerName(StrEnum):
     """Samplers that `fick run` takes by name."""
 
     consistency = "consistency"
@@ -91,7 +92,7 @@ def _stop(message: str) -> None:
 @app.command(
     epilog="Example: `fick compile sd-1.5 --target host -o sd.fick` then `fick bench sd.fick`",
 )
-def compile(  # noqa: A001
+def compile(
     model: ModelArgument,
     target: TargetOption = "host",
     output: Annotated[
@@ -100,7 +101,9 @@ def compile(  # noqa: A001
     shape: ShapeOption = None,
     memory_limit: Annotated[
         str | None,
-        typer.Option(metavar="600MB", help="Refuse to compile what needs more. [default: the target's memory]"),
+        typer.Option(
+            metavar="600MB", help="Refuse to compile what needs more. [default: the target's memory]"
+        ),
     ] = None,
     sampler: Annotated[
         str | None,
@@ -153,14 +156,18 @@ def compile(  # noqa: A001
 @app.command(epilog="Example: `fick run terrain.fick --prompt-input difficulty=0.7 --seed 3 -o terrain.png`")
 def run(
     bundle: BundleArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture, or an .npy.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture, or an .npy.")
+    ],
     steps: Annotated[int | None, typer.Option(min=1, help="Calls of the model.")] = None,
     sampler: Annotated[SamplerName | None, typer.Option(help="[default: the bundle's own]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same picture.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=64, help="Pictures, side by side; seeds count up.")] = 1,
     prompt_input: Annotated[
         list[str] | None,
-        typer.Option("--prompt-input", metavar="NAME=VALUE", help="A number, or an .npy file, for a prompt input."),
+        typer.Option(
+            "--prompt-input", metavar="NAME=VALUE", help="A number, or an .npy file, for a prompt input."
+        ),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="0 takes all.")] = 0,
     memory_limit: Annotated[str | None, typer.Option(metavar="600MB")] = None,
@@ -175,7 +182,9 @@ def run(
 
     if not output.parent.is_dir():
         raise UserError(f"cannot write {output}: {output.parent} is not a folder")
-    with load(bundle, threads=threads, memory_limit_bytes=_bytes(memory_limit) if memory_limit else 0) as model:
+    with load(
+        bundle, threads=threads, memory_limit_bytes=_bytes(memory_limit) if memory_limit else 0
+    ) as model:
         prompt = _prompt(prompt_input or [], model)
         chosen = {"kind": sampler.value} if sampler else None
         samples: list[Any] = []
@@ -187,7 +196,9 @@ def run(
                 def progress(done: int, total: int, index: int = index) -> None:
                     reporter.update(index * total + done, count * total)
 
-                sample = model.generate(steps=steps, sampler=chosen, seed=seed + index, progress=progress, **prompt)
+                sample = model.generate(
+                    steps=steps, sampler=chosen, seed=seed + index, progress=progress, **prompt
+                )
                 samples.append(sample)
             reporter.finish()
         seconds = time.perf_counter() - started
@@ -231,7 +242,9 @@ def bench(
     for name, peer in result["peers"].items():
         step = peer["step_s"]
         spread = f"{_ms(step['min'])} .. {_ms(step['max'])}"
-        table.add_row(name, _ms(step["median"]), spread, f"{peer['ratio']:.2f}", f"{peer['max_abs_diff']:.1e}")
+        table.add_row(
+            name, _ms(step["median"]), spread, f"{peer['ratio']:.2f}", f"{peer['max_abs_diff']:.1e}"
+        )
     out.print(table)
     random = " (random)" if result["random_weights"] else ""
     out.print(f"weights {_size(result['weight_bytes'])}{random}, peak memory {_size(result['peak_bytes'])}")
@@ -332,7 +345,9 @@ def _prompt(given: list[str], model: Any) -> dict[str, Any]:
         try:
             values[name] = np.load(value, allow_pickle=False) if value.endswith(".npy") else float(value)
         except (OSError, ValueError) as error:
-            raise UserError(f"--prompt-input {text!r}: neither a number nor a readable .npy file ({error})") from None
+            raise UserError(
+                f"--prompt-input {text!r}: neither a number nor a readable .npy file ({error})"
+            ) from None
     missing = [name for name in wanted if name not in values]
     if missing:
         raise UserError(f"prompt input {missing[0]} is missing; give it with --prompt-input {missing[0]}=...")

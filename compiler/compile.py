@@ -55,7 +55,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fick"
 
 
-def compile(  # noqa: A001 - fick.compile, as a user says it
+def compile(
     model: Any,
     target: str = "host",
     output: str | os.PathLike[str] | None = None,
@@ -188,7 +188,8 @@ def _manifest(
         },
         "sampler": dict(sampler) if sampler is not None else _sampler(imported),
         "history": [
-            {"pass": entry.pass_name, "config": entry.config, "effect": entry.effect} for entry in program.history
+            {"pass": entry.pass_name, "config": entry.config, "effect": entry.effect}
+            for entry in program.history
         ],
         "weights": {
             weight.name: {

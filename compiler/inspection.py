@@ -38,7 +38,17 @@ def inspect_model(source: Any, shapes: Mapping[str, Sequence[int]] | None = None
 def inspect_bundle(path: Path) -> dict[str, Any]:
     """A bundle's manifest, without the list of its tensors."""
     manifest = check_bundle(path).manifest
-    keep = ("name", "source", "random_weights", "format_version", "target", "variants", "memory", "sampler", "history")
+    keep = (
+        "name",
+        "source",
+        "random_weights",
+        "format_version",
+        "target",
+        "variants",
+        "memory",
+        "sampler",
+        "history",
+    )
     return {
         **{key: manifest[key] for key in keep if key in manifest},
         "inputs": {one["name"]: f"{one['shape']} per {one['rate']}" for one in manifest["inputs"]},

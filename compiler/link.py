@@ -32,7 +32,7 @@ def link(compiled: Compiled, program_id: str, cache_folder: Path) -> bytes:
     The core's objects are kept in ``cache_folder`` by content.
     """
     target = f"{compiled.triple}.{OLDEST_LIBC}"
-    core = _core_objects(compiled.arch, target, cache_folder)
+    core = core_objects(compiled.arch, target, cache_folder)
     with tempfile.TemporaryDirectory(prefix="fick-link-") as scratch:
         folder = Path(scratch)
         (folder / "model.c").write_text(plan_source(compiled, program_id), encoding="utf-8")
@@ -40,7 +40,10 @@ def link(compiled: Compiled, program_id: str, cache_folder: Path) -> bytes:
         for name in names:
             (folder / f"{name}.o").write_bytes(compiled.kernels[name])
         headers = os.fspath(_native())
-        _zig(folder, ["-target", target, f"-mcpu={BASELINE[compiled.arch]}", *FLAGS, f"-I{headers}", "-c", "model.c"])
+        _zig(
+            folder,
+            ["-target", target, f"-mcpu={BASELINE[compiled.arch]}", *FLAGS, f"-I{headers}", "-c", "model.c"],
+        )
         for path in core:
             (folder / path.name).write_bytes(path.read_bytes())
         objects = ["model.o", *(path.name for path in core), *(f"{name}.o" for name in names)]
@@ -61,7 +64,7 @@ def _native() -> Path:
     return Path(str(files("fick.runtime").joinpath("native")))
 
 
-def _core_objects(arch: str, target: str, cache_folder: Path) -> list[Path]:
+def core_objects(arch: str, target: str, cache_folder: Path) -> list[Path]:
     """The core compiled for ``target``: from the cache where its sources have not changed."""
     sources = sorted(_native().glob("*.c"))
     digest = hashlib.sha256(repr((target, FLAGS, BASELINE[arch])).encode())

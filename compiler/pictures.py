@@ -20,7 +20,9 @@ TERRAIN = ((0.0, (28, 52, 92)), (0.3, (66, 122, 140)), (0.42, (214, 205, 160)), 
 """A relief palette: deep water to snow."""
 
 
-def to_pixels(sample: NDArray[Any], *, palette: Sequence[tuple[float, tuple[int, int, int]]] | None = None) -> NDArray[np.uint8]:
+def to_pixels(
+    sample: NDArray[Any], *, palette: Sequence[tuple[float, tuple[int, int, int]]] | None = None
+) -> NDArray[np.uint8]:
     """One sample (channels, height, width), nominally in -1..1, as (height, width, 3) bytes.
 
     A single channel is stretched to its own range and, with a palette, coloured; three channels are taken as RGB; of

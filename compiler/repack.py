@@ -78,7 +78,9 @@ def _read(path: Path, wanted: dict[str, list[int]]) -> dict[str, NDArray[Any]]:
             names = set(file.keys())
             for name, shape in wanted.items():
                 if name not in names:
-                    raise UserError(f"{path} lacks tensor {name} of shape {shape}; give all weights of the model")
+                    raise UserError(
+                        f"{path} lacks tensor {name} of shape {shape}; give all weights of the model"
+                    )
                 tensor = file.get_tensor(name)
                 # A checkpoint may keep axes of one element that the compiled graph has dropped.
                 if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
@@ -88,7 +90,9 @@ def _read(path: Path, wanted: dict[str, list[int]]) -> dict[str, NDArray[Any]]:
                     )
                 found[name] = tensor.astype(np.float32, copy=False).reshape(shape)
                 if not np.isfinite(found[name]).all():
-                    raise UserError(f"tensor {name} of {path} holds NaN or infinite values; mend the checkpoint")
+                    raise UserError(
+                        f"tensor {name} of {path} holds NaN or infinite values; mend the checkpoint"
+                    )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; give a .safetensors file") from None
     except (SafetensorError, OSError) as error:

@@ -36,7 +36,9 @@ def main(folder: Path) -> None:
         draw(model, folder / "terrain.png")
         facts = compare(model, source)
     nodes_before = len(onnx.load(str(source), load_external_data=False).graph.node)
-    table = Table(title="Terrain UNet, 128 x 128, 10.46 M parameters", show_header=False, title_justify="left")
+    table = Table(
+        title="Terrain UNet, 128 x 128, 10.46 M parameters", show_header=False, title_justify="left"
+    )
     table.add_row("graph nodes, before and after", f"{nodes_before:,} and {report.nodes:,}")
     table.add_row("kernel calls a step", f"{report.calls['full']} of {report.kernels} kernels")
     table.add_row("weights", f"{report.weight_bytes:,} bytes")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
+import onnxruntime as ort  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 _ort: Any = ort
@@ -20,21 +20,23 @@ LARGEST_PROTO_BYTES = 1 << 30
 """Protobuf stops at 2 GB. Above half of that, weights go to a file of their own."""
 
 
-def session(model: ir.Model, *, threads: int = 0, optimise: bool = True) -> ort.InferenceSession:
-    """A CPU session for a model of any size. ``threads`` 0 lets ONNX Runtime choose."""
+def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) -> ort.InferenceSession:
+    """A CPU session for a model of any size, or for an .onnx file as it is. ``threads`` 0 lets ONNX Runtime choose."""
     options = _ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     if not optimise:
         options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
+    if isinstance(model, Path):
+        return _ort.InferenceSession(os.fspath(model), options, providers=providers)
     if weight_bytes(model) < LARGEST_PROTO_BYTES:
         proto = ir.serde.serialize_model(model).SerializeToString()
-        return ort.InferenceSession(proto, options, providers=providers)
+        return _ort.InferenceSession(proto, options, providers=providers)
     with tempfile.TemporaryDirectory(prefix="fick-referee-") as folder:
         path = Path(folder) / "model.onnx"
         ir.save(model, os.fspath(path), external_data="model.data")  # pyright: ignore[reportUnknownMemberType]
-        return ort.InferenceSession(os.fspath(path), options, providers=providers)
+        return _ort.InferenceSession(os.fspath(path), options, providers=providers)
 
 
 def run(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

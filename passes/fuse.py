@@ -24,7 +24,9 @@ WITHOUT_EPILOGUE = frozenset({"Attention"})
 class FuseConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    longest: int = Field(default=16, ge=1, le=64, description="Most nodes after an anchor in one group [nodes].")
+    longest: int = Field(
+        default=16, ge=1, le=64, description="Most nodes after an anchor in one group [nodes]."
+    )
 
 
 class Fuse(Pass[FuseConfig]):
@@ -45,9 +47,11 @@ class Fuse(Pass[FuseConfig]):
 def _decide(graph: ir.Graph, longest: int) -> list[Group]:
     taken: set[ir.Node] = set()
     groups: list[list[ir.Node]] = []
-    for starts in (lambda node: node.op_type in ANCHORS, lambda node: node.op_type not in REARRANGING):
-        for node in graph:
-            if node in taken or not starts(node):
+    anchors = [node for node in graph if node.op_type in ANCHORS]
+    others = [node for node in graph if node.op_type not in ANCHORS and node.op_type not in REARRANGING]
+    for starts in (anchors, others):
+        for node in starts:
+            if node in taken:
                 continue
             members = _grow(node, taken, longest)
             taken.update(members)
@@ -122,7 +126,7 @@ def _only_reader(value: ir.Value) -> ir.Node | None:
 def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
     if value is None or value.shape is None:
         return None
-    return tuple(int(extent) for extent in value.shape)
+    return tuple(value.shape.numpy())
 
 
 def _refuse(nodes: list[ir.Node], reason: str) -> None:

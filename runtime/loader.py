@@ -9,7 +9,7 @@ import platform
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .errors import FickError
 
@@ -49,9 +49,11 @@ def check_bundle(path: str | os.PathLike[str]) -> Checked:
     except OSError as error:
         raise FickError(f"cannot read {file}: {error.strerror}") from None
     except (zipfile.BadZipFile, KeyError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
-        raise FickError(f"{file} is not a fick bundle or is damaged ({error}); copy or compile it anew") from None
+        raise FickError(
+            f"{file} is not a fick bundle or is damaged ({error}); copy or compile it anew"
+        ) from None
     for name, data in small.items():
-        wanted = manifest["entries"].get(name)
+        wanted: dict[str, Any] | None = manifest["entries"].get(name)
         if not isinstance(wanted, dict) or hashlib.sha256(data).hexdigest() != wanted.get("sha256"):
             raise FickError(f"entry {name} of {file} is damaged (its SHA-256 differs); copy it anew", DAMAGED)
     return Checked(file, manifest, small[LIBRARY], small[RECIPE])
@@ -76,10 +78,13 @@ def _entry(archive: zipfile.ZipFile, name: str) -> bytes:
 
 def _manifest(file: Path, data: bytes) -> dict[str, Any]:
     try:
-        manifest = json.loads(data)
+        parsed: Any = json.loads(data)
     except (ValueError, RecursionError):
-        raise FickError(f"{file} is not a fick bundle: its manifest is not JSON; copy or compile it anew") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != "fick-bundle":
+        raise FickError(
+            f"{file} is not a fick bundle: its manifest is not JSON; copy or compile it anew"
+        ) from None
+    manifest = cast(dict[str, Any], parsed if isinstance(parsed, dict) else {})
+    if manifest.get("format") != "fick-bundle":
         raise FickError(f"{file} is not a fick bundle: its manifest does not say so; give a .fick file")
     version = manifest.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:

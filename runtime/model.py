@@ -71,7 +71,12 @@ class Model:
     """See ``load``. Use from one thread at a time, except ``cancel``. Also a context manager."""
 
     def __init__(
-        self, path: str | os.PathLike[str], *, threads: int = 0, verify: bool = True, memory_limit_bytes: int = 0
+        self,
+        path: str | os.PathLike[str],
+        *,
+        threads: int = 0,
+        verify: bool = True,
+        memory_limit_bytes: int = 0,
     ) -> None:
         self._handle = ctypes.c_void_p()
         checked = check_bundle(path)
@@ -96,7 +101,8 @@ class Model:
             status = self._library.fick_tensor_info(self._handle, direction, index, ctypes.byref(raw))
             api.check(self._library, status)
             name = raw.name.decode()
-            shape = tuple(raw.shape[: raw.rank])
+            extents: Any = raw.shape
+            shape = tuple(int(extents[axis]) for axis in range(raw.rank))
             found[name] = TensorInfo(name, api.DTYPES[raw.dtype], shape, api.RATES[raw.rate])
         return found
 
@@ -152,7 +158,9 @@ class Model:
         if array.ndim == 0 and array.dtype.kind in "iufb":
             array = np.full(info.shape, array)
         if array.shape != info.shape:
-            raise FickError(f"input {info.name} has shape {list(array.shape)} and should have {list(info.shape)}")
+            raise FickError(
+                f"input {info.name} has shape {list(array.shape)} and should have {list(info.shape)}"
+            )
         if array.dtype.kind not in "iufb" or not np.can_cast(array.dtype, info.dtype, "same_kind"):
             raise FickError(f"input {info.name} is {array.dtype} and should be {info.dtype}")
         return np.ascontiguousarray(array, dtype=info.dtype)
@@ -209,7 +217,9 @@ class Model:
         self._check_open()
         sample, step_name = self._single("sample"), self._single("step")
         if guidance_scale != 1.0 and unconditional is None:
-            raise FickError("a guidance scale other than 1 needs the prompt inputs of the unconditional branch")
+            raise FickError(
+                "a guidance scale other than 1 needs the prompt inputs of the unconditional branch"
+            )
         loop = samplers.create(sampler or self.manifest.get("sampler") or {}, steps)
         self.prepare(loop.steps)
         rng = np.random.Generator(np.random.PCG64(seed))
@@ -225,12 +235,14 @@ class Model:
             for branch in branches:
                 if (progress is not None and progress(done, total)) or self._cancelled:
                     raise Cancelled("the generation was cancelled", api.CANCELLED)
-                results = self.run(**{sample.name: scaled, step_name.name: step}, **branch)
+                feeds: dict[str, Any] = {sample.name: scaled, step_name.name: step, **branch}
+                results = self.run(**feeds)
                 outputs.append(next(iter(results.values())))
                 done += 1
             output = outputs[0]
             if len(outputs) == 2:
-                output = outputs[1] + np.float32(guidance_scale) * (outputs[0] - outputs[1])
+                guided = outputs[1] + guidance_scale * (outputs[0] - outputs[1])
+                output = np.asarray(guided, dtype=np.float32)
             x = loop.step(output, index, x, rng)
         if progress is not None:
             progress(total, total)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import tempfile
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
+from typing import Any
 
 from .errors import Cancelled, FickError
 
@@ -48,7 +49,7 @@ class Memory(ctypes.Structure):
     ]
 
 
-SIGNATURES = {
+SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "fick_abi_version": ([], c_uint32),
     "fick_last_error": ([], c_char_p),
     "fick_open": ([c_char_p, POINTER(Options), POINTER(c_void_p)], c_int32),
@@ -109,7 +110,9 @@ def _open(path: str) -> ctypes.CDLL:
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, result
     except (OSError, AttributeError) as error:
-        raise FickError(f"the bundle's library cannot be loaded: {error}; compile it anew for this machine") from None
+        raise FickError(
+            f"the bundle's library cannot be loaded: {error}; compile it anew for this machine"
+        ) from None
     if library.fick_abi_version() != ABI_VERSION:
         raise FickError("the bundle's library has another interface than this runtime; compile it anew")
     return library

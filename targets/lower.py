@@ -75,7 +75,9 @@ def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> Non
             lower_group(lowering, group, profile)
         elif id(node) not in inside:
             if node.op_type not in VIEWS:
-                raise UserError(f"node {node.name} belongs to no fusion group; run the fuse pass before lowering")
+                raise UserError(
+                    f"node {node.name} belongs to no fusion group; run the fuse pass before lowering"
+                )
             lower_view(lowering, node)
 
 

@@ -97,8 +97,10 @@ class Lowering:
         return self.literals.get(str(value.name))
 
     def dtype(self, value: ir.Value) -> str:
-        if value.dtype not in DTYPES:
-            raise UserError(f"value {value.name} is of type {value.dtype}; float32, int64 and int32 can be compiled")
+        if value.dtype is None or value.dtype not in DTYPES:
+            raise UserError(
+                f"value {value.name} is of type {value.dtype}; float32, int64 and int32 can be compiled"
+            )
         return DTYPES[value.dtype]
 
     def fresh(self, shape: Sequence[int], order: Sequence[int] | None = None, dtype: str = "float32") -> View:

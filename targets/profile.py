@@ -35,7 +35,9 @@ class Profile(BaseModel):
     cores: int = Field(ge=1, le=1024, description="Cores that a run is divided among by default.")
     l2_bytes: int = Field(gt=0, description="Second-level cache of one core, in bytes.")
     formats: tuple[str, ...] = Field(description="Number formats with kernels.")
-    memory_bytes: int = Field(gt=0, description="Memory a model may use, in bytes: the default --memory-limit.")
+    memory_bytes: int = Field(
+        gt=0, description="Memory a model may use, in bytes: the default --memory-limit."
+    )
 
     def llvm_target(self) -> dict[str, object]:
         """The target as TVM's LLVM code generator takes it."""
@@ -47,7 +49,7 @@ class Profile(BaseModel):
 
 def names() -> list[str]:
     """The profiles that come with fick, and ``host``."""
-    found = [entry.name[:-5] for entry in files(__package__).joinpath("profiles").iterdir()]
+    found = [entry.name[:-5] for entry in files("fick.targets").joinpath("profiles").iterdir()]
     return ["host", *sorted(found)]
 
 
@@ -65,7 +67,9 @@ def load(name: str) -> Profile:
         return _parse(path.read_text(encoding="utf-8"), str(path))
     if name not in names():
         raise UserError(f"target {name!r} is not known; the targets are {_known()}, or a .toml file")
-    return _parse(files(__package__).joinpath("profiles", f"{name}.toml").read_text(encoding="utf-8"), name)
+    return _parse(
+        files("fick.targets").joinpath("profiles", f"{name}.toml").read_text(encoding="utf-8"), name
+    )
 
 
 def _known() -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class View:
 
 def _merged_step(run: Sequence[tuple[int, int]]) -> int | None:
     """The spacing of the single axis that a run of (extent, step) axes forms, or None if it is uneven."""
-    for (_, outer), (extent, inner) in zip(run, run[1:], strict=False):
+    for (_, outer), (extent, inner) in pairwise(run):
         if outer != extent * inner:
             return None
     return run[-1][1] if run else 0

@@ -44,5 +44,7 @@ def _row(parameter: object) -> str:
 if __name__ == "__main__":
     target = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
     if "--check" in sys.argv:
-        sys.exit(0 if target.read_text(encoding="utf-8") == page() else "docs/cli.md is out of date: run make docs")
+        sys.exit(
+            0 if target.read_text(encoding="utf-8") == page() else "docs/cli.md is out of date: run make docs"
+        )
     target.write_text(page(), encoding="utf-8")

@@ -108,8 +108,9 @@ def _wide(shape: tuple[int, ...]) -> list[int]:
     return [size for size in shape if size != 1]
 
 
-def _first_is_unit(context: Any, x: ir.Value, inner: ir.Value, **rest: Any) -> bool:
-    return _wide(dims(x)) == _wide(dims(inner)) and dims(x) != dims(inner)
+def _first_is_unit(context: Any, x: ir.Value, inner: ir.Value, turned: ir.Value, y: ir.Value) -> bool:
+    typed = len(dims(inner)) == len(_perm(turned))
+    return typed and _wide(dims(x)) == _wide(dims(inner)) and dims(x) != dims(inner)
 
 
 def _drop_first(op: Any, x: ir.Value, inner: ir.Value, turned: ir.Value, y: ir.Value) -> Any:
@@ -126,7 +127,9 @@ def _rank_of(wide: list[int], order: list[int], inner: tuple[int, ...]) -> list[
 
 
 def _last_is_unit(context: Any, x: ir.Value, inner: ir.Value, turned: ir.Value, y: ir.Value) -> bool:
-    return _wide(dims(turned)) == _wide(dims(y)) and dims(turned) != dims(y)
+    # A value that another rule made in this very round has no shape yet: its turn comes in the next.
+    typed = len(dims(inner)) == len(dims(turned)) == len(_perm(turned))
+    return typed and _wide(dims(turned)) == _wide(dims(y)) and dims(turned) != dims(y)
 
 
 def _drop_last(op: Any, x: ir.Value, inner: ir.Value, turned: ir.Value, y: ir.Value) -> Any:

@@ -99,6 +99,7 @@ FICK_API fick_status fick_run(fick_model *model);
 FICK_API fick_status fick_prepare_steps(fick_model *model, const void *values, uint64_t size_bytes, int32_t count);
 
 FICK_API void fick_set_progress(fick_model *model, fick_progress callback, void *user);
+/* Stop the run in progress before its next kernel. A run that is in its last kernel, or over, is not affected. */
 FICK_API void fick_cancel(fick_model *model);
 
 FICK_API int32_t fick_call_count(const fick_model *model);

@@ -97,13 +97,11 @@ static int launch(parallel_lambda lambda, void *closure, int tasks) {
   return atomic_load(&pool->failed) ? -1 : 0;
 }
 
-/* Kernel objects define this weakly; where no kernel is parallel, nobody else does. */
-int (*__TVMBackendParallelLaunch)(parallel_lambda, void *, int) __attribute__((weak)) = NULL;
+/* Kernel objects define this weakly and empty: here is the definition that wins. */
+extern int (*__TVMBackendParallelLaunch)(parallel_lambda, void *, int);
+int (*__TVMBackendParallelLaunch)(parallel_lambda, void *, int) = launch;
 
-void fick_pool_use(fick_pool *pool) {
-  current = pool;
-  __TVMBackendParallelLaunch = launch;
-}
+void fick_pool_use(fick_pool *pool) { current = pool; }
 
 fick_pool *fick_pool_create(int32_t threads) {
   if (threads <= 0) {

@@ -129,9 +129,7 @@ class Attention(Kernel):
                 score = weights[vector * self.lanes + lane]
                 T.buffer_store(highest, T.max(highest[lane], score), [lane])
         peak = local(1)
-        T.buffer_store(
-            peak, T.max(top[0], reduce_lanes(highest, self.lanes, lambda a, b: T.max(a, b))), [0]
-        )
+        T.buffer_store(peak, T.max(top[0], reduce_lanes(highest, self.lanes, lambda a, b: T.max(a, b))), [0])
         T.buffer_store(factor, exp(top[0] - peak[0]), [0])
         T.buffer_store(top, peak[0], [0])
         with T.vectorized(0, self.lanes) as lane:

@@ -165,7 +165,13 @@ class Contraction(Kernel):
         return outer, T.min(index % bands * self.tile.rows, self.rows[-1] - self.tile.rows)
 
     def _accumulate(
-        self, operands: Sequence[Any], sums: Any, panel: Any, rows: list[Any], first_row: Any, slice_index: Any
+        self,
+        operands: Sequence[Any],
+        sums: Any,
+        panel: Any,
+        rows: list[Any],
+        first_row: Any,
+        slice_index: Any,
     ) -> None:
         a, b = operands[0], operands[1]
         part_width = self.tile.width // self.parts
@@ -200,9 +206,7 @@ class Contraction(Kernel):
 
         loops(0, T.int32(0), base)
 
-    def _store(
-        self, operands: Sequence[Any], sums: Any, panel: Any, rows: list[Any], first_row: Any
-    ) -> None:
+    def _store(self, operands: Sequence[Any], sums: Any, panel: Any, rows: list[Any], first_row: Any) -> None:
         part_width = self.tile.width // self.parts
         first_column = T.min(panel * part_width, max(self.columns - part_width, 0))
         kept = min(part_width, self.columns)

@@ -131,7 +131,9 @@ class GroupNorm(Kernel):
                 at = self._x_at(image, pixel)
                 full = self.channels // self.lanes
 
-                def vector(channel: Any, width: int, image: Any = image, pixel: Any = pixel, at: Any = at) -> None:
+                def vector(
+                    channel: Any, width: int, image: Any = image, pixel: Any = pixel, at: Any = at
+                ) -> None:
                     with T.vectorized(0, width) as lane:
                         c = channel + lane
                         off = x[at + c] - scratch[self._channel_slot(image, 0, c)]

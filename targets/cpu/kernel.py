@@ -5,9 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import tvm
 from tvm import tirx
 from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
@@ -31,7 +30,7 @@ class Kernel(ABC):
     def body(self, operands: Sequence[Any]) -> None:
         """Write the kernel's loops over its flat operand buffers into the current TIR builder."""
 
-    def prim_func(self, symbol: str) -> tvm.tirx.PrimFunc:
+    def prim_func(self, symbol: str) -> tirx.PrimFunc:
         with IRBuilder() as builder:
             with T.prim_func(private=False):
                 T.func_name(symbol)
@@ -47,7 +46,7 @@ class Kernel(ABC):
                 with T.attr(tirx.IntImm("int32", 0), "device_id", 0):
                     with T.attr(tirx.IntImm("int32", 0), "device_type", 1):
                         self.body(buffers)
-        return builder.get()
+        return cast(tirx.PrimFunc, builder.get())
 
 
 def local(count: int) -> Any:

@@ -52,8 +52,10 @@ def lower_elementwise(lowering: Lowering, group: Group, profile: Profile) -> Non
     shape = shape_of(fused.result)
     same = [view for view in fused.loads if view.count == fused_count(shape) and 0 not in view.strides]
     like = max(same or fused.loads, key=lambda view: view.count, default=None)
-    whole = like is not None and like.shape == shape and all(
-        stride or extent == 1 for stride, extent in zip(like.strides, shape, strict=True)
+    whole = (
+        like is not None
+        and like.shape == shape
+        and all(stride or extent == 1 for stride, extent in zip(like.strides, shape, strict=True))
     )
     out = lowering.fresh(shape, like.order() if whole and like is not None else None)
     map_into(lowering, out, fused.loads, fused.bound, profile.vector_lanes, str(group.nodes[-1].name))
@@ -93,7 +95,9 @@ def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
             f"(nearest by whole factors is), at {describe(node)}"
         )
     out = lowering.fresh(shape, x.order())
-    blocks = [size for extent, wanted in zip(x.shape, shape, strict=True) for size in (extent, wanted // extent)]
+    blocks = [
+        size for extent, wanted in zip(x.shape, shape, strict=True) for size in (extent, wanted // extent)
+    ]
     target = lowering.reshaped(out, blocks)
     strides = [stride for step in x.strides for stride in (step, 0)]
     source = View(x.buffer, tuple(blocks), tuple(strides), x.offset)
@@ -143,7 +147,9 @@ def lower_pad(lowering: Lowering, group: Group, profile: Profile) -> None:
         before[axis], after[axis] = given[position], given[position + len(axes)]
     plain = node.attributes.get_string("mode", "constant") == "constant"
     if not plain or any(before[:2] + after[:2]) or min(before + after) < 0 or rank not in (3, 4):
-        raise UserError(f"operator Pad other than by zeros around an image is not supported, at {describe(node)}")
+        raise UserError(
+            f"operator Pad other than by zeros around an image is not supported, at {describe(node)}"
+        )
     view = padded(lowering, x, before[2:], after[2:], profile, str(node.name))
     lowering.views[str(node.outputs[0].name)] = view
 

@@ -25,7 +25,9 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
     data, weight = node.inputs[0], node.inputs[1]
     assert data is not None and weight is not None
     if attributes.get_int("group", 1) != 1:
-        raise UserError(f"operator Conv with group={attributes.get_int('group')} is not supported, at {describe(node)}")
+        raise UserError(
+            f"operator Conv with group={attributes.get_int('group')} is not supported, at {describe(node)}"
+        )
     if weight.name not in lowering.constants:
         raise UserError(f"operator Conv with computed weights is not supported, at {describe(node)}")
     kernel = shape_of(weight)[2:]
@@ -158,9 +160,7 @@ def contract(
             *([view.strides[axis] for axis in rows] for view in fused.loads),
         ],
     )
-    tile = choose_tile(
-        extents[-1], columns, fused.parts, profile.vector_lanes, profile.vector_registers
-    )
+    tile = choose_tile(extents[-1], columns, fused.parts, profile.vector_lanes, profile.vector_registers)
     starts = panel_starts(columns, tile.width // fused.parts)
     packing = Panels(order=tuple(order), width=tile.width, starts=starts, parts=fused.parts)
     depth = math.prod(reduce)

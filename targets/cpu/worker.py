@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any
 
 import tvm
 
@@ -68,19 +68,19 @@ def serve() -> None:
             return
         try:
             answer: object = compile_kernel(*request)
-        except Exception as error:  # noqa: BLE001 - the parent raises it again, with the kernel's name
+        except Exception as error:
             answer = f"{type(error).__name__}: {error}"
         _send(answers, answer)
 
 
-def _send(stream: BinaryIO, message: object) -> None:
+def _send(stream: IO[bytes], message: object) -> None:
     data = pickle.dumps(message)
     stream.write(LENGTH.pack(len(data)) + data)
     stream.flush()
 
 
-def _receive(stream: BinaryIO) -> object:
+def _receive(stream: IO[bytes]) -> Any:
     header = stream.read(LENGTH.size)
     if len(header) < LENGTH.size:
         return None
-    return pickle.loads(stream.read(LENGTH.unpack(header)[0]))  # noqa: S301 - from our own process
+    return pickle.loads(stream.read(LENGTH.unpack(header)[0]))

@@ -9,7 +9,6 @@ import time
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import pytest
 
 import fick
@@ -20,7 +19,11 @@ from fick.ir.errors import UserError
 
 def fick_command(*arguments, **options):
     return subprocess.run(
-        [sys.executable, "-m", "fick", *map(str, arguments)], capture_output=True, text=True, timeout=500, **options
+        [sys.executable, "-m", "fick", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        **options,
     )
 
 
@@ -39,7 +42,7 @@ def test_terrain_agrees_with_onnx_runtime_on_the_original(terrain, sigma):
         "sigma": np.array([sigma], np.float32),
         "difficulty": np.array([0.3], np.float32),
     }
-    wanted = referee.session(ir.load(str(fetch()))).run(["denoised"], feeds)[0]
+    wanted = referee.session(fetch()).run(["denoised"], feeds)[0]
     with fick.load(terrain.bundle) as model:
         got = model.run(**feeds)["denoised"]
     assert np.abs(got - wanted).max() <= 1e-4 * np.abs(wanted).max()
@@ -100,7 +103,16 @@ class TestCommandLine:
         bundle = tmp_path / "tiny.fick"
         assert fick_command("compile", tmp_path / "tiny.onnx", "-o", bundle).returncode == 0
         done = fick_command(
-            "bench", bundle, "--model", tmp_path / "tiny.onnx", "--against", "onnxruntime", "--rounds", 2, "--json", "-"
+            "bench",
+            bundle,
+            "--model",
+            tmp_path / "tiny.onnx",
+            "--against",
+            "onnxruntime",
+            "--rounds",
+            2,
+            "--json",
+            "-",
         )
         facts = json.loads(done.stdout)
         assert facts["step_s"]["median"] > 0 and facts["peak_bytes"] > facts["weight_bytes"] > 0
@@ -146,7 +158,9 @@ class TestCommandLine:
             [helper.make_tensor_value_info("x", kinds.FLOAT, [1, 8])],
             [helper.make_tensor_value_info("y", kinds.FLOAT, [1, 8])],
         )
-        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)]), tmp_path / "mlp.onnx")
+        onnx.save(
+            helper.make_model(graph, opset_imports=[helper.make_opsetid("", 22)]), tmp_path / "mlp.onnx"
+        )
         before = sorted(path.name for path in tmp_path.iterdir())
         done = fick_command(*arguments, cwd=tmp_path)
         assert done.returncode == 2, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import onnx_ir as ir
+
 from fick.ir.groups import GROUP, ROLE, Group, assign, groups
 
 TEXT = """<ir_version: 10, opset_import: ["" : 23]>

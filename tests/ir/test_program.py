@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from fick.ir.errors import UserError
 from fick.ir.program import HistoryEntry, Link, Program
 from fick.ir.rates import Rate

@@ -7,9 +7,10 @@ from itertools import product
 import networkx as nx
 import onnx_ir as ir
 import pytest
-from fick.ir.rates import Rate, analyse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from fick.ir.rates import Rate, analyse
 
 RATES = list(Rate)
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
 from fick.compiler.pipeline import pipeline
 from fick.ir.errors import UserError
 from fick.ir.program import Program
 from fick.ir.rates import Rate
 from fick.passes.base import Context, Pass, apply
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 
 class ScaleConfig(BaseModel):

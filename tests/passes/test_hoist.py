@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+
 from fick.compiler.frontends import import_model
 from fick.ir.modules import module_path
 from fick.ir.program import Program

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fick.compiler.link import link
+from fick.compiler.link import core_objects, link
 from fick.runtime import native_api as api
 from fick.runtime.loader import check_bundle
 from fick.targets.compiled import Compiled
@@ -292,17 +292,23 @@ def test_memory_limit_counts_the_tables(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("feature", ["fma4", "no_such_feature"])
-def test_a_missing_cpu_feature_is_named(program: Compiled, core_cache: Path, tmp_path: Path, feature: str) -> None:
+def test_a_missing_cpu_feature_is_named(
+    program: Compiled, core_cache: Path, tmp_path: Path, feature: str
+) -> None:
     # The last processors with fma4 were made in 2016.
     flags = Path("/proc/cpuinfo").read_text().split()
     assert feature not in flags
     present = next(name for name in ("avx2", "asimd") if name in flags)
     core = Core(tiny.write(tmp_path / "other.fick", tiny.requiring(program, present, feature), core_cache))
     assert core.status == CPU
-    assert core.said() == f"the bundle uses {feature}, which this processor lacks; compile it for this machine"
+    assert (
+        core.said() == f"the bundle uses {feature}, which this processor lacks; compile it for this machine"
+    )
 
 
-def test_features_that_the_system_reports_are_found(program: Compiled, core_cache: Path, tmp_path: Path) -> None:
+def test_features_that_the_system_reports_are_found(
+    program: Compiled, core_cache: Path, tmp_path: Path
+) -> None:
     known = re.findall(r'\{"(\w+)", ', HEADER.with_name("cpu.c").read_text())
     flags = set(Path("/proc/cpuinfo").read_text().split())
     present = [name for name in known if name in flags]
@@ -312,15 +318,25 @@ def test_features_that_the_system_reports_are_found(program: Compiled, core_cach
     core.c.fick_close(core.handle)
 
 
-def test_the_library_needs_libc_libm_and_threads_alone(program: Compiled, core_cache: Path, tmp_path: Path) -> None:
+def test_the_library_needs_libc_libm_and_threads_alone(
+    program: Compiled, core_cache: Path, tmp_path: Path
+) -> None:
     library = tmp_path / "libmodel.so"
     library.write_bytes(link(program, tiny.PROGRAM_ID, core_cache))
     needed, undefined, exported = dynamic_tables(library.read_bytes())
-    assert needed <= {"libc.so.6", "libm.so.6", "libpthread.so.0", "ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+    assert needed <= {
+        "libc.so.6",
+        "libm.so.6",
+        "libpthread.so.0",
+        "ld-linux-x86-64.so.2",
+        "ld-linux-aarch64.so.1",
+    }
     assert exported == set(api.SIGNATURES)
     declared = set(re.findall(r"^FICK_API [^;(]*?(fick_\w+)\(", HEADER.read_text(), re.MULTILINE))
     assert declared == exported
-    assert not {name for name in undefined if name.startswith(("TVM", "__TVM", "__tvm", "_Z", "__zig", "__ubsan"))}
+    assert not {
+        name for name in undefined if name.startswith(("TVM", "__TVM", "__tvm", "_Z", "__zig", "__ubsan"))
+    }
 
 
 def dynamic_tables(data: bytes) -> tuple[set[str], set[str], set[str]]:
@@ -334,12 +350,16 @@ def dynamic_tables(data: bytes) -> tuple[set[str], set[str], set[str]]:
 
     sections = number(40, 8)
     headers = [sections + index * number(58, 2) for index in range(number(60, 2))]
-    fields = [(number(at + 4, 4), number(at + 24, 8), number(at + 32, 8), number(at + 40, 4)) for at in headers]
+    fields = [
+        (number(at + 4, 4), number(at + 24, 8), number(at + 32, 8), number(at + 40, 4)) for at in headers
+    ]
     (symbols, symbols_size, strings_index) = next(entry[1:] for entry in fields if entry[0] == 11)
     strings = fields[strings_index][1]
     (dynamic, dynamic_size, _) = next(entry[1:] for entry in fields if entry[0] == 6)
     needed = {
-        text(strings + number(at + 8, 8)) for at in range(dynamic, dynamic + dynamic_size, 16) if number(at, 8) == 1
+        text(strings + number(at + 8, 8))
+        for at in range(dynamic, dynamic + dynamic_size, 16)
+        if number(at, 8) == 1
     }
     undefined, defined = set[str](), set[str]()
     for at in range(symbols + 24, symbols + symbols_size, 24):
@@ -349,8 +369,23 @@ def dynamic_tables(data: bytes) -> tuple[set[str], set[str], set[str]]:
 
 def test_the_header_is_c_and_cxx(tmp_path: Path) -> None:
     for name, standard in (("a.c", "-std=c11"), ("a.cpp", "-std=c++17")):
-        (tmp_path / name).write_text('#include "fick.h"\nint main(void) { return fick_abi_version() == 0; }\n')
-        command = [sys.executable, "-m", "ziglang", "c++" if name == "a.cpp" else "cc", standard, "-Wall", "-Wextra"]
+        (tmp_path / name).write_text(
+            '#include "fick.h"\nint main(void) { return fick_abi_version() == 0; }\n'
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "c++" if name == "a.cpp" else "cc",
+            standard,
+            "-Wall",
+            "-Wextra",
+        ]
         subprocess.run(
             [*command, "-Werror", "-c", f"-I{HEADER.parent}", name], cwd=tmp_path, check=True, timeout=120
         )
+
+
+def test_the_core_builds_for_arm(core_cache: Path) -> None:
+    objects = core_objects("aarch64", "aarch64-linux-gnu.2.17", core_cache)
+    assert {path.read_bytes()[18:20] for path in objects} == {(183).to_bytes(2, "little")}  # EM_AARCH64

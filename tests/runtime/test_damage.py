@@ -89,9 +89,7 @@ def with_manifest(pristine: bytes, **changed: object) -> bytes:
     return replace_manifest(pristine, json.dumps({**tiny.read_manifest(pristine), **changed}).encode())
 
 
-def test_a_newer_version(
-    pristine: bytes, check: Callable[[bytes], tuple[int, str]], tmp_path: Path
-) -> None:
+def test_a_newer_version(pristine: bytes, check: Callable[[bytes], tuple[int, str]], tmp_path: Path) -> None:
     newer = with_manifest(pristine, format_version=2)
     sentence = "format version 2 and this runtime reads up to 1; update fick"
     status, said = check(newer)
@@ -116,7 +114,10 @@ def test_another_architecture(program: Compiled, core_cache: Path, tmp_path: Pat
         load(path)
     assert caught.value.code == OTHER
     machine = platform.machine()
-    assert str(caught.value) == f"{path} is compiled for riscv64 and this machine is {machine}; compile it for this one"
+    assert (
+        str(caught.value)
+        == f"{path} is compiled for riscv64 and this machine is {machine}; compile it for this one"
+    )
 
 
 def test_a_missing_cpu_feature(program: Compiled, core_cache: Path, tmp_path: Path) -> None:
@@ -126,9 +127,14 @@ def test_a_missing_cpu_feature(program: Compiled, core_cache: Path, tmp_path: Pa
     assert caught.value.code == OTHER
 
 
-def test_another_program_s_code(pristine: bytes, check: Callable[[bytes], tuple[int, str]], tmp_path: Path) -> None:
+def test_another_program_s_code(
+    pristine: bytes, check: Callable[[bytes], tuple[int, str]], tmp_path: Path
+) -> None:
     foreign = with_manifest(pristine, program_id="cd" * 32)
-    assert check(foreign) == (FORMAT, "the bundle was compiled for another library than this one; load its own")
+    assert check(foreign) == (
+        FORMAT,
+        "the bundle was compiled for another library than this one; load its own",
+    )
     assert "compiled for another library" in str(loading(tmp_path / "x.fick", foreign))
 
 

@@ -32,7 +32,12 @@ def test_run_takes_what_fits(model: Model) -> None:
     wanted = tiny.expected(X, 3, P)
     strided = np.repeat(X, 2)[::2]
     assert not strided.flags.c_contiguous
-    for x, t, p in [(X, 3, P), (strided, 3.0, P.tolist()), (X.astype(np.float64), np.int64(3), P), (list(X), [3], P)]:
+    for x, t, p in [
+        (X, 3, P),
+        (strided, 3.0, P.tolist()),
+        (X.astype(np.float64), np.int64(3), P),
+        (list(X), [3], P),
+    ]:
         np.testing.assert_array_equal(model.run(x=x, t=t, p=p)["y"], wanted)
 
 
@@ -78,7 +83,9 @@ def test_models_run_in_threads_of_their_own(bundle: Path) -> None:
         with load(bundle, threads=2) as one:
             for step in range(100):
                 x = X * (index + 1)
-                if not np.array_equal(one.run(x=x, t=step, p=P + index)["y"], tiny.expected(x, step, P + index)):
+                if not np.array_equal(
+                    one.run(x=x, t=step, p=P + index)["y"], tiny.expected(x, step, P + index)
+                ):
                     wrong.append(index)
 
     threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
@@ -94,7 +101,12 @@ def test_a_closed_model_says_so(bundle: Path) -> None:
     model.close()
     model.close()
     model.cancel()
-    for use in (lambda: model.run(x=X, t=1, p=P), model.profile, lambda: model.memory, lambda: model.generate(p=P)):
+    for use in (
+        lambda: model.run(x=X, t=1, p=P),
+        model.profile,
+        lambda: model.memory,
+        lambda: model.generate(p=P),
+    ):
         with pytest.raises(FickError, match="the model is closed; load it again"):
             use()
 

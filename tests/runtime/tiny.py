@@ -74,7 +74,9 @@ CONSTANTS = {"scales": SCALES, "spare": SPARE}
 WEIGHTS = (
     PackedWeight("spare.dense", "spare", Dense(), "float32", (3,), 0),
     # Two panels of two columns: with one reduction row, the scales in order.
-    PackedWeight("scales.panels", "scales", Panels(order=(0, 1), width=2, starts=(0, 2)), "float32", (2, 1, 2), 64),
+    PackedWeight(
+        "scales.panels", "scales", Panels(order=(0, 1), width=2, starts=(0, 2)), "float32", (2, 1, 2), 64
+    ),
 )
 
 
@@ -137,7 +139,9 @@ def entries(program: Compiled, library: bytes, scales: np.ndarray = SCALES) -> l
     ]
 
 
-def write(path: Path, program: Compiled, cache_folder: Path, program_id: str = PROGRAM_ID, **changed: object) -> Path:
+def write(
+    path: Path, program: Compiled, cache_folder: Path, program_id: str = PROGRAM_ID, **changed: object
+) -> Path:
     """A bundle of ``program``; ``changed`` are manifest fields in place of the right ones."""
     library = link(program, program_id, cache_folder)
     write_bundle(path, entries(program, library), {**manifest(program, program_id), **changed})
@@ -158,7 +162,8 @@ def offsets(data: bytes) -> dict[str, tuple[int, int]]:
     at = 0
     while data[at : at + 4] == b"PK\3\4":
         size, name_size, extra_size = (
-            int.from_bytes(data[at + start : at + stop], "little") for start, stop in ((18, 22), (26, 28), (28, 30))
+            int.from_bytes(data[at + start : at + stop], "little")
+            for start, stop in ((18, 22), (26, 28), (28, 30))
         )
         start = at + 30 + name_size + extra_size
         found[data[at + 30 : at + 30 + name_size].decode()] = (start, size)

@@ -36,7 +36,12 @@ def sum_tolerance(terms: int) -> float:
 
 @few
 @given(
-    st.integers(1, 70), st.integers(1, 90), st.integers(1, 60), st.integers(0, 1), st.integers(1, 3), st.integers(1, 2)
+    st.integers(1, 70),
+    st.integers(1, 90),
+    st.integers(1, 60),
+    st.integers(0, 1),
+    st.integers(1, 3),
+    st.integers(1, 2),
 )
 def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
     a, b, bias = noise(1, rows, depth), noise(2, columns * parts, depth), noise(3, columns)
@@ -64,7 +69,12 @@ def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
 
 @few
 @given(
-    st.integers(3, 20), st.integers(3, 20), st.integers(1, 20), st.integers(1, 40), st.integers(1, 2), st.integers(0, 2)
+    st.integers(3, 20),
+    st.integers(3, 20),
+    st.integers(1, 20),
+    st.integers(1, 40),
+    st.integers(1, 2),
+    st.integers(0, 2),
 )
 def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, splits):
     image, weight = noise(4, height, width, inputs), noise(5, outputs, inputs, 3, 3)
@@ -88,13 +98,17 @@ def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, sp
 
 
 @few
-@given(
-    st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(1, 150), st.integers(1, 70)
-)
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(1, 150), st.integers(1, 70))
 def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, keys, depth):
-    q, k, v = noise(6, batch, queries, heads, depth), noise(7, batch, keys, heads, depth), noise(8, batch, keys, heads, depth)
+    q, k, v = (
+        noise(6, batch, queries, heads, depth),
+        noise(7, batch, keys, heads, depth),
+        noise(8, batch, keys, heads, depth),
+    )
+
     def strides(tokens: int) -> tuple[int, int, int, int]:
         return (tokens * heads * depth, depth, heads * depth, 1)
+
     kernel = Attention(
         dtypes=("float32",) * 5, batch=batch, heads=heads, queries=queries, keys=keys, depth=depth,
         value_depth=depth, scale=depth**-0.5, q_strides=strides(queries), k_strides=strides(keys),
@@ -111,7 +125,13 @@ def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, key
 
 
 @few
-@given(st.integers(1, 2), st.sampled_from([1, 4, 6, 16, 24]), st.integers(1, 5), st.integers(1, 12), st.floats(0, 1e3))
+@given(
+    st.integers(1, 2),
+    st.sampled_from([1, 4, 6, 16, 24]),
+    st.integers(1, 5),
+    st.integers(1, 12),
+    st.floats(0, 1e3),
+)
 def test_group_norm_survives_large_means(images, pixels, groups, size, mean):
     channels = groups * size
     x = noise(9, images, pixels, channels) + np.float32(mean)
@@ -136,10 +156,10 @@ def test_group_norm_survives_large_means(images, pixels, groups, size, mean):
 @given(st.integers(1, 9), st.integers(1, 70))
 def test_row_statistics(rows, columns):
     x = noise(12, rows, columns) * 3 + 5
-    common = dict(
-        dtypes=("float32",) * 2, rows=(rows,), columns=columns, x_strides=(columns, 1),
-        out_strides=(columns, 1), epilogue=Value(), lanes=LANES,
-    )  # fmt: skip
+    common = {
+        "dtypes": ("float32",) * 2, "rows": (rows,), "columns": columns, "x_strides": (columns, 1),
+        "out_strides": (columns, 1), "epilogue": Value(), "lanes": LANES,
+    }  # fmt: skip
     wide = x.astype(np.float64)
     out = np.full_like(x, np.nan)
     run(Softmax(**common), x, out)

@@ -24,7 +24,8 @@ def test_living_buffers_are_apart(drawn):
                     or offsets[other.name] + other.size_bytes <= offsets[one.name]
                 )
     at_once = max(
-        sum(aligned(item.size_bytes) for item in items if item.first <= time <= item.last) for time in range(30)
+        sum(aligned(item.size_bytes) for item in items if item.first <= time <= item.last)
+        for time in range(30)
     )
     assert at_once <= total <= sum(aligned(item.size_bytes) for item in items)
 

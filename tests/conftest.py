@@ -1,4 +1,4 @@
-"""The tiny bundle, linked once a session."""
+"""The tiny bundle of tests/runtime/tiny.py, linked once a session."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from fick.targets.compiled import Compiled
 
-from . import tiny
+from .runtime import tiny
 
 
 @pytest.fixture(scope="session")
