@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -97,12 +97,11 @@ class Model:
     def _tensors(self, direction: int) -> dict[str, TensorInfo]:
         found: dict[str, TensorInfo] = {}
         for index in range(self._library.fick_tensor_count(self._handle, direction)):
-            raw = api.Tensor()
+            raw = cast(Any, api.Tensor())
             status = self._library.fick_tensor_info(self._handle, direction, index, ctypes.byref(raw))
             api.check(self._library, status)
             name = raw.name.decode()
-            extents: Any = raw.shape
-            shape = tuple(int(extents[axis]) for axis in range(raw.rank))
+            shape = tuple(int(raw.shape[axis]) for axis in range(raw.rank))
             found[name] = TensorInfo(name, api.DTYPES[raw.dtype], shape, api.RATES[raw.rate])
         return found
 

@@ -13,8 +13,8 @@ from .errors import Cancelled, FickError
 
 MAX_RANK = 8
 INPUT, OUTPUT = 0, 1
-DTYPES = ("float32", "int64", "int32", "bool")
-RATES = ("prompt", "step", "sample")
+DTYPES: tuple[str, ...] = ("float32", "int64", "int32", "bool")
+RATES: tuple[str, ...] = ("prompt", "step", "sample")
 CANCELLED = 8
 ABI_VERSION = 1
 

@@ -64,6 +64,7 @@ __attribute__((target("sha,sse4.1,ssse3"))) static void blocks_extended(uint32_t
     for (int i = 0; i < 4; i++) {
       w[i] = _mm_shuffle_epi8(_mm_loadu_si128((const __m128i *)(const void *)(data + 16 * i)), swap);
     }
+#pragma clang loop unroll(full) /* only then do the words stay in registers */
     for (int i = 0; i < 16; i++) {
       __m128i now = w[i & 3];
       if (i >= 4) {

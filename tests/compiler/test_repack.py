@@ -97,12 +97,18 @@ NAME = "down_blocks.0.resnets.0.conv1.weight"
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda w: w.pop(NAME), f"lacks tensor {NAME} of shape \\[8, 8, 3, 3\\]; give all weights of the model"),
-        (lambda w: w.update({NAME: np.zeros((8, 8, 5, 5), np.float32)}), f"tensor {NAME} of .* has shape \\[8, 8, 5, 5\\] and the bundle needs \\[8, 8, 3, 3\\]"),
+        (
+            lambda w: w.pop(NAME),
+            f"lacks tensor {NAME} of shape \\[8, 8, 3, 3\\]; give all weights of the model",
+        ),
+        (
+            lambda w: w.update({NAME: np.zeros((8, 8, 5, 5), np.float32)}),
+            f"tensor {NAME} of .* has shape \\[8, 8, 5, 5\\] and the bundle needs \\[8, 8, 3, 3\\]",
+        ),
         (lambda w: w[NAME].__setitem__((0, 0, 0, 0), np.nan), f"tensor {NAME} of .* holds NaN"),
         (lambda w: w[NAME].__setitem__((7, 7, 2, 2), np.inf), f"tensor {NAME} of .* holds NaN or infinite"),
     ],
-)  # fmt: skip
+)
 def test_an_unfit_checkpoint_is_named(
     home: Path, tmp_path: Path, weights: Weights, change, said: str
 ) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fick.compiler.link import core_objects, link
 from fick.runtime import native_api as api
 from fick.runtime.loader import check_bundle
 from fick.targets.compiled import Compiled
@@ -219,26 +216,65 @@ ROOM = ctypes.create_string_buffer(4096)
 BAD_CALLS = {
     "set unknown": (lambda c, m: c.fick_set_input(m, b"z", ROOM, 16), "the model has no input z"),
     "set size": (lambda c, m: c.fick_set_input(m, b"x", ROOM, 12), "input x has 16 bytes, not 12"),
-    "set null data": (lambda c, m: c.fick_set_input(m, b"x", None, 16), "fick_set_input: an argument is NULL"),
-    "set null name": (lambda c, m: c.fick_set_input(m, None, ROOM, 16), "fick_set_input: an argument is NULL"),
-    "set no model": (lambda c, m: c.fick_set_input(None, b"x", ROOM, 16), "fick_set_input: an argument is NULL"),
+    "set null data": (
+        lambda c, m: c.fick_set_input(m, b"x", None, 16),
+        "fick_set_input: an argument is NULL",
+    ),
+    "set null name": (
+        lambda c, m: c.fick_set_input(m, None, ROOM, 16),
+        "fick_set_input: an argument is NULL",
+    ),
+    "set no model": (
+        lambda c, m: c.fick_set_input(None, b"x", ROOM, 16),
+        "fick_set_input: an argument is NULL",
+    ),
     "get unknown": (lambda c, m: c.fick_get_output(m, b"x", ROOM, 16), "the model has no output x"),
-    "get size": (lambda c, m: c.fick_get_output(m, b"y", ROOM, 2**63), "output y has 16 bytes, not 9223372036854775808"),
+    "get size": (
+        lambda c, m: c.fick_get_output(m, b"y", ROOM, 2**63),
+        "output y has 16 bytes, not 9223372036854775808",
+    ),
     "get null": (lambda c, m: c.fick_get_output(m, b"y", None, 16), "fick_get_output: an argument is NULL"),
     "run no model": (lambda c, m: c.fick_run(None), "fick_run: model is NULL"),
-    "steps size": (lambda c, m: c.fick_prepare_steps(m, ROOM, 9, 2), "fick_prepare_steps: 2 steps of 4 bytes are not 9 bytes"),
-    "steps none": (lambda c, m: c.fick_prepare_steps(m, ROOM, 0, 0), "fick_prepare_steps: 0 steps of 4 bytes are not 0 bytes"),
-    "steps negative": (lambda c, m: c.fick_prepare_steps(m, ROOM, 4, -1), "fick_prepare_steps: -1 steps of 4 bytes are not 4 bytes"),
-    "steps null": (lambda c, m: c.fick_prepare_steps(m, None, 4, 1), "fick_prepare_steps: an argument is NULL"),
-    "info beyond": (lambda c, m: c.fick_tensor_info(m, 0, 3, ctypes.byref(api.Tensor())), "fick_tensor_info: there is no tensor 3"),
-    "info before": (lambda c, m: c.fick_tensor_info(m, 1, -1, ctypes.byref(api.Tensor())), "fick_tensor_info: there is no tensor -1"),
+    "steps size": (
+        lambda c, m: c.fick_prepare_steps(m, ROOM, 9, 2),
+        "fick_prepare_steps: 2 steps of 4 bytes are not 9 bytes",
+    ),
+    "steps none": (
+        lambda c, m: c.fick_prepare_steps(m, ROOM, 0, 0),
+        "fick_prepare_steps: 0 steps of 4 bytes are not 0 bytes",
+    ),
+    "steps negative": (
+        lambda c, m: c.fick_prepare_steps(m, ROOM, 4, -1),
+        "fick_prepare_steps: -1 steps of 4 bytes are not 4 bytes",
+    ),
+    "steps null": (
+        lambda c, m: c.fick_prepare_steps(m, None, 4, 1),
+        "fick_prepare_steps: an argument is NULL",
+    ),
+    "info beyond": (
+        lambda c, m: c.fick_tensor_info(m, 0, 3, ctypes.byref(api.Tensor())),
+        "fick_tensor_info: there is no tensor 3",
+    ),
+    "info before": (
+        lambda c, m: c.fick_tensor_info(m, 1, -1, ctypes.byref(api.Tensor())),
+        "fick_tensor_info: there is no tensor -1",
+    ),
     "info null": (lambda c, m: c.fick_tensor_info(m, 0, 0, None), "fick_tensor_info: there is no tensor 0"),
-    "call beyond": (lambda c, m: c.fick_call_info(m, 5, ctypes.byref(api.CallProfile())), "fick_call_info: there is no call 5"),
+    "call beyond": (
+        lambda c, m: c.fick_call_info(m, 5, ctypes.byref(api.CallProfile())),
+        "fick_call_info: there is no call 5",
+    ),
     "memory null": (lambda c, m: c.fick_memory_use(m, None), "fick_memory_use: an argument is NULL"),
     "check null": (lambda c, m: c.fick_check(None, 10), "fick_check: data is NULL"),
-    "open null": (lambda c, m: c.fick_open(None, None, ctypes.byref(m)), "fick_open: path and model must not be NULL"),
-    "open nowhere": (lambda c, m: c.fick_open(b"/", None, None), "fick_open: path and model must not be NULL"),
-}  # fmt: skip
+    "open null": (
+        lambda c, m: c.fick_open(None, None, ctypes.byref(m)),
+        "fick_open: path and model must not be NULL",
+    ),
+    "open nowhere": (
+        lambda c, m: c.fick_open(b"/", None, None),
+        "fick_open: path and model must not be NULL",
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BAD_CALLS)
@@ -316,76 +352,3 @@ def test_features_that_the_system_reports_are_found(
     core = Core(tiny.write(tmp_path / "mine.fick", tiny.requiring(program, *present), core_cache))
     assert core.status == 0, core.said()
     core.c.fick_close(core.handle)
-
-
-def test_the_library_needs_libc_libm_and_threads_alone(
-    program: Compiled, core_cache: Path, tmp_path: Path
-) -> None:
-    library = tmp_path / "libmodel.so"
-    library.write_bytes(link(program, tiny.PROGRAM_ID, core_cache))
-    needed, undefined, exported = dynamic_tables(library.read_bytes())
-    assert needed <= {
-        "libc.so.6",
-        "libm.so.6",
-        "libpthread.so.0",
-        "ld-linux-x86-64.so.2",
-        "ld-linux-aarch64.so.1",
-    }
-    assert exported == set(api.SIGNATURES)
-    declared = set(re.findall(r"^FICK_API [^;(]*?(fick_\w+)\(", HEADER.read_text(), re.MULTILINE))
-    assert declared == exported
-    assert not {
-        name for name in undefined if name.startswith(("TVM", "__TVM", "__tvm", "_Z", "__zig", "__ubsan"))
-    }
-
-
-def dynamic_tables(data: bytes) -> tuple[set[str], set[str], set[str]]:
-    """(NEEDED libraries, undefined symbols, defined symbols) of a 64-bit little-endian shared library."""
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(data[at : at + size], "little")
-
-    def text(at: int) -> str:
-        return data[at : data.index(b"\0", at)].decode()
-
-    sections = number(40, 8)
-    headers = [sections + index * number(58, 2) for index in range(number(60, 2))]
-    fields = [
-        (number(at + 4, 4), number(at + 24, 8), number(at + 32, 8), number(at + 40, 4)) for at in headers
-    ]
-    (symbols, symbols_size, strings_index) = next(entry[1:] for entry in fields if entry[0] == 11)
-    strings = fields[strings_index][1]
-    (dynamic, dynamic_size, _) = next(entry[1:] for entry in fields if entry[0] == 6)
-    needed = {
-        text(strings + number(at + 8, 8))
-        for at in range(dynamic, dynamic + dynamic_size, 16)
-        if number(at, 8) == 1
-    }
-    undefined, defined = set[str](), set[str]()
-    for at in range(symbols + 24, symbols + symbols_size, 24):
-        (undefined if number(at + 6, 2) == 0 else defined).add(text(strings + number(at, 4)))
-    return needed, undefined, defined
-
-
-def test_the_header_is_c_and_cxx(tmp_path: Path) -> None:
-    for name, standard in (("a.c", "-std=c11"), ("a.cpp", "-std=c++17")):
-        (tmp_path / name).write_text(
-            '#include "fick.h"\nint main(void) { return fick_abi_version() == 0; }\n'
-        )
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "c++" if name == "a.cpp" else "cc",
-            standard,
-            "-Wall",
-            "-Wextra",
-        ]
-        subprocess.run(
-            [*command, "-Werror", "-c", f"-I{HEADER.parent}", name], cwd=tmp_path, check=True, timeout=120
-        )
-
-
-def test_the_core_builds_for_arm(core_cache: Path) -> None:
-    objects = core_objects("aarch64", "aarch64-linux-gnu.2.17", core_cache)
-    assert {path.read_bytes()[18:20] for path in objects} == {(183).to_bytes(2, "little")}  # EM_AARCH64

@@ -52,14 +52,17 @@ def test_results_are_the_callers_own(model: Model) -> None:
     ("inputs", "sentence"),
     [
         ({"x": X, "t": 3}, "input p is missing; the inputs are x float32[4], t float32[1], p float32[1, 2]"),
-        ({"x": X, "t": 3, "p": P, "q": 1}, "there is no input q; the inputs are x float32[4], t float32[1], p float32[1, 2]"),
+        (
+            {"x": X, "t": 3, "p": P, "q": 1},
+            "there is no input q; the inputs are x float32[4], t float32[1], p float32[1, 2]",
+        ),
         ({"x": X[:3], "t": 3, "p": P}, "input x has shape [3] and should have [4]"),
         ({"x": X, "t": 3, "p": P[0]}, "input p has shape [2] and should have [1, 2]"),
         ({"x": X.astype(complex), "t": 3, "p": P}, "input x is complex128 and should be float32"),
         ({"x": X, "t": "3", "p": P}, "input t has shape [] and should have [1]"),
         ({"x": [None] * 4, "t": 3, "p": P}, "input x is object and should be float32"),
     ],
-)  # fmt: skip
+)
 def test_wrong_inputs_are_named(model: Model, inputs: dict[str, object], sentence: str) -> None:
     with pytest.raises(FickError) as caught:
         model.run(**inputs)

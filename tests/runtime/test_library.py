@@ -1,0 +1,89 @@
+"""The library inside a bundle: what it needs, what it shows, and where its C builds."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from fick.compiler.link import core_objects, link
+from fick.runtime import native_api as api
+from fick.targets.compiled import Compiled
+
+from . import tiny
+
+HEADER = Path(__file__).parents[2] / "runtime" / "native" / "fick.h"
+
+
+def test_the_library_needs_libc_libm_and_threads_alone(
+    program: Compiled, core_cache: Path, tmp_path: Path
+) -> None:
+    library = tmp_path / "libmodel.so"
+    library.write_bytes(link(program, tiny.PROGRAM_ID, core_cache))
+    needed, undefined, exported = dynamic_tables(library.read_bytes())
+    assert needed <= {
+        "libc.so.6",
+        "libm.so.6",
+        "libpthread.so.0",
+        "ld-linux-x86-64.so.2",
+        "ld-linux-aarch64.so.1",
+    }
+    assert exported == set(api.SIGNATURES)
+    declared = set(re.findall(r"^FICK_API [^;(]*?(fick_\w+)\(", HEADER.read_text(), re.MULTILINE))
+    assert declared == exported
+    assert not {
+        name for name in undefined if name.startswith(("TVM", "__TVM", "__tvm", "_Z", "__zig", "__ubsan"))
+    }
+
+
+def dynamic_tables(data: bytes) -> tuple[set[str], set[str], set[str]]:
+    """(NEEDED libraries, undefined symbols, defined symbols) of a 64-bit little-endian shared library."""
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(data[at : at + size], "little")
+
+    def text(at: int) -> str:
+        return data[at : data.index(b"\0", at)].decode()
+
+    sections = number(40, 8)
+    headers = [sections + index * number(58, 2) for index in range(number(60, 2))]
+    fields = [
+        (number(at + 4, 4), number(at + 24, 8), number(at + 32, 8), number(at + 40, 4)) for at in headers
+    ]
+    (symbols, symbols_size, strings_index) = next(entry[1:] for entry in fields if entry[0] == 11)
+    strings = fields[strings_index][1]
+    (dynamic, dynamic_size, _) = next(entry[1:] for entry in fields if entry[0] == 6)
+    needed = {
+        text(strings + number(at + 8, 8))
+        for at in range(dynamic, dynamic + dynamic_size, 16)
+        if number(at, 8) == 1
+    }
+    undefined, defined = set[str](), set[str]()
+    for at in range(symbols + 24, symbols + symbols_size, 24):
+        (undefined if number(at + 6, 2) == 0 else defined).add(text(strings + number(at, 4)))
+    return needed, undefined, defined
+
+
+def test_the_header_is_c_and_cxx(tmp_path: Path) -> None:
+    for name, standard in (("a.c", "-std=c11"), ("a.cpp", "-std=c++17")):
+        (tmp_path / name).write_text(
+            '#include "fick.h"\nint main(void) { return fick_abi_version() == 0; }\n'
+        )
+        command = [
+            sys.executable,
+            "-m",
+            "ziglang",
+            "c++" if name == "a.cpp" else "cc",
+            standard,
+            "-Wall",
+            "-Wextra",
+        ]
+        subprocess.run(
+            [*command, "-Werror", "-c", f"-I{HEADER.parent}", name], cwd=tmp_path, check=True, timeout=120
+        )
+
+
+def test_the_core_builds_for_arm(core_cache: Path) -> None:
+    objects = core_objects("aarch64", "aarch64-linux-gnu.2.17", core_cache)
+    assert {path.read_bytes()[18:20] for path in objects} == {(183).to_bytes(2, "little")}  # EM_AARCH64
