@@ -148,7 +148,7 @@ def _onnxruntime(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> R
 def _openvino(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
     """OpenVINO reads .onnx files only, and of those not the newest opsets: it is given the user's own."""
     try:
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports] - the extra "peers" brings it
     except ImportError:
         raise UserError(
             "peer openvino is not installed; install it with `pip install 'fick[peers]'`"

@@ -102,7 +102,7 @@ class Model:
             api.check(self._library, status)
             name = raw.name.decode()
             shape = tuple(int(raw.shape[axis]) for axis in range(raw.rank))
-            found[name] = TensorInfo(name, api.DTYPES[raw.dtype], shape, api.RATES[raw.rate])
+            found[name] = TensorInfo(name, api.DTYPES[int(raw.dtype)], shape, api.RATES[int(raw.rate)])
         return found
 
     def close(self) -> None:
