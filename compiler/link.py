@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from ..ir.errors import UserError
 from ..targets.compiled import Call, Compiled, StateTensor
 
 OLDEST_LIBC = "2.17"
@@ -23,6 +24,9 @@ FLAGS = (
 )  # fmt: skip
 RATES = {"prompt": "FICK_PROMPT", "step": "FICK_STEP", "sample": "FICK_SAMPLE"}
 DTYPES = {"float32": "FICK_FLOAT32", "int64": "FICK_INT64", "int32": "FICK_INT32", "bool": "FICK_BOOL"}
+MOST_OPERANDS = 64
+"""FICK_MAX_OPERANDS of fick_plan.h: the core keeps a call's arguments in an array of this length."""
+
 SPACES = {"weights": 0, "arena": 1, "state": 2}
 
 
@@ -124,6 +128,11 @@ def plan_source(compiled: Compiled, program_id: str) -> str:
 def _calls_source(variant: str, calls: Sequence[Call]) -> list[str]:
     lines: list[str] = []
     for index, call in enumerate(calls):
+        if len(call.operands) > MOST_OPERANDS:
+            raise UserError(
+                f"node {call.node} needs a kernel of {len(call.operands)} tensors and a kernel takes at most "
+                f"{MOST_OPERANDS}; split the node"
+            )
         operands = ", ".join(f"{{{SPACES[one.space]}, {one.offset_bytes}u}}" for one in call.operands)
         lines.append(f"static const fick_operand {variant}_{index}[] = {{{operands}}};")
     lines.append(f"static const fick_call {variant}_calls[] = {{")

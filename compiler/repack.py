@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import zipfile
@@ -81,7 +82,13 @@ def _read(path: Path, wanted: dict[str, list[int]]) -> dict[str, NDArray[Any]]:
                     raise UserError(
                         f"{path} lacks tensor {name} of shape {shape}; give all weights of the model"
                     )
-                tensor = file.get_tensor(name)
+                try:
+                    tensor = file.get_tensor(name)
+                except (AttributeError, TypeError):  # numpy has no such type
+                    kind = file.get_slice(name).get_dtype()
+                    raise UserError(
+                        f"tensor {name} of {path} is {kind}; give float32, float16 or bfloat16 weights"
+                    ) from None
                 # A checkpoint may keep axes of one element that the compiled graph has dropped.
                 if [n for n in tensor.shape if n != 1] != [n for n in shape if n != 1]:
                     raise UserError(
@@ -114,6 +121,18 @@ def _parsed(recipe: bytes) -> Any:
     return onnx.load_from_string(recipe)
 
 
+def _require_sound(path: Path, manifest: dict[str, Any]) -> None:
+    """Opening a bundle checks all but its weights; a new checksum must not make damage look right."""
+    with zipfile.ZipFile(path) as archive:
+        try:
+            with archive.open("weights.safetensors") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        except (KeyError, EOFError, zipfile.BadZipFile):
+            digest = ""
+    if digest != manifest["entries"].get("weights.safetensors", {}).get("sha256"):
+        raise UserError(f"entry weights.safetensors of {path} is damaged (its SHA-256 differs); copy it anew")
+
+
 def _literals(path: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]]:
     """Tensors that belong to the architecture, not to the checkpoint: taken from the old bundle as they are."""
     own = {
@@ -122,6 +141,8 @@ def _literals(path: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]]:
         if entry["packing"]["kind"] == "dense" and entry["source"] not in manifest["source_weights"]
     }
     literals: dict[str, NDArray[Any]] = {}
+    if own:
+        _require_sound(path, manifest)
     with zipfile.ZipFile(path) as archive, archive.open("weights.safetensors") as file:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))

@@ -17,6 +17,8 @@ from . import samplers
 from .errors import Cancelled, FickError
 from .loader import check_bundle, require_this_machine
 
+MOST_THREADS = 1024
+
 Progress = Callable[[int, int], bool | None]
 """Called with (done, total); returning True cancels."""
 
@@ -79,6 +81,12 @@ class Model:
         memory_limit_bytes: int = 0,
     ) -> None:
         self._handle = ctypes.c_void_p()
+        # ctypes would wrap them round into numbers that the core takes.
+        if not 0 <= threads <= MOST_THREADS or not 0 <= memory_limit_bytes < 2**64:
+            raise FickError(
+                f"{threads} threads within {memory_limit_bytes} bytes cannot be; give 0 to {MOST_THREADS} threads "
+                "and a limit of 0 bytes (none) or more"
+            )
         checked = check_bundle(path)
         require_this_machine(checked)
         self.manifest = checked.manifest
@@ -153,7 +161,10 @@ class Model:
         api.check(self._library, status)
 
     def _fitted(self, info: TensorInfo, value: ArrayLike) -> NDArray[Any]:
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            raise FickError(f"input {info.name} is ragged and should have {list(info.shape)}") from None
         if array.ndim == 0 and array.dtype.kind in "iufb":
             array = np.full(info.shape, array)
         if array.shape != info.shape:
@@ -167,6 +178,8 @@ class Model:
     def _run(self, progress: Progress | None) -> dict[str, NDArray[Any]]:
         self._watch(progress)
         status = self._library.fick_run(self._handle)
+        # It was for this run: whatever comes next, preparing steps among it, must not report to it.
+        self._watch(None)
         raised, self._raised = self._raised, None
         if raised is not None:
             raise raised
@@ -220,6 +233,7 @@ class Model:
                 "a guidance scale other than 1 needs the prompt inputs of the unconditional branch"
             )
         loop = samplers.create(sampler or self.manifest.get("sampler") or {}, steps)
+        self._cancelled = False
         self.prepare(loop.steps)
         rng = np.random.Generator(np.random.PCG64(seed))
         start = self._fitted(sample, noise) if noise is not None else rng.standard_normal(sample.shape)
@@ -227,7 +241,6 @@ class Model:
         branches = [prompt] if guidance_scale == 1.0 else [prompt, dict(unconditional or {})]
         total = len(loop.steps) * len(branches)
         done = 0
-        self._cancelled = False
         for index, step in enumerate(loop.steps):
             scaled = loop.scale_input(x, index)
             outputs: list[NDArray[np.float32]] = []
@@ -255,8 +268,12 @@ class Model:
 
     def prepare(self, steps: ArrayLike) -> None:
         """Compute what depends on the timestep alone for all coming steps, once."""
+        self._check_open()
         info = self._single("step")
-        rows = np.stack([self._fitted(info, step) for step in np.asarray(steps).reshape(-1)])
+        values = np.asarray(steps).reshape(-1)
+        if not values.size:
+            raise FickError("there are no steps to prepare; give at least one")
+        rows = np.stack([self._fitted(info, step) for step in values])
         status = self._library.fick_prepare_steps(
             self._handle, rows.ctypes.data_as(ctypes.c_void_p), rows.nbytes, len(rows)
         )

@@ -88,31 +88,40 @@ def _load(code: bytes) -> ctypes.CDLL:
     with os.fdopen(descriptor, "wb", closefd=False) as file:
         file.write(code)
     # The dynamic linker takes two libraries of one name for the same one. The descriptor is the name, so it stays
-    # open as long as the library is loaded: for good.
+    # open as long as the library is loaded: for good, even where the library turns out not to be of use.
     try:
-        return _open(f"/proc/self/fd/{descriptor}")
+        library = _open(f"/proc/self/fd/{descriptor}")
     except FickError:
         os.close(descriptor)
         raise
+    return _of_this_interface(library)
 
 
 def _load_from_file(code: bytes) -> ctypes.CDLL:
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
         file.write(code)
         file.flush()
-        return _open(file.name)
+        return _of_this_interface(_open(file.name))
 
 
 def _open(path: str) -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(path)
+        return ctypes.CDLL(path)
+    except OSError as error:
+        raise _unusable(error) from None
+
+
+def _unusable(error: Exception) -> FickError:
+    return FickError(f"the bundle's library cannot be loaded: {error}; compile it anew for this machine")
+
+
+def _of_this_interface(library: ctypes.CDLL) -> ctypes.CDLL:
+    try:
         for name, (arguments, result) in SIGNATURES.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, result
-    except (OSError, AttributeError) as error:
-        raise FickError(
-            f"the bundle's library cannot be loaded: {error}; compile it anew for this machine"
-        ) from None
+    except AttributeError as error:
+        raise _unusable(error) from None
     if library.fick_abi_version() != ABI_VERSION:
         raise FickError("the bundle's library has another interface than this runtime; compile it anew")
     return library

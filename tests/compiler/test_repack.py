@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch_file
 
 import fick
 from fick.compiler.repack import repack
@@ -139,3 +140,22 @@ def test_a_damaged_bundle_is_not_repacked(home: Path, tmp_path: Path, weights: W
     with pytest.raises(FickError, match="damaged"):
         repack(tmp_path / "bad.fick", tmp_path / "w.safetensors", tmp_path / "new.fick")
     assert not (tmp_path / "new.fick").exists()
+
+
+def test_damage_to_the_old_weights_gets_no_new_checksum(home: Path, tmp_path: Path, weights: Weights) -> None:
+    """Tensors of the architecture are copied from the old bundle: the timesteps' frequencies here."""
+    data = bytearray((home / "0.fick").read_bytes())
+    start, size = offsets(bytes(data))["weights.safetensors"]
+    data[start + size - 1] ^= 1
+    (tmp_path / "bad.fick").write_bytes(data)
+    save_file(weights, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match=r"weights\.safetensors of .* is damaged"):
+        repack(tmp_path / "bad.fick", tmp_path / "w.safetensors", tmp_path / "new.fick")
+    assert not (tmp_path / "new.fick").exists()
+
+
+def test_a_number_type_that_numpy_lacks_is_named(home: Path, tmp_path: Path) -> None:
+    eighths = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in unet(1).state_dict().items()}
+    save_torch_file(eighths, tmp_path / "w.safetensors")
+    with pytest.raises(UserError, match="is F8_E4M3; give float32, float16 or bfloat16 weights"):
+        repack(home / "0.fick", tmp_path / "w.safetensors", tmp_path / "new.fick")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from fick.compiler.link import core_objects, link
+import pytest
+
+from fick.compiler.link import MOST_OPERANDS, core_objects, link
+from fick.ir.errors import UserError
 from fick.runtime import native_api as api
 from fick.targets.compiled import Compiled
 
@@ -87,3 +91,16 @@ def test_the_header_is_c_and_cxx(tmp_path: Path) -> None:
 def test_the_core_builds_for_arm(core_cache: Path) -> None:
     objects = core_objects("aarch64", "aarch64-linux-gnu.2.17", core_cache)
     assert {path.read_bytes()[18:20] for path in objects} == {(183).to_bytes(2, "little")}  # EM_AARCH64
+
+
+def test_a_call_of_more_tensors_than_the_core_has_room_for(program: Compiled, core_cache: Path) -> None:
+    assert f"FICK_MAX_OPERANDS {MOST_OPERANDS}\n" in (HEADER.parent / "fick_plan.h").read_text()
+    first, *others = program.variants["full"]
+
+    def wide(count: int) -> Compiled:
+        call = replace(first, operands=first.operands[:1] * count)
+        return replace(program, variants={**program.variants, "full": (call, *others)})
+
+    assert link(wide(MOST_OPERANDS), tiny.PROGRAM_ID, core_cache)
+    with pytest.raises(UserError, match=f"node {first.node} needs a kernel of 65 tensors"):
+        link(wide(MOST_OPERANDS + 1), tiny.PROGRAM_ID, core_cache)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fick.runtime import Cancelled, FickError, Model, load
+from fick.runtime import Cancelled, FickError, Model, load, native_api
 from fick.targets.compiled import Compiled
 
 from . import tiny
@@ -107,6 +107,7 @@ def test_a_closed_model_says_so(bundle: Path) -> None:
     for use in (
         lambda: model.run(x=X, t=1, p=P),
         model.profile,
+        lambda: model.prepare([1]),
         lambda: model.memory,
         lambda: model.generate(p=P),
     ):
@@ -186,6 +187,49 @@ def test_what_a_callback_raises_comes_out(model: Model) -> None:
     with pytest.raises(KeyboardInterrupt):
         model.run(progress=interrupted, x=X, t=1, p=P)
     np.testing.assert_array_equal(model.run(x=X, t=1, p=P)["y"], tiny.expected(X, 1, P))
+
+
+def test_a_callback_is_of_its_own_run_alone(model: Model) -> None:
+    seen: list[int] = []
+    model.run(progress=lambda done, total: seen.append(done), x=X, t=1, p=P)
+    count = len(seen)
+    model.prepare([3, 4])
+    assert len(seen) == count
+
+    def interrupted(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.run(progress=interrupted, x=X, t=1, p=P)
+    model.prepare([5, 6])
+    np.testing.assert_array_equal(model.run(x=X, t=6, p=P)["y"], tiny.expected(X, 6, P))
+
+
+def test_a_step_table_needs_steps_and_an_input_is_rectangular(model: Model) -> None:
+    with pytest.raises(FickError, match="there are no steps to prepare; give at least one"):
+        model.prepare([])
+    with pytest.raises(FickError, match=r"input x is ragged and should have \[4\]"):
+        model.run(x=[[1], [1, 2]], t=1, p=P)
+
+
+@pytest.mark.parametrize("options", [{"threads": 2**32}, {"threads": -1}, {"memory_limit_bytes": -1}])
+def test_options_do_not_wrap_round(bundle: Path, options: dict[str, int]) -> None:
+    with pytest.raises(FickError, match="cannot be; give 0 to 1024 threads"):
+        load(bundle, **options)
+
+
+def test_a_library_of_another_interface_is_not_taken_for_the_next(
+    program: Compiled, core_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dynamic linker knows a library by its path, which holds a file descriptor that could be given out again."""
+    other = tiny.write(tmp_path / "other.fick", program, core_cache, program_id="01" * 32)
+    good = tiny.write(tmp_path / "good.fick", program, core_cache, program_id="23" * 32)
+    with monkeypatch.context() as patched:
+        patched.setattr(native_api, "ABI_VERSION", 99)
+        with pytest.raises(FickError, match="another interface"):
+            load(other)
+    with load(good) as opened:
+        np.testing.assert_array_equal(opened.run(x=X, t=1, p=P)["y"], tiny.expected(X, 1, P))
 
 
 def modules_after(script: str) -> set[str]:
