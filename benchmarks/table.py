@@ -2,8 +2,8 @@
 
     python benchmarks/table.py [--rounds 15] [--sd]
 
-``--sd`` adds SD-1.5 with random weights (several minutes to compile, 14 GB of memory). Differences are relative to
-the deviation of the peer's output.
+``--sd`` adds SD-1.5 with random weights (several minutes to compile, 14 GB of memory). Differences are the
+largest absolute ones between outputs.
 """
 
 from __future__ import annotations
