@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fick.compiler import link as linking
 from fick.runtime import FickError
 from fick.runtime import native_api as api
-from fick.runtime.loader import check_bundle
+from fick.runtime.loader import LIBRARY, check_bundle
 from tests.runtime import tiny
 
 BATCH = 2000
@@ -205,7 +205,7 @@ class Guarded:
 def work(bundle: Path, seed: int, count: int) -> collections.Counter[str]:
     """Reads ``count`` mutants; returns how often each kind got each status. A crash ends the process."""
     pristine = bundle.read_bytes()
-    core = api.load_library(check_bundle(bundle).library)
+    core = api.load_library(check_bundle(bundle).entries[LIBRARY])
     guarded = Guarded(4 * len(pristine) + 200000)
     seen: collections.Counter[str] = collections.Counter()
     mutant = bundle.with_name(f"mutant-{seed}.fick")

@@ -6,20 +6,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-
-class Reporter(Protocol):
-    """Where long work says how far it is."""
-
-    def stage(self, name: str) -> None:
-        """A new stage begins; the one before is over."""
-
-    def update(self, done: int, total: int) -> None:
-        """So much of the current stage is done."""
 
 
 class Silent:

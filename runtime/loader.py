@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +16,6 @@ from .errors import FickError
 
 FORMAT_VERSION = 1
 LIBRARY = "code/libmodel.so"
-RECIPE = "constants.onnx"
 NEWER_FORMAT, DAMAGED, OTHER_PROCESSOR = 4, 5, 6
 LARGEST_ENTRY_BYTES = 1 << 30
 """More than this of code or manifest is not believed."""
@@ -23,17 +23,15 @@ LARGEST_ENTRY_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Checked:
-    """A bundle whose manifest and small entries are sound. The core checks the rest when it opens the file."""
+    """A bundle whose manifest and asked-for entries are sound. The core checks the rest when it opens the file."""
 
     path: Path
     manifest: dict[str, Any]
-    library: bytes
-    recipe: bytes
-    """``constants.onnx``: how the model's derived constants follow from its weights."""
+    entries: dict[str, bytes]
 
 
-def check_bundle(path: str | os.PathLike[str]) -> Checked:
-    """Read and check all of a bundle but its weights.
+def check_bundle(path: str | os.PathLike[str], names: Sequence[str] = (LIBRARY,)) -> Checked:
+    """Read and check a bundle's manifest and the entries called ``names``.
 
     Raises FickError: no such file, not a bundle, damaged, or of a newer format.
     """
@@ -41,7 +39,7 @@ def check_bundle(path: str | os.PathLike[str]) -> Checked:
     try:
         with zipfile.ZipFile(file) as archive:
             manifest = _manifest(file, _entry(archive, "manifest.json"))
-            small = {name: _entry(archive, name) for name in (LIBRARY, RECIPE)}
+            entries = {name: _entry(archive, name) for name in names}
     except FileNotFoundError:
         raise FickError(f"{file}: no such file; give the path of a .fick bundle") from None
     except IsADirectoryError:
@@ -52,11 +50,11 @@ def check_bundle(path: str | os.PathLike[str]) -> Checked:
         raise FickError(
             f"{file} is not a fick bundle or is damaged ({error}); copy or compile it anew"
         ) from None
-    for name, data in small.items():
+    for name, data in entries.items():
         wanted: dict[str, Any] | None = manifest["entries"].get(name)
         if not isinstance(wanted, dict) or hashlib.sha256(data).hexdigest() != wanted.get("sha256"):
             raise FickError(f"entry {name} of {file} is damaged (its SHA-256 differs); copy it anew", DAMAGED)
-    return Checked(file, manifest, small[LIBRARY], small[RECIPE])
+    return Checked(file, manifest, entries)
 
 
 def require_this_machine(bundle: Checked) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from . import native_api as api
 from . import samplers
 from .errors import Cancelled, FickError
-from .loader import check_bundle, require_this_machine
+from .loader import LIBRARY, check_bundle, require_this_machine
 
 MOST_THREADS = 1024
 
@@ -90,7 +90,7 @@ class Model:
         checked = check_bundle(path)
         require_this_machine(checked)
         self.manifest = checked.manifest
-        self._library = api.load_library(checked.library)
+        self._library = api.load_library(checked.entries[LIBRARY])
         options = api.Options(threads, int(not verify), memory_limit_bytes)
         status = self._library.fick_open(
             os.fsencode(checked.path), ctypes.byref(options), ctypes.byref(self._handle)

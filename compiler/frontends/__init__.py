@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ...ir.errors import UserError
-from .imported import Imported
+from .diffusers_folder import Config, DiffusersFolder
+from .imported import Imported, Source
+from .onnx_file import OnnxFile
+from .torch_module import TorchModule
 
-__all__ = ["Imported", "import_model", "known_configs"]
+__all__ = ["Imported", "Source", "import_model", "known_configs", "open_source"]
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -20,36 +23,30 @@ def known_configs() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.json"))
 
 
-def import_model(
-    source: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0
-) -> Imported:
-    """Bring a model into canonical form.
+def open_source(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Source:
+    """Find a model without reading it.
 
-    ``source`` is an ``.onnx`` file, a diffusers folder (a pipeline or one component), a diffusers
+    ``model`` is an ``.onnx`` file, a diffusers folder (a pipeline or one component), a diffusers
     ``config.json`` or the name of a published one (random weights, drawn from ``seed``), or a torch module.
-    ``shapes`` fixes input sizes by input name.
-
-    Raises UserError with one sentence for whatever the user can mend: a missing or damaged file, a model
-    that is not a UNet, shapes that do not fit, weights that are not finite, torch not installed.
+    ``shapes`` fixes input sizes by input name. Raises UserError if it is none of these.
     """
-    if not isinstance(source, str | os.PathLike):
-        from .torch_module import import_module
-
-        return import_module(source, shapes)
-    path = Path(source)
-    if os.fspath(source) in known_configs():
-        path = CONFIGS / f"{os.fspath(source)}.json"
+    if not isinstance(model, str | os.PathLike):
+        return TorchModule(model, shapes)
+    path = Path(model)
+    if os.fspath(model) in known_configs():
+        path = CONFIGS / f"{os.fspath(model)}.json"
     if not path.exists():
         names = ", ".join(known_configs())
         raise UserError(f"{path} is neither a file, a folder nor a known model; the known ones are {names}.")
     if path.is_dir():
-        from .diffusers_folder import import_folder
+        return DiffusersFolder(path, shapes)
+    return Config(path, shapes, seed) if path.suffix == ".json" else OnnxFile(path, shapes)
 
-        return import_folder(path, shapes)
-    if path.suffix == ".json":
-        from .diffusers_folder import import_config
 
-        return import_config(path, shapes, seed)
-    from .onnx_file import import_onnx
+def import_model(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Imported:
+    """Bring a model into canonical form. The arguments are those of ``open_source``.
 
-    return import_onnx(path, shapes)
+    Raises UserError with one sentence for whatever the user can mend: a missing or damaged file, a model
+    that is not a UNet, shapes that do not fit, weights that are not finite, torch not installed.
+    """
+    return open_source(model, shapes=shapes, seed=seed).imported()

@@ -4,65 +4,120 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ...ir.errors import UserError
+from ..checkpoint import read_checkpoint
 from .imported import Imported
 from .torch_module import import_module, require_torch
 
 UNETS = ("UNet2DConditionModel", "UNet2DModel")
 
 
-def import_folder(folder: Path, shapes: Mapping[str, Sequence[int]] | None) -> Imported:
-    """The UNet of a diffusers pipeline folder, or a folder that is one UNet. Weights are safetensors.
+@dataclass(frozen=True)
+class DiffusersFolder:
+    """The UNet of a diffusers pipeline folder, or a folder that is one UNet. Weights are safetensors."""
 
-    Raises UserError if there is no UNet in it, or its weights are missing, damaged or pickled.
-    """
-    metadata: dict[str, Any] = {}
-    component = folder
-    if (folder / "model_index.json").is_file():
-        component = folder / "unet"
-        schedule = folder / "scheduler" / "scheduler_config.json"
-        if schedule.is_file():
-            metadata["scheduler"] = _json(schedule)
+    path: Path
+    shapes: Mapping[str, Sequence[int]] | None
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().name
+
+    def imported(self) -> Imported:
+        """Raises UserError if there is no UNet in it, or its weights are missing, damaged or pickled."""
+        metadata: dict[str, Any] = {}
+        if self._schedule.is_file():
+            metadata["scheduler"] = _json(self._schedule)
             metadata["prediction_type"] = metadata["scheduler"].get("prediction_type", "epsilon")
-    if not (component / "config.json").is_file():
-        raise UserError(f"{folder} holds no diffusers UNet; {component / 'config.json'} should be there.")
-    if not list(component.glob("*.safetensors")):
-        raise UserError(
-            f"{component} holds no .safetensors weights; save the model with safe_serialization=True."
-        )
-    cls = _unet_class(_json(component / "config.json"), component / "config.json")
-    torch = require_torch()
-    try:
-        module = cls.from_pretrained(
-            str(component),
-            use_safetensors=True,
-            local_files_only=True,
-            torch_dtype=torch.float32,
-            low_cpu_mem_usage=False,
-        )
-    except Exception as error:  # diffusers, safetensors and json raise their own kinds on damaged files.
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"the weights in {component} cannot be read: {reason}.") from error
-    return import_module(module, shapes, name=folder.resolve().name, kind="diffusers", metadata=metadata)
-
-
-def import_config(path: Path, shapes: Mapping[str, Sequence[int]] | None, seed: int) -> Imported:
-    """Import a diffusers UNet ``config.json`` with weights that torch draws from ``seed``."""
-    config = _json(path)
-    cls = _unet_class(config, path)
-    torch = require_torch()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        if not self._config.is_file():
+            raise UserError(f"{self.path} holds no diffusers UNet; {self._config} should be there.")
+        if not self._weights:
+            raise UserError(
+                f"{self._component} holds no .safetensors weights; save the model with "
+                "safe_serialization=True."
+            )
+        cls = _unet_class(_json(self._config), self._config)
+        torch = require_torch()
         try:
-            module = cls.from_config(config)
-        except Exception as error:  # Whatever diffusers raises on a configuration that does not fit together.
+            module = cls.from_pretrained(
+                str(self._component),
+                use_safetensors=True,
+                local_files_only=True,
+                torch_dtype=torch.float32,
+                low_cpu_mem_usage=False,
+            )
+        except Exception as error:  # diffusers, safetensors and json raise their own kinds on damaged files.
             reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{path} does not describe a UNet that diffusers can build: {reason}.") from error
-    name = path.resolve().parent.name if path.name == "config.json" else path.stem
-    return import_module(module, shapes, name=name, kind="config", random_weights=True)
+            raise UserError(f"the weights in {self._component} cannot be read: {reason}.") from error
+        return import_module(module, self.shapes, name=self.name, kind="diffusers", metadata=metadata)
+
+    def contents(self) -> tuple[str, list[Path]]:
+        files = [self._config, self._schedule, *self._weights]
+        return "diffusers", [file for file in files if file.is_file()]
+
+    def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
+        return read_checkpoint(self._weights, wanted)
+
+    @property
+    def _component(self) -> Path:
+        return self.path / "unet" if (self.path / "model_index.json").is_file() else self.path
+
+    @property
+    def _config(self) -> Path:
+        return self._component / "config.json"
+
+    @property
+    def _schedule(self) -> Path:
+        return self.path / "scheduler" / "scheduler_config.json"
+
+    @property
+    def _weights(self) -> list[Path]:
+        return sorted(self._component.glob("*.safetensors"))
+
+
+@dataclass(frozen=True)
+class Config:
+    """A diffusers UNet ``config.json`` with weights that torch draws from ``seed``."""
+
+    path: Path
+    shapes: Mapping[str, Sequence[int]] | None
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return self.path.resolve().parent.name if self.path.name == "config.json" else self.path.stem
+
+    def imported(self) -> Imported:
+        return import_module(self._module(), self.shapes, name=self.name, kind="config", random_weights=True)
+
+    def contents(self) -> tuple[str, list[Path]]:
+        return f"random weights of seed {self.seed}", [self.path]
+
+    def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
+        drawn = self._module().state_dict()
+        return {name: drawn[name].numpy().reshape(shape) for name, shape in wanted.items()}
+
+    def _module(self) -> Any:
+        config = _json(self.path)
+        cls = _unet_class(config, self.path)
+        torch = require_torch()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            try:
+                return cls.from_config(config)
+            except (
+                Exception
+            ) as error:  # Whatever diffusers raises on a configuration that does not fit together.
+                reason = str(error).strip().splitlines()[0]
+                raise UserError(
+                    f"{self.path} does not describe a UNet that diffusers can build: {reason}."
+                ) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

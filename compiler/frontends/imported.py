@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ...ir.errors import UserError
 
@@ -34,6 +36,28 @@ class Imported:
     weights: frozenset[str]
     random_weights: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class Source(Protocol):
+    """A model that has been found but not read."""
+
+    @property
+    def name(self) -> str: ...
+
+    def imported(self) -> Imported:
+        """In canonical form. Raises UserError for whatever the user can mend."""
+        ...
+
+    def contents(self) -> tuple[str, list[Path]] | None:
+        """What the imported model follows from, settings and files, or None where that cannot be told."""
+        ...
+
+    def weights(self, wanted: Mapping[str, Sequence[int]]) -> Mapping[str, NDArray[Any]]:
+        """The tensors of a checkpoint by name and shape, without what makes ``imported`` slow.
+
+        Raises KeyError or UserError if one of them is not there by that name.
+        """
+        ...
 
 
 def assemble(

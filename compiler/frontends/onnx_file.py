@@ -4,25 +4,54 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from ...ir.canonical import canonicalise
 from ...ir.errors import UserError
 from .imported import Imported, assemble
 
 
-def import_onnx(path: Path, shapes: Mapping[str, Sequence[int]] | None) -> Imported:
-    """Read an ``.onnx`` file, with external data beside it if it names any.
+@dataclass(frozen=True)
+class OnnxFile:
+    """An ``.onnx`` file, with external data beside it if it names any."""
 
-    Raises UserError if the file is not complete ONNX or is not a UNet.
-    """
-    model = _read(path)
-    return assemble(canonicalise(model, shapes), path.stem, "onnx", weights=list(model.graph.initializers))
+    path: Path
+    shapes: Mapping[str, Sequence[int]] | None
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    def imported(self) -> Imported:
+        """Raises UserError if the file is not complete ONNX or is not a UNet."""
+        from ...ir.canonical import canonicalise  # slow to load, and a model compiled before does not need it
+
+        model, _ = self._read
+        weights = list(model.graph.initializers)
+        return assemble(canonicalise(model, self.shapes), self.name, "onnx", weights=weights)
+
+    def contents(self) -> tuple[str, list[Path]]:
+        _, beside = self._read
+        return "onnx", [self.path, *beside]
+
+    def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
+        model, _ = self._read
+        stored = model.graph.initializers
+        return {name: stored[name].const_value.numpy().reshape(shape) for name, shape in wanted.items()}  # type: ignore[union-attr]
+
+    @cached_property
+    def _read(self) -> tuple[ir.Model, list[Path]]:
+        return _read(self.path)
 
 
-def _read(path: Path) -> ir.Model:
+def _read(path: Path) -> tuple[ir.Model, list[Path]]:
+    """The model, and the files beside it that hold its weights."""
+    beside: set[Path] = set()
     broken = f"{path} is not a complete ONNX file; it may be truncated, so fetch or export it again."
     if path.stat().st_size == 0:
         raise UserError(broken)
@@ -31,6 +60,7 @@ def _read(path: Path) -> ir.Model:
         for value in model.graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor):
+                beside.add(Path(tensor.path))
                 # Maps the file, so that a missing one is found here; the result no longer names a path.
                 value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
             elif tensor is not None:
@@ -43,4 +73,4 @@ def _read(path: Path) -> ir.Model:
         raise UserError(broken) from error
     if not len(model.graph) or not model.graph.inputs or not model.graph.outputs:
         raise UserError(broken)
-    return model
+    return model, sorted(beside)

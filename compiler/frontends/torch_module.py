@@ -7,11 +7,12 @@ import copy
 import logging
 import warnings
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
-from ...ir.canonical import canonicalise
 from ...ir.errors import UserError
 from .imported import Imported, assemble
 
@@ -33,6 +34,27 @@ def require_torch() -> Any:
     return torch
 
 
+@dataclass(frozen=True)
+class TorchModule:
+    """A torch module in memory. Its code can be anything, so nothing tells whether it was compiled before."""
+
+    module: Any
+    shapes: Mapping[str, Sequence[int]] | None
+
+    @property
+    def name(self) -> str:
+        return type(self.module).__name__
+
+    def imported(self) -> Imported:
+        return import_module(self.module, self.shapes)
+
+    def contents(self) -> None:
+        return None
+
+    def weights(self, wanted: Mapping[str, Sequence[int]]) -> Mapping[str, NDArray[Any]]:
+        raise KeyError(next(iter(wanted)))
+
+
 def import_module(
     module: Any,
     shapes: Mapping[str, Sequence[int]] | None,
@@ -52,6 +74,8 @@ def import_module(
         raise UserError(
             f"cannot import a {type(module).__name__}; give a path, a known name or a torch module."
         )
+    from ...ir.canonical import canonicalise  # slow to load, and a model compiled before does not need it
+
     label = name or type(module).__name__
     arguments = _arguments(torch, module, shapes or {}, label)
     model = canonicalise(_export(torch, module, arguments, label))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from fick.runtime import native_api as api
-from fick.runtime.loader import check_bundle
+from fick.runtime.loader import LIBRARY, check_bundle
 from fick.targets.compiled import Compiled
 
 from . import tiny
@@ -28,7 +28,7 @@ class Core:
     """One open model, driven as a C program would."""
 
     def __init__(self, path: Path, threads: int = 2, limit: int = 0) -> None:
-        self.c = api.load_library(check_bundle(path).library)
+        self.c = api.load_library(check_bundle(path).entries[LIBRARY])
         self.handle = ctypes.c_void_p()
         options = api.Options(threads, 0, limit)
         self.status = self.c.fick_open(os.fsencode(path), ctypes.byref(options), ctypes.byref(self.handle))
@@ -300,7 +300,7 @@ def test_impossible_thread_counts(bundle: Path, threads: int) -> None:
 
 
 def test_files_that_cannot_be_opened(bundle: Path, tmp_path: Path) -> None:
-    c = api.load_library(check_bundle(bundle).library)
+    c = api.load_library(check_bundle(bundle).entries[LIBRARY])
     handle = ctypes.c_void_p()
 
     def opened(path: Path) -> tuple[int, str]:

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.fuzz_bundle import Guarded, fix_checksums, replace_manifest
 from fick.runtime import FickError, load
 from fick.runtime import native_api as api
-from fick.runtime.loader import check_bundle
+from fick.runtime.loader import LIBRARY, check_bundle
 from fick.targets.compiled import Compiled
 
 from . import tiny
@@ -29,7 +29,7 @@ def pristine(bundle: Path) -> bytes:
 
 @pytest.fixture(scope="session")
 def check(bundle: Path) -> Callable[[bytes], tuple[int, str]]:
-    core = api.load_library(check_bundle(bundle).library)
+    core = api.load_library(check_bundle(bundle).entries[LIBRARY])
     memory = Guarded(4 * bundle.stat().st_size)
     return lambda data: (core.fick_check(memory.place(data, 64), len(data)), core.fick_last_error().decode())
 

@@ -1,0 +1,152 @@
+"""From a canonical model to all of a bundle but its checkpoint: passes, lowering, linking."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from ..ir.program import Program
+from ..ir.rates import Rate
+from ..passes.base import Context, apply
+from ..targets.compiled import Compiled, StateTensor
+from ..targets.lower import lower
+from ..targets.profile import Profile
+from .bundle import FORMAT_VERSION
+from .frontends import Imported
+from .link import link, plan_source
+from .pipeline import pipeline
+from .progress import Silent
+from .skeleton import Skeleton
+
+
+def build(
+    imported: Imported,
+    profile: Profile,
+    cache_folder: Path,
+    *,
+    seed: int,
+    sampler: Mapping[str, Any] | None,
+    reporter: Silent,
+) -> Skeleton:
+    """Compile an imported model. Kernels and the core's objects are kept in ``cache_folder`` by content.
+
+    Raises UserError for what the target cannot run.
+    """
+    reporter.stage("optimise")
+    program = apply(pipeline(), _program(imported), Context(seed=seed))
+    reporter.stage("compile kernels")
+    compiled = lower(program, profile, cache_folder / "kernels", reporter.update)
+    reporter.stage("link")
+    program_id = hashlib.sha256(plan_source(compiled, "").encode()).hexdigest()
+    library = link(compiled, program_id, cache_folder / "core")
+    manifest = _manifest(imported, program, compiled, profile, program_id, sampler)
+    return Skeleton(manifest, library, _recipe(program), _literals(program, compiled))
+
+
+def tensors(model: ir.Model) -> dict[str, NDArray[Any]]:
+    """The numbers of a graph's initializers by name."""
+    stored = {name: value.const_value for name, value in model.graph.initializers.items()}
+    return {name: tensor.numpy() for name, tensor in stored.items() if tensor is not None}
+
+
+def _program(imported: Imported) -> Program:
+    rates = {name: Rate(rate) for name, rate in imported.inputs.items()}
+    return Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
+
+
+def _recipe(program: Program) -> bytes:
+    """Variant "constant" as an ONNX model whose inputs are the source weights."""
+    if "constant" not in program.variants:
+        return b""
+    model = program.variants["constant"].clone()
+    for name in [name for name in model.graph.initializers if name in program.weights]:
+        value = model.graph.initializers.pop(name)
+        value.const_value = None
+        model.graph.inputs.append(value)
+    return ir.serde.serialize_model(model).SerializeToString(deterministic=True)
+
+
+def _literals(program: Program, compiled: Compiled) -> dict[str, NDArray[Any]]:
+    """What the bundle packs that neither a checkpoint brings nor the recipe derives."""
+    stored = {name: array for model in program.variants.values() for name, array in tensors(model).items()}
+    used = dict.fromkeys(weight.source for weight in compiled.weights)
+    return {name: stored[name] for name in used if name in stored and name not in program.weights}
+
+
+def _manifest(
+    imported: Imported,
+    program: Program,
+    compiled: Compiled,
+    profile: Profile,
+    program_id: str,
+    sampler: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    return {
+        "format": "fick-bundle",
+        "format_version": FORMAT_VERSION,
+        "name": imported.name,
+        "source": imported.kind,
+        "random_weights": imported.random_weights,
+        "program_id": program_id,
+        "target": {
+            "name": profile.name,
+            "arch": compiled.arch,
+            "triple": compiled.triple,
+            "cpu_features": list(compiled.cpu_features),
+        },
+        "nodes": sum(len(list(model.graph)) for model in program.variants.values()),
+        "kernels": len(compiled.kernels),
+        "variants": {name: {"calls": len(calls)} for name, calls in compiled.variants.items()},
+        "inputs": [_described(tensor) for tensor in compiled.inputs],
+        "outputs": [_described(tensor) for tensor in compiled.outputs],
+        "memory": {
+            "weights_bytes": compiled.weights_bytes,
+            "arena_bytes": compiled.arena_bytes,
+            "state_bytes": compiled.state_bytes,
+            "peak_bytes": compiled.weights_bytes + compiled.arena_bytes + compiled.state_bytes,
+        },
+        "sampler": dict(sampler) if sampler is not None else _sampler(imported),
+        "history": [
+            {"pass": entry.pass_name, "config": entry.config, "effect": entry.effect}
+            for entry in program.history
+        ],
+        "weights": {
+            weight.name: {
+                "source": weight.source,
+                "packing": weight.packing.model_dump(mode="json"),
+                "dtype": weight.dtype,
+                "shape": list(weight.shape),
+                "offset_bytes": weight.offset_bytes,
+            }
+            for weight in compiled.weights
+        },
+        "source_weights": _source_weights(program, compiled),
+    }
+
+
+def _described(tensor: StateTensor) -> dict[str, Any]:
+    return {"name": tensor.name, "dtype": tensor.dtype, "shape": list(tensor.shape), "rate": tensor.rate}
+
+
+def _sampler(imported: Imported) -> dict[str, Any]:
+    scheduler = imported.metadata.get("scheduler")
+    return {"kind": "diffusers", "config": scheduler} if scheduler else {}
+
+
+def _source_weights(program: Program, compiled: Compiled) -> dict[str, list[int]]:
+    """Shapes of the source weights that the bundle's tensors come from, directly or by derivation."""
+    used = {weight.source for weight in compiled.weights}
+    if "constant" in program.variants:
+        used.update(program.variants["constant"].graph.initializers)
+    shapes = {
+        name: [int(size) for size in value.const_value.shape]  # type: ignore[arg-type]
+        for model in program.variants.values()
+        for name, value in model.graph.initializers.items()
+        if value.const_value is not None
+    }
+    return {name: shapes[name] for name in sorted(used & program.weights)}
