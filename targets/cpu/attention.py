@@ -22,10 +22,12 @@ LOWEST = -1.0e30
 
 @dataclass(frozen=True)
 class Attention(Kernel):
-    """Operands: q, k, v, scratch for the transposed keys, out.
+    """Operands: q, k, v, scratch for the transposed keys, out, [mask].
 
     Strides are those of (batch, head, token, channel); channels of v and out are contiguous. A task computes
-    ``tile_rows`` queries against ``block`` keys at a time, ``width`` of them in registers.
+    ``tile_rows`` queries against ``block`` keys at a time, ``width`` of them in registers. ``causal`` hides from
+    a query the keys after it. A mask has strides (batch, head, query, key): floats are added to the scores,
+    booleans say which keys a query sees.
     """
 
     batch: int
@@ -43,6 +45,8 @@ class Attention(Kernel):
     width: int
     block: int
     lanes: int
+    causal: bool = False
+    mask_strides: tuple[int, ...] = ()
 
     @property
     def panels(self) -> int:
@@ -109,15 +113,30 @@ class Attention(Kernel):
                 for total, (start, width) in zip(sums, vectors, strict=True):
                     with T.vectorized(0, width) as lane:
                         T.buffer_store(total, total[lane] + left * keys[at + start + lane], [lane])
-        masked = self.keys % self.block != 0
         for row, sums in enumerate(tile):
             for total, (start, width) in zip(sums, vectors, strict=True):
                 with T.vectorized(0, width) as lane:
+                    within = part * self.width + start + lane
+                    key = block * self.block + within
                     score = total[lane] * T.float32(self.scale)
-                    if masked:
-                        key = block * self.block + part * self.width + start + lane
-                        score = T.Select(key < self.keys, score, T.float32(LOWEST))
-                    T.buffer_store(weights[row], score, [part * self.width + start + lane])
+                    T.buffer_store(
+                        weights[row], self._masked(score, operands, head, first + row, key), [within]
+                    )
+
+    def _masked(self, score: Any, operands: Sequence[Any], head: Any, query: Any, key: Any) -> Any:
+        """The score that the softmax sees: hidden keys have the lowest there is."""
+        lowest = T.float32(LOWEST)
+        if self.mask_strides:
+            mask = operands[5]
+            seen = T.min(key, self.keys - 1)
+            at = flat([head // self.heads, head % self.heads, query, seen], self.mask_strides)
+            hides = self.dtypes[5] == "bool"
+            score = T.Select(mask[at], score, lowest) if hides else T.max(score + mask[at], lowest)
+        if self.causal:
+            score = T.Select(key <= query, score, lowest)
+        if self.keys % self.block != 0:
+            score = T.Select(key < self.keys, score, lowest)
+        return score
 
     def _soften(self, weights: Any, sums: Any, top: Any, total: Any) -> None:
         """Scores become exponentials; what was summed under the old maximum is scaled to the new one."""

@@ -19,21 +19,15 @@ LONGEST_HEAD = 255
 def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     node = group.anchor
     attributes = node.attributes
-    unsupported = ["is_causal"] if attributes.get_int("is_causal", 0) else []
-    if attributes.get_float("softcap", 0.0):
-        unsupported.append("softcap")
-    if len([value for value in node.inputs if value is not None]) > 3:
-        unsupported.append("a mask or past keys")
-    if unsupported:
-        raise UserError(f"operator Attention with {unsupported[0]} is not supported, at {describe(node)}")
+    if attributes.get_float("softcap", 0.0) or any(value is not None for value in node.inputs[4:]):
+        raise UserError(f"operator Attention with softcap or past keys is not supported, at {describe(node)}")
     query_heads = attributes.get_int("q_num_heads", 0)
     key_heads = attributes.get_int("kv_num_heads", 0)
     q = _heads(lowering, node.inputs[0], query_heads)
     k = _heads(lowering, node.inputs[1], key_heads)
     v = _heads(lowering, node.inputs[2], key_heads)
-    if q.shape[1] != k.shape[1]:
-        raise UserError(f"operator Attention with grouped queries is not supported, at {describe(node)}")
     batch, heads, queries, depth = q.shape
+    k, v = (_shared(lowering, one, heads) for one in (k, v))
     keys, value_depth = v.shape[2], v.shape[3]
     if max(depth, value_depth) > LONGEST_HEAD:
         raise UserError(
@@ -47,8 +41,11 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     rows, vectors = _tile(value_depth, lanes, profile.vector_registers)
     width = vectors * lanes
     per_block = max(1, min(math.ceil(keys / width), 128 // width))
+    masks = [
+        lowering.view(value).expand((batch, heads, queries, keys)) for value in node.inputs[3:4] if value
+    ]
     kernel = Attention(
-        dtypes=("float32",) * 5,
+        dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
         batch=batch,
         heads=heads,
         queries=queries,
@@ -64,9 +61,11 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
         width=width,
         block=width * per_block,
         lanes=lanes,
+        causal=bool(attributes.get_int("is_causal", 0)),
+        mask_strides=masks[0].strides if masks else (),
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, scratch, out], str(node.name))
+    lowering.call(kernel, [q, k, v, scratch, out, *masks], str(node.name))
     result = node.outputs[0]
     if len(shape_of(result)) == 3:
         tokens = out.transpose((0, 2, 1, 3)).reshape(shape_of(result))
@@ -83,6 +82,16 @@ def _heads(lowering: Lowering, value: object, heads: int) -> View:
     batch, tokens, channels = view.shape
     split = lowering.reshaped(view, (batch, tokens, heads, channels // heads))
     return split.transpose((0, 2, 1, 3))
+
+
+def _shared(lowering: Lowering, view: View, heads: int) -> View:
+    """Keys or values of fewer heads than the queries have: each serves as many (arXiv 2305.13245)."""
+    batch, own, tokens, channels = view.shape
+    if own == heads:
+        return view
+    apart = lowering.reshaped(view, (batch, own, 1, tokens, channels))
+    spread = apart.expand((batch, own, heads // own, tokens, channels))
+    return lowering.reshaped(spread, (batch, heads, tokens, channels))
 
 
 def _tile(depth: int, lanes: int, registers: int) -> tuple[int, int]:

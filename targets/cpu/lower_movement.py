@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -16,6 +17,7 @@ from ..lowering import Lowering
 from ..profile import Profile
 from ..views import View, merge_axes
 from .elementwise import Map
+from .gather import Gather
 from .lower_products import padded
 
 
@@ -50,7 +52,7 @@ def copier(lanes: int):
 def lower_elementwise(lowering: Lowering, group: Group, profile: Profile) -> None:
     fused = fuse(lowering, group, None)
     shape = shape_of(fused.result)
-    same = [view for view in fused.loads if view.count == fused_count(shape) and 0 not in view.strides]
+    same = [view for view in fused.loads if view.count == math.prod(shape) and 0 not in view.strides]
     like = max(same or fused.loads, key=lambda view: view.count, default=None)
     whole = (
         like is not None
@@ -60,10 +62,6 @@ def lower_elementwise(lowering: Lowering, group: Group, profile: Profile) -> Non
     out = lowering.fresh(shape, like.order() if whole and like is not None else None)
     map_into(lowering, out, fused.loads, fused.bound, profile.vector_lanes, str(group.nodes[-1].name))
     lowering.views[str(fused.result.name)] = out
-
-
-def fused_count(shape: Sequence[int]) -> int:
-    return View.dense("", shape).count
 
 
 def lower_concat(lowering: Lowering, group: Group, profile: Profile) -> None:
@@ -78,6 +76,36 @@ def lower_concat(lowering: Lowering, group: Group, profile: Profile) -> None:
         lowering.copy(lowering, out.slice(axis, start, part.shape[axis]), part, str(node.name))
         start += part.shape[axis]
     lowering.views[str(result.name)] = out
+
+
+def lower_gather(lowering: Lowering, group: Group, profile: Profile) -> None:
+    node = group.anchor
+    data, chosen = node.inputs[0], node.inputs[1]
+    assert data is not None and chosen is not None
+    table, indices = lowering.view(data), lowering.view(chosen)
+    rank = len(table.shape)
+    axis = node.attributes.get_int("axis", 0) % rank
+    table = table.transpose([axis, *(other for other in range(rank) if other != axis)])
+    inner = table.shape[1:]
+    columns = math.prod(inner)
+    table = lowering.reshaped(table, (table.shape[0], columns))
+    flat = lowering.reshaped(indices, (indices.count,))
+    if flat.strides != (1,):
+        flat = lowering.materialised(flat)
+    out = lowering.fresh((*indices.shape, *inner), dtype=lowering.buffers[table.buffer].dtype)
+    kernel = Gather(
+        dtypes=tuple(lowering.buffers[view.buffer].dtype for view in (out, table, flat)),
+        count=flat.count,
+        rows=table.shape[0],
+        columns=columns,
+        table_strides=(table.strides[0], table.strides[1]),
+        lanes=profile.vector_lanes,
+    )
+    lowering.call(kernel, [out, table, flat], str(node.name))
+    # The numbers' axes stand where the axis that they choose from was.
+    taken = len(indices.shape)
+    places = [*range(taken, taken + axis), *range(taken), *range(taken + axis, taken + rank - 1)]
+    lowering.views[str(node.outputs[0].name)] = out.transpose(places)
 
 
 def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:

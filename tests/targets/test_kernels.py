@@ -98,8 +98,11 @@ def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, sp
 
 
 @few
-@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(1, 150), st.integers(1, 70))
-def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, keys, depth):
+@given(
+    st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(1, 150), st.integers(1, 70),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, keys, depth, causal, masked):
     q, k, v = (
         noise(6, batch, queries, heads, depth),
         noise(7, batch, keys, heads, depth),
@@ -109,15 +112,20 @@ def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, key
     def strides(tokens: int) -> tuple[int, int, int, int]:
         return (tokens * heads * depth, depth, heads * depth, 1)
 
+    mask = [noise(16, batch, 1, queries, keys)] if masked else []
     kernel = Attention(
-        dtypes=("float32",) * 5, batch=batch, heads=heads, queries=queries, keys=keys, depth=depth,
+        dtypes=("float32",) * (5 + masked), batch=batch, heads=heads, queries=queries, keys=keys, depth=depth,
         value_depth=depth, scale=depth**-0.5, q_strides=strides(queries), k_strides=strides(keys),
         v_strides=strides(keys), out_strides=strides(queries), tile_rows=min(5, queries), width=2 * LANES,
-        block=4 * LANES, lanes=LANES,
+        block=4 * LANES, lanes=LANES, causal=causal,
+        mask_strides=(queries * keys, 0, keys, 1) if masked else (),
     )  # fmt: skip
     out = np.full_like(q, np.nan)
-    run(kernel, q, k, v, np.zeros(kernel.scratch_floats, np.float32), out)
+    run(kernel, q, k, v, np.zeros(kernel.scratch_floats, np.float32), out, *mask)
     scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * depth**-0.5
+    scores = sum(mask, scores)
+    if causal:
+        scores = np.where(np.tri(queries, keys, dtype=bool), scores, -np.inf)
     weights = np.exp(scores - scores.max(-1, keepdims=True))
     wanted = np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v.astype(np.float64))
     # The exponent's error is that of a score (depth terms, at most ~10), carried into a mean of values below ~5.
