@@ -29,10 +29,15 @@ Run = Callable[[], NDArray[Any]]
 
 @dataclass
 class Timing:
-    """Seconds of one call: every round, in order. ``max_abs_diff`` is against the bundle's output."""
+    """Seconds of one call: every round, in order.
+
+    ``max_abs_diff`` is between this system's output and the bundle's; ``relative_diff`` is the same in standard
+    deviations of this system's output.
+    """
 
     rounds_s: list[float] = field(default_factory=list[float])
     max_abs_diff: float = 0.0
+    relative_diff: float = 0.0
 
     def summary(self) -> dict[str, Any]:
         return {
@@ -57,7 +62,7 @@ def bench(
 
     Every round runs each system once, so that a machine whose speed drifts is as unfair to all. Returns
     ``step_s``, ``peak_bytes``, ``weight_bytes`` and per peer ``step_s``, ``ratio`` (ours over theirs, the median
-    of the rounds' ratios) and ``max_abs_diff``.
+    of the rounds' ratios), ``max_abs_diff`` and ``relative_diff``.
     """
     if peers and model is None:
         raise UserError("peers run the source model: give it with --model")
@@ -84,6 +89,7 @@ def bench(
             "step_s": timings[name].summary(),
             "ratio": statistics.median(mine / theirs for mine, theirs in pairs),
             "max_abs_diff": timings[name].max_abs_diff,
+            "relative_diff": timings[name].relative_diff,
         }
     return result
 
@@ -116,6 +122,7 @@ def measure(
     reference = next(iter(first.values())).astype(np.float64)
     for name, output in first.items():
         timings[name].max_abs_diff = float(np.abs(output - reference).max())
+        timings[name].relative_diff = timings[name].max_abs_diff / max(float(output.std()), 1e-30)
     for done in range(rounds):
         for name, run in runners.items():
             time.sleep(SETTLE_S)
