@@ -24,18 +24,7 @@ def _affine_groups(
     return op.Add(op.Mul(_instance_norm(op, x, groups, ones, zeros, back), scale), bias)
 
 
-def _groups_of(x: ir.Value, grouped: ir.Value, restored: ir.Value, ones: ir.Value, zeros: ir.Value) -> int:
-    """The number of groups if the reshapes around InstanceNormalization say GroupNormalization, else 0."""
-    shape, inner = dims(x), dims(grouped)
-    units = ones.const_value is not None and zeros.const_value is not None
-    if not units or len(shape) < 3 or dims(restored) != shape or len(inner) != 3 or inner[0] != shape[0]:
-        return 0
-    assert ones.const_value is not None and zeros.const_value is not None
-    plain = bool(np.all(ones.const_value.numpy() == 1) and np.all(zeros.const_value.numpy() == 0))
-    return inner[1] if plain and shape[1] % inner[1] == 0 else 0
-
-
-def _is_affine_groups(
+def _is_plain_groups(
     context: Any,
     x: ir.Value,
     grouped: ir.Value,
@@ -44,8 +33,19 @@ def _is_affine_groups(
     zeros: ir.Value,
     **rest: Any,
 ) -> bool:
+    """Whether the reshapes around InstanceNormalization say GroupNormalization."""
+    shape, inner = dims(x), dims(grouped)
+    units = ones.const_value is not None and zeros.const_value is not None
+    if not units or len(shape) < 3 or dims(restored) != shape or len(inner) != 3 or inner[0] != shape[0]:
+        return False
+    assert ones.const_value is not None and zeros.const_value is not None
+    plain = bool(np.all(ones.const_value.numpy() == 1) and np.all(zeros.const_value.numpy() == 0))
+    return plain and shape[1] % inner[1] == 0
+
+
+def _is_affine_groups(context: Any, x: ir.Value, **rest: Any) -> bool:
     channels = dims(x)[1] if len(dims(x)) > 1 else 0
-    return _groups_of(x, grouped, restored, ones, zeros) > 0 and all(
+    return _is_plain_groups(context, x, **rest) and all(
         _per_channel(rest[name], channels, len(dims(x))) for name in ("scale", "bias")
     )
 
@@ -71,18 +71,6 @@ def _raise_affine_groups(
         num_groups=dims(grouped)[1],
         epsilon=_epsilon(normalised),
     )
-
-
-def _is_plain_groups(
-    context: Any,
-    x: ir.Value,
-    grouped: ir.Value,
-    restored: ir.Value,
-    ones: ir.Value,
-    zeros: ir.Value,
-    **rest: Any,
-) -> bool:
-    return _groups_of(x, grouped, restored, ones, zeros) > 0
 
 
 def _raise_plain_groups(op: Any, x: ir.Value, grouped: ir.Value, normalised: ir.Value, **rest: Any) -> Any:

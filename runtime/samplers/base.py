@@ -31,5 +31,15 @@ class Sampler(Protocol):
         ...
 
 
+class UnitVariance:
+    """Samples that have variance one at every noise level: the model sees them as they are."""
+
+    def initial(self, noise: Array) -> Array:
+        return noise
+
+    def scale_input(self, x: Array, index: int) -> Array:
+        return x
+
+
 def float32(array: NDArray[Any]) -> Array:
     return np.asarray(array, dtype=np.float32)

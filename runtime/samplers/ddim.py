@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import FickError
-from .base import Array, float32
+from .base import Array, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 
-class DDIM:
+class DDIM(UnitVariance):
     """``eta`` 0 is deterministic, 1 as noisy as the ancestral process."""
 
     def __init__(self, schedule: NoiseSchedule, count: int, eta: float = 0.0) -> None:
@@ -21,12 +21,6 @@ class DDIM:
         self._stride = schedule.num_train_timesteps // count
         self._eta = eta
         self.steps = self._timesteps.astype(np.float32)
-
-    def initial(self, noise: Array) -> Array:
-        return noise
-
-    def scale_input(self, x: Array, index: int) -> Array:
-        return x
 
     def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
         timestep = self._timesteps[index]

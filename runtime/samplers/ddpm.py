@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import FickError
-from .base import Array, float32
+from .base import Array, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 LEAST_VARIANCE = 1e-20
 
 
-class DDPM:
+class DDPM(UnitVariance):
     def __init__(self, schedule: NoiseSchedule, count: int, variance_type: str = "fixed_small") -> None:
         if variance_type not in ("fixed_small", "fixed_large"):
             raise FickError(f"variance type {variance_type!r} is neither fixed_small nor fixed_large")
@@ -20,12 +20,6 @@ class DDPM:
         self._timesteps = schedule.timesteps(count)
         self._large = variance_type == "fixed_large"
         self.steps = self._timesteps.astype(np.float32)
-
-    def initial(self, noise: Array) -> Array:
-        return noise
-
-    def scale_input(self, x: Array, index: int) -> Array:
-        return x
 
     def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
         timestep = self._timesteps[index]

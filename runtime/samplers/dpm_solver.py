@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Array, float32
+from .base import Array, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 FEW_STEPS = 15
 """Below this many steps the last one is of first order, as diffusers does it."""
 
 
-class DPMSolver:
+class DPMSolver(UnitVariance):
     def __init__(
         self,
         schedule: NoiseSchedule,
@@ -43,12 +43,6 @@ class DPMSolver:
             return np.linspace(0, total - 1, count + 1).round()[::-1][:-1].astype(np.int64)
         spaced = np.arange(count + 1)[::-1][:-1] * (total // (count + 1)) + schedule.steps_offset
         return spaced.astype(np.int64)
-
-    def initial(self, noise: Array) -> Array:
-        return noise
-
-    def scale_input(self, x: Array, index: int) -> Array:
-        return x
 
     def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
         sigma, after = float(self._sigmas[index]), float(self._sigmas[index + 1])

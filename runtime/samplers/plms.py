@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .base import Array, float32
+from .base import Array, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 WEIGHTS = {
@@ -21,7 +21,7 @@ WEIGHTS = {
 """Adams-Bashforth weights by order, newest output first."""
 
 
-class PLMS:
+class PLMS(UnitVariance):
     def __init__(self, schedule: NoiseSchedule, count: int) -> None:
         self._schedule = replace(schedule, clip_sample=False)
         self._abar = schedule.alphas_cumprod()
@@ -32,12 +32,6 @@ class PLMS:
         self._outputs: list[Array] = []
         self._start: Array | None = None
         self.steps = self._timesteps.astype(np.float32)
-
-    def initial(self, noise: Array) -> Array:
-        return noise
-
-    def scale_input(self, x: Array, index: int) -> Array:
-        return x
 
     def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
         timestep = int(self._timesteps[index])
