@@ -1,4 +1,4 @@
-"""From a canonical model to all of a bundle but its checkpoint: passes, lowering, linking."""
+"""From canonical models to all of a bundle but its checkpoint: passes, lowering, linking."""
 
 from __future__ import annotations
 
@@ -18,34 +18,74 @@ from ..targets.lower import lower
 from ..targets.profile import Profile
 from .bundle import FORMAT_VERSION
 from .frontends import Imported
-from .link import link, plan_source
+from .link import link, plan_source, weights_offsets
 from .pipeline import pipeline
 from .progress import Silent
-from .skeleton import Skeleton
+from .skeleton import Part, Skeleton
 
 
 def build(
-    imported: Imported,
+    components: Mapping[str, Imported],
     profile: Profile,
     cache_folder: Path,
     *,
-    seed: int,
-    sampler: Mapping[str, Any] | None,
-    reporter: Silent,
+    name: str,
+    seed: int = 0,
+    sampler: Mapping[str, Any] | None = None,
+    pipeline_facts: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
+    reporter: Silent | None = None,
 ) -> Skeleton:
-    """Compile an imported model. Kernels and the core's objects are kept in ``cache_folder`` by content.
+    """Compile imported models, the main one first, into one library.
 
-    Raises UserError for what the target cannot run.
+    Kernels and the core's objects are kept in ``cache_folder`` by content. Raises UserError for what the target
+    cannot run.
     """
+    reporter = reporter or Silent()
     reporter.stage("optimise")
-    program = apply(pipeline(), _program(imported), Context(seed=seed))
+    programs = {
+        component: apply(pipeline(), _program(imported), Context(seed=seed))
+        for component, imported in components.items()
+    }
     reporter.stage("compile kernels")
-    compiled = lower(program, profile, cache_folder / "kernels", reporter.update)
+    compiled = {
+        component: lower(program, profile, cache_folder / "kernels", reporter.update)
+        for component, program in programs.items()
+    }
     reporter.stage("link")
     program_id = hashlib.sha256(plan_source(compiled, "").encode()).hexdigest()
     library = link(compiled, program_id, cache_folder / "core")
-    manifest = _manifest(imported, program, compiled, profile, program_id, sampler)
-    return Skeleton(manifest, library, _recipe(program), _literals(program, compiled))
+    starts = weights_offsets(compiled)
+    main = next(iter(components.values()))
+    sizes = [_memory(one) for one in compiled.values()]
+    manifest = {
+        "format": "fick-bundle",
+        "format_version": FORMAT_VERSION,
+        "name": name,
+        "source": main.kind,
+        "random_weights": any(imported.random_weights for imported in components.values()),
+        "program_id": program_id,
+        "target": {
+            "name": profile.name,
+            "arch": profile.arch,
+            "triple": profile.triple,
+            "cpu_features": list(profile.requires),
+        },
+        "kernels": len({symbol for one in compiled.values() for symbol in one.kernels}),
+        "memory": {key: sum(size[key] for size in sizes) for key in sizes[0]},
+        "sampler": dict(sampler) if sampler is not None else _sampler(main),
+        "pipeline": dict(pipeline_facts or {}),
+        "files": sorted(files or {}),
+        "components": {
+            component: _component(component, programs[component], one, starts[component])
+            for component, one in compiled.items()
+        },
+    }
+    parts = {
+        component: Part(_recipe(program), _literals(program, compiled[component]))
+        for component, program in programs.items()
+    }
+    return Skeleton(manifest, library, parts, dict(files or {}))
 
 
 def tensors(model: ir.Model) -> dict[str, NDArray[Any]]:
@@ -78,55 +118,38 @@ def _literals(program: Program, compiled: Compiled) -> dict[str, NDArray[Any]]:
     return {name: stored[name] for name in used if name in stored and name not in program.weights}
 
 
-def _manifest(
-    imported: Imported,
-    program: Program,
-    compiled: Compiled,
-    profile: Profile,
-    program_id: str,
-    sampler: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+def _component(name: str, program: Program, compiled: Compiled, weights_start: int) -> dict[str, Any]:
     return {
-        "format": "fick-bundle",
-        "format_version": FORMAT_VERSION,
-        "name": imported.name,
-        "source": imported.kind,
-        "random_weights": imported.random_weights,
-        "program_id": program_id,
-        "target": {
-            "name": profile.name,
-            "arch": compiled.arch,
-            "triple": compiled.triple,
-            "cpu_features": list(compiled.cpu_features),
-        },
         "nodes": sum(len(list(model.graph)) for model in program.variants.values()),
-        "kernels": len(compiled.kernels),
-        "variants": {name: {"calls": len(calls)} for name, calls in compiled.variants.items()},
+        "variants": {variant: {"calls": len(calls)} for variant, calls in compiled.variants.items()},
         "inputs": [_described(tensor) for tensor in compiled.inputs],
         "outputs": [_described(tensor) for tensor in compiled.outputs],
-        "memory": {
-            "weights_bytes": compiled.weights_bytes,
-            "arena_bytes": compiled.arena_bytes,
-            "state_bytes": compiled.state_bytes,
-            "peak_bytes": compiled.weights_bytes + compiled.arena_bytes + compiled.state_bytes,
-        },
-        "sampler": dict(sampler) if sampler is not None else _sampler(imported),
+        "memory": _memory(compiled),
         "history": [
             {"pass": entry.pass_name, "config": entry.config, "effect": entry.effect}
             for entry in program.history
         ],
         "weights": {
-            weight.name: {
+            f"{name}/{weight.name}": {
                 "source": weight.source,
                 "packing": weight.packing.model_dump(mode="json"),
                 "dtype": weight.dtype,
                 "shape": list(weight.shape),
-                "offset_bytes": weight.offset_bytes,
+                "offset_bytes": weights_start + weight.offset_bytes,
             }
             for weight in compiled.weights
         },
         "source_weights": _source_weights(program, compiled),
     }
+
+
+def _memory(compiled: Compiled) -> dict[str, int]:
+    parts = {
+        "weights_bytes": compiled.weights_bytes,
+        "arena_bytes": compiled.arena_bytes,
+        "state_bytes": compiled.state_bytes,
+    }
+    return {**parts, "peak_bytes": sum(parts.values())}
 
 
 def _described(tensor: StateTensor) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def compile(
             "weights": _size(report.weight_bytes) + (" (random)" if report.random_weights else ""),
             "peak memory": _size(report.peak_bytes),
             "graph": f"{report.nodes} nodes",
-            "kernels": f"{report.kernels} in {sum(report.calls.values())} calls",
+            "kernels": f"{report.kernels} in {sum(sum(one.values()) for one in report.calls.values())} calls",
             "time": f"{sum(report.seconds.values()):.1f} s",
         },
         json_file,

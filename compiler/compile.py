@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ..ir.errors import UserError
 from ..targets import profile as profiles
-from .frontends import Source, open_source
+from .frontends import Whole, open_model
 from .progress import Silent
 from .skeleton import Skeleton, kept
 
@@ -30,12 +30,14 @@ LIBRARIES = (
 
 @dataclass(frozen=True)
 class Report:
-    """What a compilation did. ``peak_bytes`` is what a run needs: weights, arena and state."""
+    """What a compilation did. ``calls`` are by component and variant; ``peak_bytes`` is what a run needs: weights,
+    arena and state of all components.
+    """
 
     bundle: Path
     nodes: int
     kernels: int
-    calls: dict[str, int]
+    calls: dict[str, dict[str, int]]
     weight_bytes: int
     arena_bytes: int
     state_bytes: int
@@ -65,37 +67,42 @@ def compile(
 ) -> Report:
     """Compile a diffusion UNet into a bundle.
 
-    ``model`` is what ``open_source`` takes: an .onnx file, a diffusers folder, a configuration or its name, a
-    torch module. ``target`` names a device profile; ``output`` is the bundle's path (NAME.fick beside the
-    working directory by default). ``sampler`` is stored as the bundle's default for ``generate``.
+    ``model`` is what ``open_model`` takes: an .onnx file, a diffusers folder, a configuration or its name, a
+    torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` names a device
+    profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
+    stored as the bundle's default for ``generate``.
 
     Raises UserError for whatever the user can mend. Nothing is written unless all of it can be.
     """
     reporter = reporter or Silent()
     profile = profiles.load(target)
     reporter.stage("import")
-    source = open_source(model, shapes=shapes, seed=seed)
-    path = Path(output) if output is not None else Path(f"{source.name}.fick")
+    whole = open_model(model, shapes=shapes, seed=seed)
+    path = Path(output) if output is not None else Path(f"{whole.name}.fick")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
     settings = [profile.model_dump_json(), shapes, json.dumps(sampler, sort_keys=True)]
-    place = _place(source, settings)
-    skeleton, weights = _kept(source, place) or _built(source, place, profile, seed, sampler, reporter)
+    place = _place(whole, settings)
+    skeleton, weights = _kept(whole, place) or _built(whole, place, profile, seed, sampler, reporter)
     memory = skeleton.manifest["memory"]
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
     if memory["peak_bytes"] > limit:
         raise UserError(
-            f"{source.name} needs {memory['peak_bytes'] / 1e6:.0f} MB ({memory['weights_bytes'] / 1e6:.0f} MB of "
+            f"{whole.name} needs {memory['peak_bytes'] / 1e6:.0f} MB ({memory['weights_bytes'] / 1e6:.0f} MB of "
             f"it weights) and the limit is {limit / 1e6:.0f} MB; raise --memory-limit or compile a smaller model"
         )
     reporter.stage("write")
     skeleton.write(path, weights, reporter.update)
     reporter.finish()
+    components = skeleton.manifest["components"]
     return Report(
         bundle=path,
-        nodes=skeleton.manifest["nodes"],
+        nodes=sum(facts["nodes"] for facts in components.values()),
         kernels=skeleton.manifest["kernels"],
-        calls={name: facts["calls"] for name, facts in skeleton.manifest["variants"].items()},
+        calls={
+            name: {variant: one["calls"] for variant, one in facts["variants"].items()}
+            for name, facts in components.items()
+        },
         weight_bytes=memory["weights_bytes"],
         arena_bytes=memory["arena_bytes"],
         state_bytes=memory["state_bytes"],
@@ -105,21 +112,24 @@ def compile(
     )
 
 
-Parts = tuple[Skeleton, Mapping[str, NDArray[Any]]]
+Parts = tuple[Skeleton, dict[str, Mapping[str, NDArray[Any]]]]
 
 
-def _kept(source: Source, place: Path | None) -> Parts | None:
+def _kept(whole: Whole, place: Path | None) -> Parts | None:
     skeleton = kept(place) if place else None
     if skeleton is None:
         return None
     try:
-        return skeleton, source.weights(skeleton.source_weights)
+        weights = {
+            name: source.weights(skeleton.source_weights(name)) for name, source in whole.components.items()
+        }
     except (KeyError, UserError):  # the checkpoint has other names than the model made of it
         return None
+    return skeleton, weights
 
 
 def _built(
-    source: Source,
+    whole: Whole,
     place: Path | None,
     profile: profiles.Profile,
     seed: int,
@@ -128,23 +138,36 @@ def _built(
 ) -> Parts:
     from .build import build, tensors  # slow to load: TVM and the rewriter
 
-    imported = source.imported()
-    skeleton = build(imported, profile, cache_folder(), seed=seed, sampler=sampler, reporter=reporter)
+    imported = {name: source.imported() for name, source in whole.components.items()}
+    skeleton = build(
+        imported,
+        profile,
+        cache_folder(),
+        name=whole.name,
+        seed=seed,
+        sampler=sampler,
+        pipeline_facts=whole.facts,
+        files=whole.files,
+        reporter=reporter,
+    )
     if place:
         skeleton.keep(place)
-    return skeleton, tensors(imported.model)
+    return skeleton, {name: tensors(one.model) for name, one in imported.items()}
 
 
-def _place(source: Source, settings: Sequence[object]) -> Path | None:
+def _place(whole: Whole, settings: Sequence[object]) -> Path | None:
     """Where a compilation of these contents with these settings by this code is kept."""
-    contents = source.contents()
-    if contents is None:
-        return None
-    kind, files = contents
-    digest = hashlib.sha256(repr((_code_digest(), source.name, kind, settings)).encode())
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+    digest = hashlib.sha256(repr((_code_digest(), whole.name, settings)).encode())
+    for name, source in whole.components.items():
+        contents = source.contents()
+        if contents is None:
+            return None
+        kind, files = contents
+        digest.update(repr((name, kind, len(files))).encode())
+        for path in files:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+    digest.update(repr((whole.facts, sorted(whole.files.items()))).encode())
     return cache_folder() / "compilations" / f"{digest.hexdigest()[:32]}.fick"
 
 

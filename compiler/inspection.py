@@ -44,14 +44,19 @@ def inspect_bundle(path: Path) -> dict[str, Any]:
         "random_weights",
         "format_version",
         "target",
-        "variants",
         "memory",
         "sampler",
-        "history",
     )
     return {
         **{key: manifest[key] for key in keep if key in manifest},
-        "inputs": {one["name"]: f"{one['shape']} per {one['rate']}" for one in manifest["inputs"]},
-        "outputs": {one["name"]: str(one["shape"]) for one in manifest["outputs"]},
+        "components": {name: _component(facts) for name, facts in manifest["components"].items()},
         "entries": {name: entry["bytes"] for name, entry in manifest["entries"].items()},
+    }
+
+
+def _component(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "inputs": {one["name"]: f"{one['shape']} per {one['rate']}" for one in facts["inputs"]},
+        "outputs": {one["name"]: str(one["shape"]) for one in facts["outputs"]},
+        **{key: facts[key] for key in ("nodes", "variants", "memory", "history")},
     }

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
@@ -30,23 +30,25 @@ MOST_OPERANDS = 64
 SPACES = {"weights": 0, "arena": 1, "state": 2}
 
 
-def link(compiled: Compiled, program_id: str, cache_folder: Path) -> bytes:
-    """The shared library of a compiled program. Raises RuntimeError with the linker's words if it fails.
+def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path) -> bytes:
+    """The shared library of compiled programs for one target, the main one first.
 
-    The core's objects are kept in ``cache_folder`` by content.
+    Raises RuntimeError with the linker's words if it fails. The core's objects are kept in ``cache_folder`` by content.
     """
-    target = f"{compiled.triple}.{OLDEST_LIBC}"
-    core = core_objects(compiled.arch, target, cache_folder)
+    first = next(iter(components.values()))
+    kernels = {name: code for compiled in components.values() for name, code in compiled.kernels.items()}
+    target = f"{first.triple}.{OLDEST_LIBC}"
+    core = core_objects(first.arch, target, cache_folder)
     with tempfile.TemporaryDirectory(prefix="fick-link-") as scratch:
         folder = Path(scratch)
-        (folder / "model.c").write_text(plan_source(compiled, program_id), encoding="utf-8")
-        names = sorted(compiled.kernels)
+        (folder / "model.c").write_text(plan_source(components, program_id), encoding="utf-8")
+        names = sorted(kernels)
         for name in names:
-            (folder / f"{name}.o").write_bytes(compiled.kernels[name])
+            (folder / f"{name}.o").write_bytes(kernels[name])
         headers = os.fspath(_native())
         _zig(
             folder,
-            ["-target", target, f"-mcpu={BASELINE[compiled.arch]}", *FLAGS, f"-I{headers}", "-c", "model.c"],
+            ["-target", target, f"-mcpu={BASELINE[first.arch]}", *FLAGS, f"-I{headers}", "-c", "model.c"],
         )
         for path in core:
             (folder / path.name).write_bytes(path.read_bytes())
@@ -99,33 +101,70 @@ def _zig(folder: Path, arguments: Sequence[str]) -> None:
         raise RuntimeError(f"zig cc failed: {result.stderr.strip()}")
 
 
-def plan_source(compiled: Compiled, program_id: str) -> str:
-    """model.c: the compiled program as constant tables for the core."""
+def weights_offsets(components: Mapping[str, Compiled]) -> dict[str, int]:
+    """Where in the bundle's weights those of each component begin."""
+    offsets, size = {}, 0
+    for name, compiled in components.items():
+        offsets[name] = size
+        size += compiled.weights_bytes
+    return offsets
+
+
+def plan_source(components: Mapping[str, Compiled], program_id: str) -> str:
+    """model.c: the compiled programs as constant tables for the core."""
+    first = next(iter(components.values()))
     lines = ['#include "fick_plan.h"', ""]
-    for name in sorted(compiled.kernels):
+    for name in sorted({name for compiled in components.values() for name in compiled.kernels}):
         lines.append(
             f"int32_t __tvm_ffi_{name}(void *self, const fick_argument *arguments, int32_t count, "
             "fick_argument *result);"
         )
-    variants = {name: compiled.variants.get(name, ()) for name in ("prompt", "step", "full")}
-    for name, calls in variants.items():
-        lines += _calls_source(name, calls)
-    lines += _slots_source("inputs", compiled.inputs) + _slots_source("outputs", compiled.outputs)
-    features = "".join(f"{_text(feature)}, " for feature in compiled.cpu_features)
+    for index, compiled in enumerate(components.values()):
+        lines += _tables_source(f"c{index}", compiled)
+    features = "".join(f"{_text(feature)}, " for feature in first.cpu_features)
     lines += [
         f"static const char *const features[] = {{{features}0}};",
-        "const fick_plan fick_model_plan = {",
-        f"  {_text(program_id)}, features, {compiled.weights_bytes}u, {compiled.arena_bytes}u, "
-        f"{compiled.state_bytes}u,",
-        f"  inputs, outputs, {len(compiled.inputs)}, {len(compiled.outputs)},",
+        "static const fick_plan components[] = {",
     ]
-    for name, calls in variants.items():
-        offset, size = compiled.carried.get(name, (0, 0)) if name != "full" else (0, 0)
-        lines.append(f"  {{{_text(name)}, {name}_calls, {len(calls)}u, {{{offset}u, {size}u}}}},")
+    starts = weights_offsets(components)
+    for index, (name, compiled) in enumerate(components.items()):
+        lines += _plan_source(f"c{index}", name, starts[name], compiled)
+    total = sum(compiled.weights_bytes for compiled in components.values())
+    lines += [
+        "};",
+        "const fick_program fick_model_program = {",
+        f"  {_text(program_id)}, features, {total}u, components, {len(components)}",
+    ]
     return "\n".join([*lines, "};", ""])
 
 
-def _calls_source(variant: str, calls: Sequence[Call]) -> list[str]:
+VARIANTS = ("prompt", "step", "full")
+
+
+def _tables_source(prefix: str, compiled: Compiled) -> list[str]:
+    lines = [
+        line
+        for variant in VARIANTS
+        for line in _calls_source(f"{prefix}_{variant}", compiled.variants.get(variant, ()))
+    ]
+    inputs = _slots_source(f"{prefix}_inputs", compiled.inputs)
+    return [*lines, *inputs, *_slots_source(f"{prefix}_outputs", compiled.outputs)]
+
+
+def _plan_source(prefix: str, name: str, weights_offset: int, compiled: Compiled) -> list[str]:
+    lines = [
+        f"  {{{_text(name)}, {{{weights_offset}u, {compiled.weights_bytes}u}}, {compiled.arena_bytes}u, "
+        f"{compiled.state_bytes}u, {prefix}_inputs, {prefix}_outputs, {len(compiled.inputs)}, "
+        f"{len(compiled.outputs)},"
+    ]
+    for variant in VARIANTS:
+        offset, size = compiled.carried.get(variant, (0, 0)) if variant != "full" else (0, 0)
+        count = len(compiled.variants.get(variant, ()))
+        lines.append(f"    {{{_text(variant)}, {prefix}_{variant}_calls, {count}u, {{{offset}u, {size}u}}}},")
+    return [*lines, "  },"]
+
+
+def _calls_source(prefix: str, calls: Sequence[Call]) -> list[str]:
     lines: list[str] = []
     for index, call in enumerate(calls):
         if len(call.operands) > MOST_OPERANDS:
@@ -134,11 +173,11 @@ def _calls_source(variant: str, calls: Sequence[Call]) -> list[str]:
                 f"{MOST_OPERANDS}; split the node"
             )
         operands = ", ".join(f"{{{SPACES[one.space]}, {one.offset_bytes}u}}" for one in call.operands)
-        lines.append(f"static const fick_operand {variant}_{index}[] = {{{operands}}};")
-    lines.append(f"static const fick_call {variant}_calls[] = {{")
+        lines.append(f"static const fick_operand {prefix}_{index}[] = {{{operands}}};")
+    lines.append(f"static const fick_call {prefix}_calls[] = {{")
     for index, call in enumerate(calls):
         lines.append(
-            f"  {{__tvm_ffi_{call.kernel}, {variant}_{index}, {len(call.operands)}u, {_text(call.kernel)}, "
+            f"  {{__tvm_ffi_{call.kernel}, {prefix}_{index}, {len(call.operands)}u, {_text(call.kernel)}, "
             f"{_text(call.node)}}},"
         )
     if not calls:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from ..ir.errors import UserError
 from ..runtime.loader import LIBRARY, check_bundle
 from .checkpoint import read_checkpoint
-from .skeleton import RECIPE, Skeleton
+from .skeleton import Part, Skeleton, recipe_entry
+
+WEIGHTS = "weights.safetensors"
 
 
 def repack(
@@ -24,53 +26,80 @@ def repack(
     weights: str | os.PathLike[str],
     output: str | os.PathLike[str],
     progress: Callable[[int, int], None] | None = None,
+    *,
+    component: str | None = None,
 ) -> Path:
     """Write a bundle with the code of ``bundle`` and the weights of a .safetensors file, by their source names.
 
-    The result is byte for byte what compiling the model with those weights gives. Raises UserError for a
-    missing tensor, another shape, or values that are not finite.
+    They are those of ``component``, by default the main one, the UNet. The result is byte for byte what
+    compiling the model with those weights gives. Raises UserError for a missing tensor, another shape, or
+    values that are not finite.
     """
-    checked = check_bundle(bundle, (LIBRARY, RECIPE))
-    manifest = {key: value for key, value in checked.manifest.items() if key != "entries"}
+    path = Path(bundle)
+    manifest = check_bundle(path).manifest
+    components = list(manifest["components"])
+    chosen = component or components[0]
+    if chosen not in components:
+        raise UserError(f"{path} has no component {chosen}; its components are {', '.join(components)}")
+    recipes = {name: recipe_entry(name) for name in components}
+    entries = check_bundle(path, [LIBRARY, *recipes.values(), *manifest["files"]]).entries
+    stored = Stored(path, manifest)
     skeleton = Skeleton(
-        {**manifest, "random_weights": False},
-        checked.entries[LIBRARY],
-        checked.entries[RECIPE],
-        _literals(checked.path, checked.manifest),
+        {key: value for key, value in manifest.items() if key != "entries"} | {"random_weights": False},
+        entries[LIBRARY],
+        {name: Part(entries[recipe], {}) for name, recipe in recipes.items()},
+        {name: entries[name] for name in manifest["files"]},
     )
-    skeleton.write(Path(output), read_checkpoint([Path(weights)], skeleton.source_weights), progress)
+    skeleton.parts[chosen].literals.update(_literals(manifest["components"][chosen], stored))
+    fresh = read_checkpoint([Path(weights)], skeleton.source_weights(chosen))
+    skeleton.write(Path(output), {chosen: fresh}, progress, packed=stored)
     return Path(output)
 
 
-def _literals(path: Path, manifest: dict[str, Any]) -> dict[str, NDArray[Any]]:
+class Stored(Mapping[str, NDArray[Any]]):
+    """The tensors of a bundle by name, as they lie in it, read one at a time.
+
+    Opening a bundle checks all but its weights; here they are checked too, for a new checksum must not make
+    damage look right. Raises UserError where they are damaged.
+    """
+
+    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+        self._path = path
+        self._facts = {
+            name: entry
+            for facts in manifest["components"].values()
+            for name, entry in facts["weights"].items()
+        }
+        with zipfile.ZipFile(path) as archive:
+            try:
+                with archive.open(WEIGHTS) as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+            except (KeyError, EOFError, zipfile.BadZipFile):
+                digest = ""
+            if digest != manifest["entries"].get(WEIGHTS, {}).get("sha256"):
+                raise UserError(f"entry {WEIGHTS} of {path} is damaged (its SHA-256 differs); copy it anew")
+            with archive.open(WEIGHTS) as file:
+                self._start = 8 + int.from_bytes(file.read(8), "little")
+                self._header = json.loads(file.read(self._start - 8))
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        start, end = self._header[name]["data_offsets"]
+        with zipfile.ZipFile(self._path) as archive, archive.open(WEIGHTS) as file:
+            file.seek(self._start + start)
+            data = np.frombuffer(file.read(end - start), dtype=self._facts[name]["dtype"])
+        return data.reshape(self._facts[name]["shape"])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._facts)
+
+    def __len__(self) -> int:
+        return len(self._facts)
+
+
+def _literals(component: Mapping[str, Any], stored: Stored) -> dict[str, NDArray[Any]]:
     """Tensors that belong to the architecture, not to the checkpoint: taken from the old bundle as they are."""
-    own = {
-        name: entry
-        for name, entry in manifest["weights"].items()
-        if entry["packing"]["kind"] == "dense" and entry["source"] not in manifest["source_weights"]
+    return {
+        entry["source"]: stored[name]
+        for name, entry in component["weights"].items()
+        if entry["packing"]["kind"] == "dense" and entry["source"] not in component["source_weights"]
     }
-    if not own:
-        return {}
-    _require_sound(path, manifest)
-    found: dict[str, NDArray[Any]] = {}
-    with zipfile.ZipFile(path) as archive, archive.open("weights.safetensors") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        for name, entry in own.items():
-            start, end = header[name]["data_offsets"]
-            file.seek(8 + size + start)
-            data = np.frombuffer(file.read(end - start), dtype=entry["dtype"])
-            found[entry["source"]] = data.reshape(entry["shape"])
-    return found
-
-
-def _require_sound(path: Path, manifest: dict[str, Any]) -> None:
-    """Opening a bundle checks all but its weights; a new checksum must not make damage look right."""
-    with zipfile.ZipFile(path) as archive:
-        try:
-            with archive.open("weights.safetensors") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
-        except (KeyError, EOFError, zipfile.BadZipFile):
-            digest = ""
-    if digest != manifest["entries"].get("weights.safetensors", {}).get("sha256"):
-        raise UserError(f"entry weights.safetensors of {path} is damaged (its SHA-256 differs); copy it anew")

@@ -7,8 +7,8 @@ its code was just compiled, kept from an earlier compilation, or taken out of an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,89 +20,130 @@ from ..ir.errors import UserError
 from ..runtime.errors import FickError
 from ..runtime.loader import LIBRARY, check_bundle
 from ..targets.compiled import PackedWeight
-from ..targets.packing import Packing
+from ..targets.packing import Dense, Packing
 from .bundle import Entry, weights_entry, write_bundle
 
-RECIPE, LITERALS = "constants.onnx", "literals.safetensors"
 PACKING: TypeAdapter[Packing] = TypeAdapter(Packing)
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component's share. ``recipe`` derives constants from source weights (an ONNX model, or nothing);
+    ``literals`` are tensors of the architecture, not of the checkpoint.
+    """
+
+    recipe: bytes
+    literals: dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """``manifest`` is the bundle's, less the digests of its entries. ``recipe`` derives constants from source
-    weights (an ONNX model, or nothing). ``literals`` are tensors of the architecture, not of the checkpoint.
-    """
+    """``manifest`` is the bundle's, less the digests of its entries. ``files`` go into the bundle as they are."""
 
     manifest: dict[str, Any]
     library: bytes
-    recipe: bytes
-    literals: dict[str, NDArray[Any]]
+    parts: dict[str, Part]
+    files: dict[str, bytes] = field(default_factory=dict[str, bytes])
 
-    @property
-    def source_weights(self) -> dict[str, list[int]]:
-        """Names and shapes of the weights that the bundle is made from."""
-        return self.manifest["source_weights"]
+    def source_weights(self, component: str) -> dict[str, list[int]]:
+        """Names and shapes of the weights that a component is made from."""
+        return self.manifest["components"][component]["source_weights"]
 
     def write(
         self,
         path: Path,
-        sources: Mapping[str, NDArray[Any]],
+        sources: Mapping[str, Tensors],
         progress: Callable[[int, int], None] | None = None,
+        *,
+        packed: Tensors | None = None,
     ) -> None:
-        """The whole bundle with the weights in ``sources``, or none. Raises UserError where it cannot be."""
-        stores = (sources, self._derived(sources), self.literals)
+        """The whole bundle, or none, with the weights in ``sources`` by component and name.
 
-        def array(name: str) -> NDArray[Any]:
-            for store in stores:
+        Components that are not in ``sources`` take their tensors from ``packed``, by their names in the
+        bundle, as they are. Raises UserError where the bundle cannot be written.
+        """
+        stores = {
+            name: (sources[name], _derived(part.recipe, sources[name]), part.literals)
+            for name, part in self.parts.items()
+            if name in sources
+        }
+
+        def array(place: str) -> NDArray[Any]:
+            component, name = place.split("/", 1)
+            for store in stores.get(component, (packed or {},)):
                 if name in store:
                     return store[name]
-            raise UserError(f"{path}: nothing says where tensor {name} comes from; compile the model anew")
+            raise UserError(f"{path}: nothing says where tensor {place} comes from; compile the model anew")
 
-        packed = [
-            PackedWeight(
-                name,
-                entry["source"],
-                PACKING.validate_python(entry["packing"]),
-                entry["dtype"],
-                tuple(entry["shape"]),
-                entry["offset_bytes"],
-            )
-            for name, entry in self.manifest["weights"].items()
-        ]
-        entries = [
-            weights_entry(packed, self.manifest["memory"]["weights_bytes"], array, progress),
-            *self._small_entries(),
-        ]
-        write_bundle(path, entries, self.manifest)
+        total = self.manifest["memory"]["weights_bytes"]
+        tensors = [weight for name in self.parts for weight in self._weights(name, packs=name in sources)]
+        write_bundle(
+            path, [weights_entry(tensors, total, array, progress), *self._small_entries()], self.manifest
+        )
 
     def keep(self, path: Path) -> None:
         """For a later ``kept``: in the bundle's own format, so that its checks hold here too."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        literals = Entry.of(LITERALS, safetensors.save(self.literals))
-        write_bundle(path, [*self._small_entries(), literals], self.manifest)
+        literals = [
+            Entry.of(literals_entry(name), safetensors.save(part.literals))
+            for name, part in self.parts.items()
+        ]
+        write_bundle(path, [*self._small_entries(), *literals], self.manifest)
+
+    def _weights(self, component: str, *, packs: bool) -> Iterator[PackedWeight]:
+        for name, entry in self.manifest["components"][component]["weights"].items():
+            yield PackedWeight(
+                name,
+                f"{component}/{entry['source'] if packs else name}",
+                PACKING.validate_python(entry["packing"]) if packs else Dense(),
+                entry["dtype"],
+                tuple(entry["shape"]),
+                entry["offset_bytes"],
+            )
 
     def _small_entries(self) -> list[Entry]:
-        return [Entry.of(LIBRARY, self.library), Entry.of(RECIPE, self.recipe)]
+        recipes = {recipe_entry(name): part.recipe for name, part in self.parts.items()}
+        small = {LIBRARY: self.library, **recipes, **self.files}
+        return [Entry.of(name, data) for name, data in small.items()]
 
-    def _derived(self, sources: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        if not self.recipe:
-            return {}
-        # Slow to load, and most models derive nothing.
-        import onnx
-        import onnx_ir as ir
 
-        from ..ir import referee
+def recipe_entry(component: str) -> str:
+    return f"{component}/constants.onnx"
 
-        model = ir.from_proto(onnx.load_from_string(self.recipe))
-        return referee.run(model, {str(value.name): sources[str(value.name)] for value in model.graph.inputs})
+
+def literals_entry(component: str) -> str:
+    return f"{component}/literals.safetensors"
 
 
 def kept(path: Path) -> Skeleton | None:
     """What ``keep`` wrote there, or None where that is missing or damaged."""
     try:
-        checked = check_bundle(path, (LIBRARY, RECIPE, LITERALS))
+        manifest = check_bundle(path).manifest
+        names = {name: (recipe_entry(name), literals_entry(name)) for name in manifest["components"]}
+        own = [entry for pair in names.values() for entry in pair]
+        entries = check_bundle(path, [LIBRARY, *own, *manifest["files"]]).entries
     except FickError:
         return None
-    entries = checked.entries
-    manifest = {key: value for key, value in checked.manifest.items() if key != "entries"}
-    return Skeleton(manifest, entries[LIBRARY], entries[RECIPE], safetensors.load(entries[LITERALS]))
+    parts = {
+        name: Part(entries[recipe], safetensors.load(entries[literals]))
+        for name, (recipe, literals) in names.items()
+    }
+    files = {name: entries[name] for name in manifest["files"]}
+    return Skeleton(
+        {key: value for key, value in manifest.items() if key != "entries"}, entries[LIBRARY], parts, files
+    )
+
+
+def _derived(recipe: bytes, sources: Tensors) -> dict[str, NDArray[Any]]:
+    if not recipe:
+        return {}
+    # Slow to load, and most models derive nothing.
+    import onnx
+    import onnx_ir as ir
+
+    from ..ir import referee
+
+    model = ir.from_proto(onnx.load_from_string(recipe))
+    return referee.run(model, {str(value.name): sources[str(value.name)] for value in model.graph.inputs})

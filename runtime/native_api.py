@@ -22,7 +22,12 @@ PROGRESS = ctypes.CFUNCTYPE(c_int32, c_uint64, c_uint64, c_void_p)
 
 
 class Options(ctypes.Structure):
-    _fields_ = [("threads", c_int32), ("skip_verification", c_int32), ("memory_limit_bytes", c_uint64)]
+    _fields_ = [
+        ("threads", c_int32),
+        ("skip_verification", c_int32),
+        ("memory_limit_bytes", c_uint64),
+        ("component", c_char_p),
+    ]
 
 
 class Tensor(ctypes.Structure):
@@ -52,6 +57,7 @@ class Memory(ctypes.Structure):
 SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "fick_abi_version": ([], c_uint32),
     "fick_last_error": ([], c_char_p),
+    "fick_component": ([c_int32], c_char_p),
     "fick_open": ([c_char_p, POINTER(Options), POINTER(c_void_p)], c_int32),
     "fick_close": ([c_void_p], None),
     "fick_tensor_count": ([c_void_p, c_int32], c_int32),

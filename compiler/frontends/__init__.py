@@ -9,11 +9,14 @@ from typing import Any
 
 from ...ir.errors import UserError
 from .diffusers_folder import Config, DiffusersFolder
-from .imported import Imported, Source
+from .imported import Imported, Source, Whole
 from .onnx_file import OnnxFile
+from .pipeline_folder import is_text_to_image, open_pipeline
 from .torch_module import TorchModule
 
-__all__ = ["Imported", "Source", "import_model", "known_configs", "open_source"]
+__all__ = ["Imported", "Source", "Whole", "import_model", "known_configs", "open_model", "open_source"]
+
+UNET = "unet"
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
@@ -23,8 +26,20 @@ def known_configs() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.json"))
 
 
+def open_model(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Whole:
+    """Find a model with all of its components, without reading it. The arguments are those of ``open_source``.
+
+    Of a Stable Diffusion pipeline that is the UNet, the text encoder and the autoencoder, of any other source
+    the UNet alone.
+    """
+    if isinstance(model, str | os.PathLike) and is_text_to_image(Path(model)):
+        return open_pipeline(Path(model), shapes)
+    source = open_source(model, shapes=shapes, seed=seed)
+    return Whole(source.name, {UNET: source})
+
+
 def open_source(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Source:
-    """Find a model without reading it.
+    """Find a UNet without reading it.
 
     ``model`` is an ``.onnx`` file, a diffusers folder (a pipeline or one component), a diffusers
     ``config.json`` or the name of a published one (random weights, drawn from ``seed``), or a torch module.

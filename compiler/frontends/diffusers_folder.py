@@ -33,7 +33,7 @@ class DiffusersFolder:
         """Raises UserError if there is no UNet in it, or its weights are missing, damaged or pickled."""
         metadata: dict[str, Any] = {}
         if self._schedule.is_file():
-            metadata["scheduler"] = _json(self._schedule)
+            metadata["scheduler"] = read_json(self._schedule)
             metadata["prediction_type"] = metadata["scheduler"].get("prediction_type", "epsilon")
         if not self._config.is_file():
             raise UserError(f"{self.path} holds no diffusers UNet; {self._config} should be there.")
@@ -42,7 +42,7 @@ class DiffusersFolder:
                 f"{self._component} holds no .safetensors weights; save the model with "
                 "safe_serialization=True."
             )
-        cls = _unet_class(_json(self._config), self._config)
+        cls = _unet_class(read_json(self._config), self._config)
         torch = require_torch()
         try:
             module = cls.from_pretrained(
@@ -104,7 +104,7 @@ class Config:
         return {name: drawn[name].numpy().reshape(shape) for name, shape in wanted.items()}
 
     def _module(self) -> Any:
-        config = _json(self.path)
+        config = read_json(self.path)
         cls = _unet_class(config, self.path)
         torch = require_torch()
         with torch.random.fork_rng(devices=[]):
@@ -120,7 +120,7 @@ class Config:
                 ) from error
 
 
-def _json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -39,7 +39,7 @@ class Imported:
 
 
 class Source(Protocol):
-    """A model that has been found but not read."""
+    """One component that has been found but not read."""
 
     @property
     def name(self) -> str: ...
@@ -58,6 +58,29 @@ class Source(Protocol):
         Raises KeyError or UserError if one of them is not there by that name.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Whole:
+    """All that a bundle is made of: components by name, the main one first.
+
+    ``files`` go into the bundle as they are; ``facts`` say how the components are joined.
+    """
+
+    name: str
+    components: dict[str, Source]
+    files: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+def assemble_part(model: ir.Model, name: str, kind: str, *, weights: Iterable[str], **rest: Any) -> Imported:
+    """A component beside the UNet: it runs once a picture, so that all of its inputs are of one rate.
+
+    Raises UserError if a weight holds NaN or infinity.
+    """
+    _check_finite(model, name)
+    inputs = {str(value.name): "sample" for value in model.graph.inputs}
+    return Imported(model, name, kind, inputs, frozenset(weights))
 
 
 def assemble(

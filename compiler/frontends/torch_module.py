@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from .imported import Imported, assemble
 
 EXPORT_OPSET = 23
 """What torch 2.13 writes at most: GroupNormalization, LayerNormalization, Attention Gelu stay whole."""
+
+WHOLE_NUMBERS = frozenset({"class_labels", "input_ids"})
 
 ADDED = "added_cond_kwargs"
 """diffusers gathers SDXL's extra inputs in a dictionary of this name; the graph's inputs are its entries."""
@@ -63,8 +65,12 @@ def import_module(
     kind: str = "torch",
     random_weights: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    outputs: Sequence[str] = (),
+    assemble: Callable[..., Imported] = assemble,
 ) -> Imported:
     """Export a torch module, which is left as it was. Weights are shared with the module, not copied.
+
+    ``outputs`` renames the module's outputs.
 
     A diffusers UNet knows its input shapes; for any other module ``shapes`` names every argument of
     ``forward``. Raises UserError if it is no module, if shapes are missing, or if it cannot be traced.
@@ -78,7 +84,10 @@ def import_module(
 
     label = name or type(module).__name__
     arguments = _arguments(torch, module, shapes or {}, label)
-    model = canonicalise(_export(torch, module, arguments, label))
+    exported = _export(torch, module, arguments, label)
+    for value, given in zip(exported.graph.outputs, outputs, strict=False):
+        value.name = given
+    model = canonicalise(exported)
     return assemble(
         model,
         label,
@@ -111,15 +120,15 @@ def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], nam
             )
     tensors: dict[str, Any] = {}
     for argument, shape in wanted.items():
-        whole = argument == "class_labels"
-        tensors[argument] = torch.zeros(*shape, dtype=torch.int64 if whole else torch.float32)
+        kind = torch.int64 if argument in WHOLE_NUMBERS else torch.float32
+        tensors[argument] = torch.zeros(*shape, dtype=kind)
     return tensors
 
 
 def _published_shapes(module: Any) -> dict[str, tuple[int, ...]]:
     """Input shapes of a diffusers UNet at its own sample size, batch 1 and 77 tokens; else empty."""
     config = getattr(module, "config", None)
-    if config is None or not hasattr(config, "sample_size") or not hasattr(config, "in_channels"):
+    if config is None or not hasattr(config, "sample_size") or not hasattr(config, "time_embedding_type"):
         return {}
     size = config.sample_size or 64
     height, width = (size, size) if isinstance(size, int) else size

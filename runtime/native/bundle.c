@@ -41,16 +41,16 @@ static fick_status check_entry(const fick_entry *entry, fick_json entries, int v
 }
 
 /* A safetensors file: the size of a JSON header, the header, the data. */
-static fick_status find_weights(const fick_zip *zip, const fick_plan *plan, fick_contents *contents) {
+static fick_status find_weights(const fick_zip *zip, const fick_program *program, fick_contents *contents) {
   const fick_entry *weights = fick_zip_find(zip, "weights.safetensors");
   uint64_t header = 0;
   if (!weights || weights->size < 8) {
     return fick_fail(FICK_ERROR_FORMAT, "the bundle has no weights.safetensors; compile it anew");
   }
   for (int i = 7; i >= 0; i--) header = header << 8 | weights->data[i];
-  if (header > weights->size - 8 || weights->size - 8 - header != plan->weights_bytes) {
+  if (header > weights->size - 8 || weights->size - 8 - header != program->weights_bytes) {
     return fick_fail(FICK_ERROR_FORMAT, "the bundle's weights are not the %llu bytes that its code reads",
-                     (unsigned long long)plan->weights_bytes);
+                     (unsigned long long)program->weights_bytes);
   }
   contents->weights = weights->data + 8 + header;
   if ((uintptr_t)contents->weights % 64 != 0) {
@@ -59,7 +59,7 @@ static fick_status find_weights(const fick_zip *zip, const fick_plan *plan, fick
   return FICK_OK;
 }
 
-fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_plan *plan,
+fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_program *program,
                              fick_contents *contents) {
   fick_zip zip;
   fick_json root, entries, value;
@@ -85,7 +85,7 @@ fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, con
                      (long long)version, FICK_FORMAT_VERSION);
   }
   if (!fick_json_member(root, "program_id", &value) || !fick_json_string(value, text, sizeof text) ||
-      strcmp(text, plan->program_id) != 0) {
+      strcmp(text, program->program_id) != 0) {
     return fick_fail(FICK_ERROR_FORMAT, "the bundle was compiled for another library than this one; load its own");
   }
   for (int32_t i = 0; i < zip.count; i++) {
@@ -93,11 +93,11 @@ fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, con
     status = check_entry(&zip.entries[i], entries, verify);
     if (status != FICK_OK) return status;
   }
-  return find_weights(&zip, plan, contents);
+  return find_weights(&zip, program, contents);
 }
 
 fick_status fick_check(const void *data, uint64_t size_bytes) {
   fick_contents contents;
   if (!data) return fick_fail(FICK_ERROR_ARGUMENT, "fick_check: data is NULL");
-  return fick_bundle_read(data, size_bytes, 1, &fick_model_plan, &contents);
+  return fick_bundle_read(data, size_bytes, 1, &fick_model_program, &contents);
 }

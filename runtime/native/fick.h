@@ -44,6 +44,7 @@ typedef struct {
   int32_t threads;             /* 0: as many as the process may use */
   int32_t skip_verification;   /* 1: trust the weights and save hashing them */
   uint64_t memory_limit_bytes; /* 0: no limit */
+  const char *component;       /* NULL: the main one */
 } fick_options;
 
 /* Row-major and dense. */
@@ -78,7 +79,11 @@ FICK_API uint32_t fick_abi_version(void);
 /* The last failure on this thread, "" if there was none. Valid until the next failure. */
 FICK_API const char *fick_last_error(void);
 
-/* Open the bundle at path. options may be NULL. On success *model is to be closed with fick_close. */
+/* The bundle's components by name, the main one first: a UNet, and what turns prompts into its inputs and its
+ * output into pictures. NULL after the last. */
+FICK_API const char *fick_component(int32_t index);
+
+/* Open a component of the bundle at path. options may be NULL. On success *model is to be closed with fick_close. */
 FICK_API fick_status fick_open(const char *path, const fick_options *options, fick_model **model);
 FICK_API void fick_close(fick_model *model);
 

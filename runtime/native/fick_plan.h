@@ -53,15 +53,25 @@ typedef struct {
 
 #define FICK_MAX_OPERANDS 64
 
+/* One component: a UNet, say, or a text encoder. Its weights are a run of the bundle's. */
 typedef struct {
-  const char *program_id;
-  const char *const *cpu_features; /* NULL at the end */
-  uint64_t weights_bytes, arena_bytes, state_bytes;
+  const char *name;
+  fick_region weights;
+  uint64_t arena_bytes, state_bytes;
   const fick_slot *inputs, *outputs;
   int32_t input_count, output_count;
   fick_variant prompt, step, full; /* prompt and step may have no calls */
 } fick_plan;
 
-extern const fick_plan fick_model_plan;
+/* All that a library runs. The first component is the main one. */
+typedef struct {
+  const char *program_id;
+  const char *const *cpu_features; /* NULL at the end */
+  uint64_t weights_bytes;
+  const fick_plan *components;
+  int32_t component_count;
+} fick_program;
+
+extern const fick_program fick_model_program;
 
 #endif

@@ -45,7 +45,7 @@ int fick_zip_intact(const fick_entry *entry);
 typedef struct {
   const uint8_t *weights;
 } fick_contents;
-fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_plan *plan,
+fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_program *program,
                              fick_contents *contents);
 
 /* cpu.c: the first of the features that this processor lacks, or NULL. */

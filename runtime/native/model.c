@@ -57,7 +57,7 @@ void fick_key_copy(const fick_model *model, fick_rate rate, uint8_t *key) {
 
 fick_status fick_within_limit(const fick_model *model, uint64_t more) {
   const fick_plan *plan = model->plan;
-  uint64_t needed = plan->weights_bytes + plan->arena_bytes + plan->state_bytes + fick_memo_bytes(&model->prompts);
+  uint64_t needed = plan->weights.size_bytes + plan->arena_bytes + plan->state_bytes + fick_memo_bytes(&model->prompts);
   needed = more > UINT64_MAX - needed ? UINT64_MAX : needed + more;
   if (!model->memory_limit_bytes || needed <= model->memory_limit_bytes) return FICK_OK;
   return fick_fail(FICK_ERROR_MEMORY, "the model needs %llu bytes and the limit is %llu",
@@ -80,15 +80,28 @@ static fick_status allocate(fick_model *model, const fick_options *options) {
   if (!model->arena || !model->state || !model->prompt_key || !model->step_key || !model->seconds ||
       !fick_memo_reserve(&model->prompts, prompt_bytes, plan->prompt.carried.size_bytes, kept)) {
     return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's %llu bytes",
-                     (unsigned long long)(plan->weights_bytes + plan->arena_bytes + plan->state_bytes));
+                     (unsigned long long)(plan->weights.size_bytes + plan->arena_bytes + plan->state_bytes));
   }
   model->pool = fick_pool_create(options->threads);
   if (!model->pool) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's threads");
   return FICK_OK;
 }
 
+const char *fick_component(int32_t index) {
+  int known = index >= 0 && index < fick_model_program.component_count;
+  return known ? fick_model_program.components[index].name : NULL;
+}
+
+static const fick_plan *find_component(const char *name) {
+  if (!name) return fick_model_program.components;
+  for (int32_t i = 0; i < fick_model_program.component_count; i++) {
+    if (strcmp(fick_model_program.components[i].name, name) == 0) return &fick_model_program.components[i];
+  }
+  return NULL;
+}
+
 fick_status fick_open(const char *path, const fick_options *options, fick_model **model) {
-  static const fick_options defaults = {0, 0, 0};
+  static const fick_options defaults = {0, 0, 0, NULL};
   fick_contents contents;
   if (!path || !model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: path and model must not be NULL");
   *model = NULL;
@@ -96,20 +109,23 @@ fick_status fick_open(const char *path, const fick_options *options, fick_model 
   if (options->threads < 0 || options->threads > 1024) {
     return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: %d threads; give 1 to 1024, or 0 for all", options->threads);
   }
-  const char *lacking = fick_cpu_lacks(fick_model_plan.cpu_features);
+  const fick_plan *plan = find_component(options->component);
+  if (!plan) return fick_fail(FICK_ERROR_ARGUMENT, "the bundle has no component %s", options->component);
+  const char *lacking = fick_cpu_lacks(fick_model_program.cpu_features);
   if (lacking) {
     return fick_fail(FICK_ERROR_CPU, "the bundle uses %s, which this processor lacks; compile it for this machine",
                      lacking);
   }
   fick_model *opened = calloc(1, sizeof *opened);
   if (!opened) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open %s", path);
-  opened->plan = &fick_model_plan;
+  opened->plan = plan;
   fick_status status = map_file(path, opened);
   if (status == FICK_OK) {
-    status = fick_bundle_read(opened->file, opened->file_bytes, !options->skip_verification, opened->plan, &contents);
+    status = fick_bundle_read(opened->file, opened->file_bytes, !options->skip_verification, &fick_model_program,
+                              &contents);
   }
   if (status == FICK_OK) {
-    opened->weights = contents.weights;
+    opened->weights = contents.weights + plan->weights.offset_bytes;
     status = allocate(opened, options);
   }
   if (status != FICK_OK) {
@@ -179,7 +195,7 @@ fick_status fick_get_output(const fick_model *model, const char *name, void *dat
 
 fick_status fick_memory_use(const fick_model *model, fick_memory *memory) {
   if (!model || !memory) return fick_fail(FICK_ERROR_ARGUMENT, "fick_memory_use: an argument is NULL");
-  *memory = (fick_memory){model->plan->weights_bytes, model->plan->arena_bytes, model->plan->state_bytes,
+  *memory = (fick_memory){model->plan->weights.size_bytes, model->plan->arena_bytes, model->plan->state_bytes,
                           fick_memo_bytes(&model->prompts) + fick_memo_bytes(&model->steps)};
   return FICK_OK;
 }

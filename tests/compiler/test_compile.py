@@ -74,17 +74,14 @@ def fresh_cache(tmp_path, monkeypatch):
     return folder
 
 
-def test_the_same_input_gives_the_same_bytes_and_a_second_compile_takes_a_tenth(
-    terrain, fresh_cache, tmp_path
-):
-    """The first here is not even cold: it has every kernel."""
-    seconds = []
+def test_the_same_input_gives_the_same_bytes_compiled_or_kept(terrain, fresh_cache, tmp_path):
+    """How much faster the second is: benchmarks/compile_time.py."""
+    stages = []
     for name in ("first", "second"):
-        started = time.perf_counter()
-        fick.compile(str(fetch()), output=tmp_path / name, sampler=SAMPLER)
-        seconds.append(time.perf_counter() - started)
+        stages.append(fick.compile(str(fetch()), output=tmp_path / name, sampler=SAMPLER).seconds)
         assert (tmp_path / name).read_bytes() == terrain.bundle.read_bytes()
-    assert seconds[1] < seconds[0] / 10
+    assert list(stages[0]) == ["import", "optimise", "compile kernels", "link", "write"]
+    assert list(stages[1]) == ["import", "write"]
 
 
 class TestKeptCompilations:

@@ -11,7 +11,6 @@ import fick
 from fick.compiler.build import build, tensors
 from fick.compiler.compile import cache_folder
 from fick.compiler.frontends import Imported
-from fick.compiler.progress import Silent
 from fick.ir import referee
 from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError
@@ -67,8 +66,8 @@ def compiled(graph: ir.Model, path):
     weights = frozenset(graph.graph.initializers)
     inputs = {str(value.name): "sample" for value in graph.graph.inputs}
     imported = Imported(canonicalise(graph), "operator", "onnx", inputs, weights)
-    skeleton = build(imported, profile.load("host"), cache_folder(), seed=0, sampler=None, reporter=Silent())
-    skeleton.write(path, tensors(imported.model))
+    skeleton = build({"operator": imported}, profile.load("host"), cache_folder(), name="operator")
+    skeleton.write(path, {"operator": tensors(imported.model)})
     return fick.load(path)
 
 

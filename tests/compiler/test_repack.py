@@ -86,7 +86,7 @@ def test_nothing_but_weights_changes(home: Path) -> None:
     old, new = ((home / f"{seed}.fick").read_bytes() for seed in (0, 1))
     for name, (start, size) in offsets(old).items():
         same = old[start : start + size] == new[offsets(new)[name][0] :][:size]
-        assert same == (name in ("code/libmodel.so", "constants.onnx"))
+        assert same == (name in ("code/libmodel.so", "unet/constants.onnx"))
     with zipfile.ZipFile(home / "0.fick") as first, zipfile.ZipFile(home / "1.fick") as second:
         one, two = (json.loads(archive.read("manifest.json")) for archive in (first, second))
     assert one["program_id"] == two["program_id"]
@@ -132,7 +132,7 @@ def test_what_is_no_checkpoint(home: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_bundle_is_not_repacked(home: Path, tmp_path: Path, weights: Weights) -> None:
     data = bytearray((home / "0.fick").read_bytes())
-    start, size = offsets(bytes(data))["constants.onnx"]
+    start, size = offsets(bytes(data))["unet/constants.onnx"]
     assert size
     data[start + size // 2] ^= 1
     (tmp_path / "bad.fick").write_bytes(data)

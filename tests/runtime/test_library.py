@@ -24,7 +24,7 @@ def test_the_library_needs_libc_libm_and_threads_alone(
     program: Compiled, core_cache: Path, tmp_path: Path
 ) -> None:
     library = tmp_path / "libmodel.so"
-    library.write_bytes(link(program, tiny.PROGRAM_ID, core_cache))
+    library.write_bytes(link({"tiny": program}, tiny.PROGRAM_ID, core_cache))
     needed, undefined, exported = dynamic_tables(library.read_bytes())
     assert needed <= {
         "libc.so.6",
@@ -101,6 +101,6 @@ def test_a_call_of_more_tensors_than_the_core_has_room_for(program: Compiled, co
         call = replace(first, operands=first.operands[:1] * count)
         return replace(program, variants={**program.variants, "full": (call, *others)})
 
-    assert link(wide(MOST_OPERANDS), tiny.PROGRAM_ID, core_cache)
+    assert link({"tiny": wide(MOST_OPERANDS)}, tiny.PROGRAM_ID, core_cache)
     with pytest.raises(UserError, match=f"node {first.node} needs a kernel of 65 tensors"):
-        link(wide(MOST_OPERANDS + 1), tiny.PROGRAM_ID, core_cache)
+        link({"tiny": wide(MOST_OPERANDS + 1)}, tiny.PROGRAM_ID, core_cache)

@@ -143,7 +143,7 @@ def write(
     path: Path, program: Compiled, cache_folder: Path, program_id: str = PROGRAM_ID, **changed: object
 ) -> Path:
     """A bundle of ``program``; ``changed`` are manifest fields in place of the right ones."""
-    library = link(program, program_id, cache_folder)
+    library = link({"tiny": program}, program_id, cache_folder)
     write_bundle(path, entries(program, library), {**manifest(program, program_id), **changed})
     return path
 
