@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..ir import referee
 from ..ir.errors import UserError
-from ..runtime import Model, load
+from ..runtime import Model
 from .frontends import import_model
 
 MIDDLE = 10
@@ -66,7 +66,7 @@ def bench(
     """
     if peers and model is None:
         raise UserError("peers run the source model: give it with --model")
-    with load(bundle, threads=threads) as ours:
+    with Model(bundle, threads=threads) as ours:
         feeds: dict[str, Any] = example_inputs(ours, seed)
         runners: dict[str, Run] = {"fick": lambda: next(iter(ours.run(**feeds).values()))}
         if peers:

@@ -73,6 +73,7 @@ def build(
         },
         "kernels": len({symbol for one in compiled.values() for symbol in one.kernels}),
         "memory": {key: sum(size[key] for size in sizes) for key in sizes[0]},
+        "config": main.metadata.get("config", {}),
         "sampler": dict(sampler) if sampler is not None else _sampler(main),
         "pipeline": dict(pipeline_facts or {}),
         "files": sorted(files or {}),

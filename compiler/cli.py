@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -16,8 +17,10 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.exceptions import TyperException
 
 from ..ir.errors import UserError
+from ..runtime import png
 from ..runtime.errors import FickError
 
 app = typer.Typer(
@@ -74,10 +77,14 @@ def _interrupt(number: int, frame: object) -> None:
 def main() -> None:
     """The entry point: a user's mistake becomes one sentence on standard error and exit code 2."""
     signal.signal(signal.SIGINT, _interrupt)
+    warnings.showwarning = lambda message, *rest: print(f"fick: {message}", file=sys.stderr)
+    # Typer would print a frame of several lines around a mistake in the arguments.
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
     except (UserError, FickError) as error:
         _stop(str(error))
+    except TyperException as error:
+        _stop(error.format_message() or "name what to do; see fick --help")
     except Interrupted:
         _stop("interrupted; run the same command again and finished work is not repeated")
     except MemoryError:
@@ -153,12 +160,24 @@ def compile(
     )
 
 
-@app.command(epilog="Example: `fick run terrain.fick --prompt-input difficulty=0.7 --seed 3 -o terrain.png`")
+@app.command(
+    epilog="Example: `fick run emoji.fick --prompt 'cat with heart eyes' --steps 20 --seed 7 -o cat.png` or "
+    "`fick run terrain.fick --prompt-input difficulty=0.7 --seed 3 -o terrain.png`"
+)
 def run(
     bundle: BundleArgument,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture, or an .npy.")
     ],
+    prompt: Annotated[str | None, typer.Option(help="What to draw, for a text-to-image bundle.")] = None,
+    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    guidance: Annotated[float, typer.Option(help="How closely to follow the prompt.")] = 5.0,
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A picture to start from instead of noise.")
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How much of --init may change, 0 to 1.")
+    ] = 0.8,
     steps: Annotated[int | None, typer.Option(min=1, help="Calls of the model.")] = None,
     sampler: Annotated[SamplerName | None, typer.Option(help="[default: the bundle's own]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same picture.")] = 0,
@@ -176,17 +195,34 @@ def run(
     """Sample from BUNDLE and write the result as a picture."""
     import time
 
-    from ..runtime import load
+    from ..runtime import TextToImage, load
     from . import pictures
     from .progress import terminal
 
     if not output.parent.is_dir():
         raise UserError(f"cannot write {output}: {output.parent} is not a folder")
-    with load(
-        bundle, threads=threads, memory_limit_bytes=_bytes(memory_limit) if memory_limit else 0
-    ) as model:
-        prompt = _prompt(prompt_input or [], model)
+    limit = _bytes(memory_limit) if memory_limit else 0
+    with load(bundle, threads=threads, memory_limit_bytes=limit) as model:
+        if isinstance(model, TextToImage):
+            if prompt is None or prompt_input:
+                raise UserError(
+                    f"{bundle} draws from a text; give it with --prompt, and nothing else as input"
+                )
+            asked: dict[str, Any] = {
+                "prompt": prompt,
+                "negative_prompt": negative,
+                "guidance_scale": guidance,
+            }
+            if init is not None:
+                asked |= {"init": pictures.read(init, model.picture_size), "strength": strength}
+        elif prompt is not None or init is not None:
+            raise UserError(f"{bundle} reads no text and no picture; leave --prompt and --init out")
+        else:
+            asked = _prompt(prompt_input or [], model)
         chosen = {"kind": sampler.value} if sampler else None
+        if chosen and isinstance(model, TextToImage):
+            # Another sampler of the noise that the model was trained on.
+            chosen = {**model.manifest["sampler"].get("config", {}), **chosen}
         samples: list[Any] = []
         started = time.perf_counter()
         with terminal() as reporter:
@@ -196,18 +232,17 @@ def run(
                 def progress(done: int, total: int, index: int = index) -> None:
                     reporter.update(index * total + done, count * total)
 
-                sample = model.generate(
-                    steps=steps, sampler=chosen, seed=seed + index, progress=progress, **prompt
+                samples.append(
+                    model.generate(steps=steps, sampler=chosen, seed=seed + index, progress=progress, **asked)
                 )
-                samples.append(sample)
             reporter.finish()
         seconds = time.perf_counter() - started
         shape = list(samples[0].shape)
     if output.suffix == ".npy":
-        np.save(output, np.concatenate(samples))
+        np.save(output, np.stack(samples) if samples[0].ndim == 3 else np.concatenate(samples))
     else:
-        images = [pictures.to_pixels(one) for sample in samples for one in sample]
-        pictures.save(pictures.grid(images, min(4, len(images))), output)
+        images = [one for sample in samples for one in pictures.images(sample)]
+        png.save(pictures.grid(images, min(4, len(images))), output)
     facts = {"output": str(output), "shape": shape, "count": count, "seed": seed, "seconds": seconds}
     _show(str(output), {"samples": f"{count} of {shape}", "time": f"{seconds:.2f} s"}, json_file, facts)
 
@@ -287,6 +322,9 @@ def repack(
     bundle: BundleArgument,
     weights: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="All weights, by source name.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The new bundle.")],
+    component: Annotated[
+        str | None, typer.Option(help="Whose weights they are. [default: the main one, the UNet]")
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Put new weights of the same shapes into BUNDLE without compiling."""
@@ -295,7 +333,7 @@ def repack(
 
     with terminal() as reporter:
         reporter.stage("repack")
-        written = swap(bundle, weights, output, reporter.update)
+        written = swap(bundle, weights, output, reporter.update, component=component)
         reporter.finish()
     size = written.stat().st_size
     _show(str(written), {"size": _size(size)}, json_file, {"bundle": str(written), "bytes": size})

@@ -139,6 +139,11 @@ def _built(
     from .build import build, tensors  # slow to load: TVM and the rewriter
 
     imported = {name: source.imported() for name, source in whole.components.items()}
+    facts = dict(whole.facts)
+    if "vae_decoder" in imported:
+        from .preview import latent_to_rgb
+
+        facts["latent_to_rgb"] = latent_to_rgb(imported["vae_decoder"]).tolist()
     skeleton = build(
         imported,
         profile,
@@ -146,7 +151,7 @@ def _built(
         name=whole.name,
         seed=seed,
         sampler=sampler,
-        pipeline_facts=whole.facts,
+        pipeline_facts=facts,
         files=whole.files,
         reporter=reporter,
     )

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,15 +50,19 @@ def grid(images: Sequence[NDArray[np.uint8]], columns: int, gap: int = 4) -> NDA
     return sheet
 
 
-def save(pixels: NDArray[np.uint8], path: Path) -> None:
-    """Write a PNG, whole or not at all. Raises UserError where it cannot be written."""
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, "PNG")
+def images(sample: NDArray[Any]) -> list[NDArray[np.uint8]]:
+    """What ``generate`` gives, as pictures: it is one already, or a batch of samples."""
+    return [sample] if sample.dtype == np.uint8 else [to_pixels(one) for one in sample]
+
+
+def read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture file as [height, width, 3], brought to ``size`` (height, width), transparency over white.
+
+    Raises UserError for what is no picture.
+    """
     try:
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data.getvalue())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another place with -o") from None
+        with Image.open(path) as file:
+            picture = file.convert("RGBA").resize((size[1], size[0]), Image.Resampling.LANCZOS)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path} is not a picture that can be read ({error}); give a PNG or JPEG") from None
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))

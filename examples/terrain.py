@@ -19,7 +19,7 @@ import fick
 from fick.compiler import pictures
 from fick.compiler.bench import measure, peer
 from fick.compiler.progress import terminal
-from fick.runtime import Model
+from fick.runtime import Model, png
 
 DIFFICULTIES = (0.1, 0.4, 0.7, 1.0)
 SEEDS = (1, 2, 3)
@@ -63,7 +63,7 @@ def draw(model: Model, path: Path) -> None:
                 images.append(pictures.to_pixels(sample[0], palette=pictures.TERRAIN))
                 reporter.update(len(images), total)
         reporter.finish()
-    pictures.save(pictures.grid(images, len(DIFFICULTIES)), path)
+    png.save(pictures.grid(images, len(DIFFICULTIES)), path)
 
 
 def compare(model: Model, source: Path) -> dict[str, float]:

@@ -1,6 +1,8 @@
 """What runs on the device. Needs NumPy alone."""
 
 from .errors import Cancelled, FickError
-from .model import CallTime, MemoryUse, Model, TensorInfo, load
+from .model import CallTime, MemoryUse, Model, TensorInfo
+from .opening import load
+from .text_to_image import TextToImage
 
-__all__ = ["CallTime", "Cancelled", "FickError", "MemoryUse", "Model", "TensorInfo", "load"]
+__all__ = ["CallTime", "Cancelled", "FickError", "MemoryUse", "Model", "TensorInfo", "TextToImage", "load"]

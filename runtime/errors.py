@@ -1,5 +1,8 @@
 """The one exception of the runtime."""
 
+CANCELLED = 8
+"""FICK_ERROR_CANCELLED of fick.h."""
+
 
 class FickError(Exception):
     """Something the caller can mend: one sentence that says what was wrong, where, and what would be right.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, cast
@@ -14,13 +14,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import native_api as api
 from . import samplers
-from .errors import Cancelled, FickError
-from .loader import LIBRARY, check_bundle, require_this_machine
+from .errors import FickError
+from .loader import LIBRARY, Checked, check_bundle, require_this_machine
+from .loop import Progress, denoise, guided
+from .noise import Noise
 
 MOST_THREADS = 1024
-
-Progress = Callable[[int, int], bool | None]
-"""Called with (done, total); returning True cancels."""
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,18 @@ class MemoryUse:
         return self.weights_bytes + self.arena_bytes + self.state_bytes + self.table_bytes
 
 
-def load(
-    path: str | os.PathLike[str], *, threads: int = 0, verify: bool = True, memory_limit_bytes: int = 0
-) -> Model:
-    """Open a bundle for running on this machine.
-
-    ``threads`` 0 takes all that the process may use; ``verify=False`` skips hashing the weights. Raises
-    FickError with one sentence for a file that is damaged, of a newer format, for another processor, or
-    larger than ``memory_limit_bytes``.
-    """
-    return Model(path, threads=threads, verify=verify, memory_limit_bytes=memory_limit_bytes)
-
-
 class Model:
-    """See ``load``. Use from one thread at a time, except ``cancel``. Also a context manager."""
+    """One component of a bundle, by default its main one. Use from one thread at a time, except ``cancel``. Also
+    a context manager.
+
+    The arguments are those of ``load``; a bundle that was checked before is taken as it is.
+    """
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        bundle: str | os.PathLike[str] | Checked,
         *,
+        component: str | None = None,
         threads: int = 0,
         verify: bool = True,
         memory_limit_bytes: int = 0,
@@ -87,11 +79,13 @@ class Model:
                 f"{threads} threads within {memory_limit_bytes} bytes cannot be; give 0 to {MOST_THREADS} threads "
                 "and a limit of 0 bytes (none) or more"
             )
-        checked = check_bundle(path)
+        checked = bundle if isinstance(bundle, Checked) else check_bundle(bundle)
         require_this_machine(checked)
         self.manifest = checked.manifest
         self._library = api.load_library(checked.entries[LIBRARY])
-        options = api.Options(threads, int(not verify), memory_limit_bytes)
+        options = api.Options(
+            threads, int(not verify), memory_limit_bytes, component.encode() if component else None
+        )
         status = self._library.fick_open(
             os.fsencode(checked.path), ctypes.byref(options), ctypes.byref(self._handle)
         )
@@ -223,11 +217,11 @@ class Model:
 
         ``sampler`` overrides the bundle's own (see ``samplers.create``); ``prompt`` are the inputs of rate
         "prompt"; with ``guidance_scale`` other than 1, ``unconditional`` gives them again for the
-        unconditional branch (Ho and Salimans, arXiv 2207.12598, eq. 6). The same seed gives the same bytes.
-        ``progress(done, total)`` counts model calls and cancels by returning True.
+        unconditional branch. The same seed gives the same bytes.
+        ``progress(done, total)`` counts steps and cancels by returning True.
         """
         self._check_open()
-        sample, step_name = self._single("sample"), self._single("step")
+        sample, step = self._single("sample"), self._single("step")
         if guidance_scale != 1.0 and unconditional is None:
             raise FickError(
                 "a guidance scale other than 1 needs the prompt inputs of the unconditional branch"
@@ -235,30 +229,30 @@ class Model:
         loop = samplers.create(sampler or self.manifest.get("sampler") or {}, steps)
         self._cancelled = False
         self.prepare(loop.steps)
-        rng = np.random.Generator(np.random.PCG64(seed))
+        rng = Noise(seed)
         start = self._fitted(sample, noise) if noise is not None else rng.standard_normal(sample.shape)
+
+        def branch(x: NDArray[np.float32], index: int, given: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
+            feeds: dict[str, Any] = {sample.name: x, step.name: loop.steps[index], **given}
+            return next(iter(self.run(**feeds).values()))
+
+        def predict(x: NDArray[np.float32], index: int) -> NDArray[np.float32]:
+            output = branch(x, index, prompt)
+            if guidance_scale == 1.0:
+                return output
+            return guided(output, branch(x, index, unconditional or {}), guidance_scale)
+
         x = loop.initial(np.asarray(start, dtype=np.float32))
-        branches = [prompt] if guidance_scale == 1.0 else [prompt, dict(unconditional or {})]
-        total = len(loop.steps) * len(branches)
-        done = 0
-        for index, step in enumerate(loop.steps):
-            scaled = loop.scale_input(x, index)
-            outputs: list[NDArray[np.float32]] = []
-            for branch in branches:
-                if (progress is not None and progress(done, total)) or self._cancelled:
-                    raise Cancelled("the generation was cancelled", api.CANCELLED)
-                feeds: dict[str, Any] = {sample.name: scaled, step_name.name: step, **branch}
-                results = self.run(**feeds)
-                outputs.append(next(iter(results.values())))
-                done += 1
-            output = outputs[0]
-            if len(outputs) == 2:
-                guided = outputs[1] + guidance_scale * (outputs[0] - outputs[1])
-                output = np.asarray(guided, dtype=np.float32)
-            x = loop.step(output, index, x, rng)
-        if progress is not None:
-            progress(total, total)
-        return x
+        return denoise(loop, predict, x, rng, progress=progress, cancelled=lambda: self._cancelled)
+
+    def as_diffusers_unet(self) -> Any:
+        """The UNet as diffusers' pipelines call theirs. Raises FickError if the source was no diffusers UNet."""
+        from .diffusers_unet import DiffusersUNet  # only who has diffusers wants it
+
+        config = self.manifest.get("config")
+        if not config:
+            raise FickError("the bundle was not compiled from a diffusers folder; compile that one instead")
+        return DiffusersUNet(self, config)
 
     def _single(self, rate: str) -> TensorInfo:
         found = [info for info in self.inputs.values() if info.rate == rate]

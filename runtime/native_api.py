@@ -9,13 +9,12 @@ import tempfile
 from ctypes import POINTER, c_char_p, c_double, c_int32, c_int64, c_uint32, c_uint64, c_void_p
 from typing import Any
 
-from .errors import Cancelled, FickError
+from .errors import CANCELLED, Cancelled, FickError
 
 MAX_RANK = 8
 INPUT, OUTPUT = 0, 1
 DTYPES: tuple[str, ...] = ("float32", "int64", "int32", "bool")
 RATES: tuple[str, ...] = ("prompt", "step", "sample")
-CANCELLED = 8
 ABI_VERSION = 1
 
 PROGRESS = ctypes.CFUNCTYPE(c_int32, c_uint64, c_uint64, c_void_p)

@@ -31,18 +31,18 @@ class DiffusersFolder:
 
     def imported(self) -> Imported:
         """Raises UserError if there is no UNet in it, or its weights are missing, damaged or pickled."""
-        metadata: dict[str, Any] = {}
+        if not self._config.is_file():
+            raise UserError(f"{self.path} holds no diffusers UNet; {self._config} should be there.")
+        metadata: dict[str, Any] = {"config": read_json(self._config)}
         if self._schedule.is_file():
             metadata["scheduler"] = read_json(self._schedule)
             metadata["prediction_type"] = metadata["scheduler"].get("prediction_type", "epsilon")
-        if not self._config.is_file():
-            raise UserError(f"{self.path} holds no diffusers UNet; {self._config} should be there.")
         if not self._weights:
             raise UserError(
                 f"{self._component} holds no .safetensors weights; save the model with "
                 "safe_serialization=True."
             )
-        cls = _unet_class(read_json(self._config), self._config)
+        cls = _unet_class(metadata["config"], self._config)
         torch = require_torch()
         try:
             module = cls.from_pretrained(

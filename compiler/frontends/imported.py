@@ -25,8 +25,8 @@ class Imported:
 
     ``weights`` names the tensors that a checkpoint would bring, not numbers that the architecture spells
     out. ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what samplers
-    want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``scheduler`` (its settings) and
-    ``prediction_type``.
+    want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``config``, ``scheduler`` (its
+    settings) and ``prediction_type``.
     """
 
     model: ir.Model

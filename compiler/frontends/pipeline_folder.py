@@ -67,7 +67,8 @@ class Kind:
 
 
 def _encode_text(self: Any, input_ids: Any) -> Any:
-    return super(type(self), self).forward(input_ids).last_hidden_state
+    encoder: Any = super(type(self), self)
+    return encoder.forward(input_ids).last_hidden_state
 
 
 def _decode(self: Any, latent: Any) -> Any:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FickError
-from .base import Array, float32
+from .base import Array, Random, float32
 
 
 class Consistency:
@@ -36,7 +36,10 @@ class Consistency:
     def scale_input(self, x: Array, index: int) -> Array:
         return x
 
-    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+    def noised(self, clean: Array, noise: Array, index: int) -> Array:
+        return float32(clean + (self._sigmas[index] ** 2 - self._sigma_min**2) ** 0.5 * noise)
+
+    def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
         if index + 1 == len(self._sigmas):
             return float32(output)
         added = (self._sigmas[index + 1] ** 2 - self._sigma_min**2) ** 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import FickError
-from .base import Array, UnitVariance, float32
+from .base import Array, Random, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 
@@ -18,11 +18,12 @@ class DDIM(UnitVariance):
         self._schedule = schedule
         self._abar = schedule.alphas_cumprod()
         self._timesteps = schedule.timesteps(count)
+        self._kept = self._abar[self._timesteps]
         self._stride = schedule.num_train_timesteps // count
         self._eta = eta
         self.steps = self._timesteps.astype(np.float32)
 
-    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+    def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
         timestep = self._timesteps[index]
         before = timestep - self._stride
         last = 1.0 if self._schedule.set_alpha_to_one else float(self._abar[0])

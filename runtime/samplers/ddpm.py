@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import FickError
-from .base import Array, UnitVariance, float32
+from .base import Array, Random, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 LEAST_VARIANCE = 1e-20
@@ -18,10 +18,11 @@ class DDPM(UnitVariance):
         self._schedule = schedule
         self._abar = schedule.alphas_cumprod()
         self._timesteps = schedule.timesteps(count)
+        self._kept = self._abar[self._timesteps]
         self._large = variance_type == "fixed_large"
         self.steps = self._timesteps.astype(np.float32)
 
-    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+    def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
         timestep = self._timesteps[index]
         last = index + 1 == len(self._timesteps)
         abar = float(self._abar[timestep])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Array, UnitVariance, float32
+from .base import Array, Random, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 FEW_STEPS = 15
@@ -28,6 +28,7 @@ class DPMSolver(UnitVariance):
         sigmas = schedule.sigmas()
         final = 0.0 if final_sigmas_type == "zero" else float(sigmas[0])
         self._sigmas = np.append(np.interp(timesteps, np.arange(len(sigmas)), sigmas), final)
+        self._kept = 1 / (self._sigmas**2 + 1)
         self._first_order_last = final_sigmas_type == "zero" or (lower_order_final and count < FEW_STEPS)
         self._before: Any = None
         self.steps = timesteps.astype(np.float32)
@@ -44,7 +45,7 @@ class DPMSolver(UnitVariance):
         spaced = np.arange(count + 1)[::-1][:-1] * (total // (count + 1)) + schedule.steps_offset
         return spaced.astype(np.int64)
 
-    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+    def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
         sigma, after = float(self._sigmas[index]), float(self._sigmas[index + 1])
         alpha, alpha_after = (sigma**2 + 1) ** -0.5, (after**2 + 1) ** -0.5
         clean = self._schedule.clean(output, x, alpha**2)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .base import Array, float32
+from .base import Array, Random, float32
 from .noise_schedule import NoiseSchedule
 
 
@@ -33,7 +33,10 @@ class Euler:
     def scale_input(self, x: Array, index: int) -> Array:
         return float32(x / (self._sigmas[index] ** 2 + 1) ** 0.5)
 
-    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+    def noised(self, clean: Array, noise: Array, index: int) -> Array:
+        return float32(clean + self._sigmas[index] * noise)
+
+    def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
         sigma = float(self._sigmas[index])
         abar = 1 / (sigma**2 + 1)
         clean = self._schedule.clean(output, x * abar**0.5, abar)

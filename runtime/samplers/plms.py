@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .base import Array, UnitVariance, float32
+from .base import Array, Random, UnitVariance, float32
 from .noise_schedule import NoiseSchedule
 
 WEIGHTS = {
@@ -29,11 +29,12 @@ class PLMS(UnitVariance):
         spaced = schedule.timesteps(count)
         # With one step there is nothing to correct.
         self._timesteps = spaced if count < 2 else np.concatenate([spaced[:1], spaced[1:2], spaced[1:]])
+        self._kept = self._abar[self._timesteps]
         self._outputs: list[Array] = []
         self._start: Array | None = None
         self.steps = self._timesteps.astype(np.float32)
 
-    def step(self, output: Array, index: int, x: Array, rng: np.random.Generator) -> Array:
+    def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
         timestep = int(self._timesteps[index])
         before = timestep - self._stride
         if index == 0:

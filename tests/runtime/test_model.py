@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fick.runtime import Cancelled, FickError, Model, load, native_api
+from fick.runtime.noise import Noise
 from fick.targets.compiled import Compiled
 
 from . import tiny
@@ -118,12 +119,12 @@ def test_a_closed_model_says_so(bundle: Path) -> None:
 def test_generate_is_the_loop_by_hand(model: Model) -> None:
     """Multistep consistency, with the tiny model's own closed form in place of the network."""
     got = model.generate(seed=4, p=P)
-    rng = np.random.Generator(np.random.PCG64(4))
-    x = 80 * rng.standard_normal(4)
+    rng = Noise(4)
+    x = 80 * rng.standard_normal((4,))
     for sigma, following in zip(LEVELS, [*LEVELS[1:], None], strict=True):
         x = tiny.expected(x, sigma, P)
         if following is not None:
-            x = x + np.sqrt(following**2 - 0.002**2) * rng.standard_normal(4)
+            x = x + np.sqrt(following**2 - 0.002**2) * rng.standard_normal((4,))
     # Four calls of two float32 roundings each, every one scaled up to 8-fold by the calls after it.
     np.testing.assert_allclose(got, x, rtol=4 * 2 * 2.0**-23)
 

@@ -1,0 +1,103 @@
+"""Trains the text encoder and the UNet together: latents from captions, by denoising."""
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from rich.progress import track
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from . import data, loop, models
+
+NAME = "denoiser"
+BATCH = 64
+LEARNING_RATE = 6e-4
+AVERAGE_DECAY = 0.9995
+CAPTION_DROP = 0.1
+SNR_CEILING = 5.0
+VIEWS = 12  # augmented latents of every picture, encoded once
+
+
+@dataclass(frozen=True)
+class Denoiser:
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    steps_trained: int
+
+
+def train(
+    emojis: list[data.Emoji], latents: Tensor, tokenizer: CLIPTokenizer, steps: int, folder: Path,
+    device: torch.device, *, compiled: bool,
+) -> Denoiser:  # fmt: skip
+    """`latents` is [views, n, 4, 16, 16], already scaled to a deviation of one."""
+    pair = _pair(tokenizer).to(device)
+    text_encoder, unet = pair["text_encoder"], pair["unet"]
+    scheduler = models.scheduler()
+    call = torch.compile(unet) if compiled else unet
+
+    def loss(step: int) -> Tensor:
+        draw, words = torch.Generator().manual_seed(step), random.Random(step)
+        rows = torch.randint(len(emojis), (BATCH,), generator=draw)
+        views = torch.randint(len(latents), (BATCH,), generator=draw)
+        clean = latents[views, rows].float()
+        noise = torch.randn(clean.shape, generator=draw)
+        times = torch.randint(scheduler.config.num_train_timesteps, (BATCH,), generator=draw)
+        captions = [
+            "" if words.random() < CAPTION_DROP else emojis[row].drawn_caption(words) for row in rows.tolist()
+        ]
+        tokens = tokenizer(
+            captions, padding="max_length", max_length=models.MAX_TOKENS, truncation=True, return_tensors="pt"
+        )
+        states = text_encoder(tokens.input_ids.to(device)).last_hidden_state
+        noisy = scheduler.add_noise(clean, noise, times)
+        target = scheduler.get_velocity(clean, noise, times)
+        output = call(noisy.to(device), times.to(device), states).sample.float()
+        errors = (output - target.to(device)).square().mean(dim=(1, 2, 3))
+        return (errors * _min_snr_weight(scheduler, times).to(device)).mean()
+
+    loop.train(loop.Stage(NAME, pair, loss, steps, LEARNING_RATE, AVERAGE_DECAY), folder, device)
+    return Denoiser(text_encoder.eval(), unet.eval(), steps)
+
+
+def so_far(tokenizer: CLIPTokenizer, folder: Path) -> Denoiser:
+    """The averaged weights of a training that may not have ended."""
+    pair = _pair(tokenizer)
+    steps = loop.averaged(folder, NAME, pair)
+    return Denoiser(pair["text_encoder"].eval(), pair["unet"].eval(), steps)
+
+
+@torch.no_grad()
+def encode_views(
+    autoencoder: AutoencoderKL, pictures: Tensor, flippable: Tensor, folder: Path, device: torch.device
+) -> Tensor:
+    """[views, n, 4, 16, 16] in half precision, kept in the folder."""
+    kept = folder / "latents.safetensors"
+    if kept.exists():
+        return load_file(kept)["latents"]
+    views = []
+    for view in track(range(VIEWS), "latents"):
+        draw = torch.Generator().manual_seed(view)
+        parts = [
+            autoencoder.encode(data.augment(picture, flip, draw).to(device)).latent_dist.mean.half().cpu()
+            for picture, flip in zip(pictures.split(64), flippable.split(64), strict=True)
+        ]
+        views.append(torch.cat(parts) * autoencoder.config.scaling_factor)
+    latents = torch.stack(views).contiguous()
+    save_file({"latents": latents}, kept)
+    return latents
+
+
+def _pair(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
+    torch.manual_seed(0)
+    return nn.ModuleDict({"text_encoder": models.text_encoder(tokenizer), "unet": models.unet()})
+
+
+def _min_snr_weight(scheduler: DDIMScheduler, times: Tensor) -> Tensor:
+    """min(SNR, 5) / (SNR + 1): Hang et al., arXiv 2303.09556, for a network that predicts v."""
+    kept = scheduler.alphas_cumprod[times]
+    snr = kept / (1 - kept)
+    return snr.clamp(max=SNR_CEILING) / (snr + 1)

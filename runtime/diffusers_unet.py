@@ -1,0 +1,66 @@
+"""A compiled UNet in the place of a diffusers pipeline's own. Needs torch; diffusers has brought it."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import FickError
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+class DiffusersUNet:
+    """What pipelines ask of ``pipe.unet``: its configuration, its place, and a call."""
+
+    def __init__(self, model: Model, config: dict[str, Any]) -> None:
+        import torch
+
+        self._torch: Any = torch
+        self._model = model
+        # A pipeline reads what it needs; what a configuration leaves out is None, as diffusers has it.
+        self.config = _Config(**config)
+        self.dtype: Any = torch.float32
+        self.device: Any = torch.device("cpu")
+        self.add_embedding = None
+
+    def __call__(
+        self,
+        sample: Any,
+        timestep: Any,
+        encoder_hidden_states: Any = None,
+        return_dict: bool = True,
+        **others: Any,
+    ) -> Any:
+        """As ``UNet2DConditionModel.forward``, for any batch: it is cut into batches of the compiled size."""
+        asked = sorted(name for name, value in others.items() if value is not None)
+        if asked:
+            raise FickError(
+                f"the compiled UNet takes no {asked[0]}; leave it out or use the pipeline's own UNet"
+            )
+        size = self._model.inputs["sample"].shape[0]
+        count = sample.shape[0]
+        step = np.asarray(timestep, dtype=np.float32).reshape(-1)[:1]
+        outputs: list[Any] = []
+        for start in range(0, count, size):
+            # The last batch repeats its last row; what that gives is not used.
+            rows = [min(row, count - 1) for row in range(start, start + size)]
+            feeds: dict[str, Any] = {"sample": sample[rows].numpy()}
+            if encoder_hidden_states is not None:
+                feeds["encoder_hidden_states"] = encoder_hidden_states[rows].numpy()
+            feeds["timestep"] = np.broadcast_to(step, self._model.inputs["timestep"].shape)
+            outputs.append(next(iter(self._model.run(**feeds).values())))
+        output = self._torch.from_numpy(np.concatenate(outputs)[:count])
+        return SimpleNamespace(sample=output) if return_dict else (output,)
+
+    def to(self, *arguments: Any, **named: Any) -> DiffusersUNet:
+        """Stays where it is."""
+        return self
+
+
+class _Config(SimpleNamespace):
+    def __getattr__(self, name: str) -> None:
+        return None

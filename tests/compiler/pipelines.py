@@ -1,0 +1,58 @@
+"""A text-to-image pipeline of Stable Diffusion's shape, small enough for tests. Its weights are random."""
+
+import json
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from fick.runtime.tokenizer import BYTE_LETTERS
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+TOKENS, WIDTH = 12, 16
+
+
+def tokenizer(folder: Path) -> CLIPTokenizer:
+    letters = sorted(BYTE_LETTERS)
+    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
+    pieces = [*letters, *(f"{one}</w>" for one in letters), *(a + b for a, b in merges), START, END]
+    (folder / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    special = {"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}
+    return CLIPTokenizer(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=TOKENS, **special
+    )
+
+
+def make(folder: Path) -> StableDiffusionPipeline:
+    """Saves a pipeline there in the layout of diffusers and gives it back."""
+    torch.manual_seed(0)
+    words = tokenizer(folder)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(words), hidden_size=WIDTH, intermediate_size=32, num_hidden_layers=2,
+            num_attention_heads=2, max_position_embeddings=TOKENS, bos_token_id=words.bos_token_id,
+            eos_token_id=words.eos_token_id, pad_token_id=words.pad_token_id,
+        )
+    )  # fmt: skip
+    unet = UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=WIDTH,
+        attention_head_dim=2, norm_num_groups=8,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    vae = AutoencoderKL(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, scaling_factor=0.3,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
+    )  # fmt: skip
+    made = StableDiffusionPipeline(
+        vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=words, unet=unet.eval(), scheduler=scheduler,
+        safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+    made.save_pretrained(folder / "tiny-sd")
+    made.set_progress_bar_config(disable=True)
+    return made
