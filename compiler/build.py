@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..ir.macs import macs
 from ..ir.program import Program
 from ..ir.rates import Rate
 from ..passes.base import Context, apply
@@ -122,7 +123,10 @@ def _literals(program: Program, compiled: Compiled) -> dict[str, NDArray[Any]]:
 def _component(name: str, program: Program, compiled: Compiled, weights_start: int) -> dict[str, Any]:
     return {
         "nodes": sum(len(list(model.graph)) for model in program.variants.values()),
-        "variants": {variant: {"calls": len(calls)} for variant, calls in compiled.variants.items()},
+        "variants": {
+            variant: {"calls": len(calls), "macs": macs(program.variants[variant])}
+            for variant, calls in compiled.variants.items()
+        },
         "inputs": [_described(tensor) for tensor in compiled.inputs],
         "outputs": [_described(tensor) for tensor in compiled.outputs],
         "memory": _memory(compiled),

@@ -11,7 +11,7 @@ from .samplers.base import Array, Random
 Progress = Callable[[int, int], bool | None]
 """Called with (done, total); returning True cancels."""
 
-Preview = Callable[[int, Array], None]
+EachStep = Callable[[int, Array], None]
 """Called after each step with its number and the sample so far."""
 
 
@@ -23,7 +23,7 @@ def denoise(
     *,
     first: int = 0,
     progress: Progress | None = None,
-    preview: Preview | None = None,
+    each_step: EachStep | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Array:
     """From the sample ``x`` at call ``first`` of the sampler to the last one.
@@ -36,8 +36,8 @@ def denoise(
             raise Cancelled("the generation was cancelled", CANCELLED)
         index = first + done
         x = sampler.step(predict(sampler.scale_input(x, index), index), index, x, rng)
-        if preview is not None:
-            preview(done + 1, x)
+        if each_step is not None:
+            each_step(done + 1, x)
     if progress is not None:
         progress(total, total)
     return x

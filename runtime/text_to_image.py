@@ -21,8 +21,8 @@ from .tokenizer import Tokenizer
 
 VOCABULARY, MERGES = "tokenizer/vocab.json", "tokenizer/merges.txt"
 
-Preview = Callable[[int, NDArray[np.uint8]], None]
-"""Called after each step with its number and a small picture, [latent height, latent width, 3]."""
+EachStep = Callable[[int, NDArray[np.float32]], None]
+"""Called after each step with its number and the latent so far; ``preview`` shows it cheaply."""
 
 
 class TextToImage:
@@ -42,7 +42,7 @@ class TextToImage:
         pipeline = self.manifest["pipeline"]
         entries = self._checked.entries
         self._tokenizer = Tokenizer(entries[VOCABULARY], entries[MERGES], pipeline["tokenizer"])
-        self._preview = np.asarray(pipeline["latent_to_rgb"], dtype=np.float32)
+        self._latent_to_rgb = np.asarray(pipeline["latent_to_rgb"], dtype=np.float32)
         options: dict[str, Any] = {"threads": threads, "memory_limit_bytes": memory_limit_bytes}
         self.unet = Model(self._checked, verify=verify, **options)
         # One file: what was hashed for the first component need not be for the others.
@@ -108,7 +108,7 @@ class TextToImage:
         init: NDArray[np.uint8] | None = None,
         strength: float = 0.8,
         progress: Progress | None = None,
-        preview: Preview | None = None,
+        each_step: EachStep | None = None,
     ) -> NDArray[np.uint8]:
         """A picture of ``prompt``, [height, width, 3], the same as diffusers makes from the same seed.
 
@@ -133,10 +133,6 @@ class TextToImage:
             unconditional, conditional = np.split(next(iter(outputs.values())), 2)
             return guided(conditional, unconditional, guidance_scale)
 
-        def show(done: int, x: NDArray[np.float32]) -> None:
-            if preview is not None:
-                preview(done, self._preview_of(x))
-
         x = denoise(
             loop,
             predict,
@@ -144,7 +140,7 @@ class TextToImage:
             rng,
             first=first,
             progress=progress,
-            preview=show,
+            each_step=each_step,
             cancelled=lambda: self._cancelled,
         )
         return self.decode(x)
@@ -182,9 +178,9 @@ class TextToImage:
         clean = posterior["mean"] + posterior["deviation"] * drawn
         return first, loop.noised(clean, rng.standard_normal(self._latent_shape), first)
 
-    def _preview_of(self, x: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """Each latent pixel's colour by a linear map fitted to the decoder: [channels + 1, 3]."""
-        rgb = np.tensordot(x[0], self._preview[:-1], axes=(0, 0)) + self._preview[-1]
+    def preview(self, latent: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """A latent at a glance, [latent height, latent width, 3]: a linear map of it that is near the decoder."""
+        rgb = np.tensordot(latent[0], self._latent_to_rgb[:-1], axes=(0, 0)) + self._latent_to_rgb[-1]
         return _pixels(rgb)
 
 

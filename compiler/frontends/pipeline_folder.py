@@ -100,11 +100,11 @@ class Part:
         return f"{self.kind.folder} of {self.pipeline.resolve().name}"
 
     def imported(self) -> Imported:
-        torch = require_torch()
+        require_torch()
         library = __import__(self.kind.library)
         try:
             module = getattr(library, self.kind.cls).from_pretrained(
-                str(self._folder), use_safetensors=True, local_files_only=True, torch_dtype=torch.float32
+                str(self._folder), use_safetensors=True, local_files_only=True
             )
         except Exception as error:  # The libraries and safetensors raise their own kinds on damaged files.
             reason = str(error).strip().splitlines()[0]

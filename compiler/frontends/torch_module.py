@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import os
 import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ ADDED = "added_cond_kwargs"
 
 def require_torch() -> Any:
     """The torch package. Raises UserError if it is not installed."""
+    # Progress of our own is shown; what these libraries show beside it tells a user nothing.
+    for library in ("DIFFUSERS", "TRANSFORMERS"):
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         import torch
     except ImportError as error:

@@ -19,7 +19,7 @@ LEARNING_RATE = 6e-4
 AVERAGE_DECAY = 0.9995
 CAPTION_DROP = 0.1
 SNR_CEILING = 5.0
-VIEWS = 12  # augmented latents of every picture, encoded once
+VIEWS = 5  # augmented latents of every picture, encoded once
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,11 @@ def encode_views(
     views = []
     for view in track(range(VIEWS), "latents"):
         draw = torch.Generator().manual_seed(view)
-        parts = [
-            autoencoder.encode(data.augment(picture, flip, draw).to(device)).latent_dist.mean.half().cpu()
-            for picture, flip in zip(pictures.split(64), flippable.split(64), strict=True)
-        ]
+        parts = []
+        for picture, flip in zip(pictures.split(64), flippable.split(64), strict=True):
+            with torch.autocast(device.type, torch.bfloat16):
+                posterior = autoencoder.encode(data.augment(picture, flip, draw).to(device)).latent_dist
+            parts.append(posterior.mean.half().cpu())
         views.append(torch.cat(parts) * autoencoder.config.scaling_factor)
     latents = torch.stack(views).contiguous()
     save_file({"latents": latents}, kept)

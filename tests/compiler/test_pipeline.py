@@ -91,17 +91,17 @@ def test_what_the_compiled_unet_does_not_take_is_refused(ours):
 
 
 def test_progress_preview_and_cancel(ours):
-    seen, previews = [], []
+    seen, latents = [], []
     ours.generate(
-        "cat", steps=4, progress=lambda *at: seen.append(at), preview=lambda *at: previews.append(at)
+        "cat", steps=4, progress=lambda *at: seen.append(at), each_step=lambda *at: latents.append(at)
     )
     assert seen == [(done, 4) for done in range(5)]
-    assert [done for done, _ in previews] == [1, 2, 3, 4]
-    assert all(picture.shape == (8, 8, 3) and picture.dtype == np.uint8 for _, picture in previews)
+    assert [done for done, _ in latents] == [1, 2, 3, 4]
+    assert ours.preview(latents[-1][1]).shape == (8, 8, 3)
     with pytest.raises(Cancelled):
         ours.generate("cat", steps=4, progress=lambda done, total: done == 2)
     with pytest.raises(Cancelled):
-        ours.generate("cat", steps=4, preview=lambda done, picture: ours.cancel())
+        ours.generate("cat", steps=4, each_step=lambda done, latent: ours.cancel())
 
 
 def test_the_preview_is_the_linear_map_nearest_to_the_decoder(ours):
@@ -111,7 +111,7 @@ def test_the_preview_is_the_linear_map_nearest_to_the_decoder(ours):
     for _ in range(8):
         latent = np.broadcast_to(rng.standard_normal((1, 4, 1, 1)), (1, 4, 8, 8)).astype(np.float32)
         real = ours.decode(latent).reshape(8, 2, 8, 2, 3).mean((1, 3))
-        errors.append([ours._preview_of(latent) - real, real - real.mean()])
+        errors.append([ours.preview(latent) - real, real - real.mean()])
     ours_error, spread = np.mean(np.square(errors), axis=(0, 2, 3, 4))
     assert ours_error < spread
 

@@ -1,0 +1,57 @@
+"""The command line: ``fick VERB``. Each verb is a thin reading of its arguments; the work is elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import warnings
+
+import typer
+from typer.exceptions import TyperException
+
+from ...ir.errors import UserError
+from ...runtime.errors import FickError
+from . import bench, compile, evaluate, inspect, repack, run, targets
+
+app = typer.Typer(
+    name="fick",
+    help="Compile diffusion models for the edge, run them, measure them, and look inside.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for verb in (compile, run, bench, evaluate, inspect, targets, repack):
+    app.command(name=verb.__name__.rpartition(".")[2], epilog=verb.EXAMPLE)(verb.command)
+
+
+class Interrupted(BaseException):
+    """Ctrl-C, as an exception of our own: typer would answer Python's with a word and another exit code."""
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise Interrupted
+
+
+def main() -> None:
+    """The entry point: a user's mistake becomes one sentence on standard error and exit code 2."""
+    signal.signal(signal.SIGINT, _interrupt)
+    warnings.simplefilter("ignore")  # libraries warn of what is theirs to mend
+    warnings.filterwarnings("default", module="fick")
+    warnings.showwarning = lambda message, *rest: print(f"fick: {message}", file=sys.stderr)
+    # Typer would print a frame of several lines around a mistake in the arguments.
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except (UserError, FickError) as error:
+        _stop(str(error))
+    except TyperException as error:
+        _stop(error.format_message() or "name what to do; see fick --help")
+    except Interrupted:
+        _stop("interrupted; run the same command again and finished work is not repeated")
+    except MemoryError:
+        _stop("there is not enough memory; close other programs or take a smaller model")
+
+
+def _stop(message: str) -> None:
+    print(f"fick: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,49 @@
+"""Arguments that several verbs share, and how their text is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ...ir.errors import UserError
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="An .onnx file, a diffusers folder, a diffusers config.json, or a known name such as sd-1.5 "
+        "(the last two: random weights).",
+    ),
+]
+BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .fick file.")]
+JsonOption = Annotated[
+    Path | None,
+    typer.Option("--json", metavar="FILE", help="Write the result for machines; - is standard output."),
+]
+ShapeOption = Annotated[
+    list[str] | None,
+    typer.Option("--shape", metavar="NAME=1,4,64,64", help="Fix the size of an input. May be repeated."),
+]
+TargetOption = Annotated[
+    str, typer.Option("--target", "-t", help="A device profile (see `fick targets`) or a .toml file.")
+]
+
+
+def shapes(given: list[str] | None) -> dict[str, list[int]] | None:
+    found: dict[str, list[int]] = {}
+    for text in given or []:
+        match = re.fullmatch(r"([^=]+)=(\d+(?:,\d+)*)", text)
+        if not match:
+            raise UserError(f"--shape {text!r} is not of the form NAME=1,4,64,64")
+        found[match[1]] = [int(part) for part in match[2].split(",")]
+    return found or None
+
+
+def size_of(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise UserError(f"--memory-limit {text!r} is not a size such as 600MB or 2GB")
+    return int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2].upper()])

@@ -1,0 +1,92 @@
+"""fick compile: a model into a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ...ir.errors import UserError
+from .arguments import JsonOption, ModelArgument, ShapeOption, TargetOption, shapes, size_of
+from .output import megabytes, show
+
+EXAMPLE = "Example: `fick compile sd-1.5 --target host -o sd.fick` then `fick bench sd.fick`"
+
+
+def command(
+    model: ModelArgument,
+    target: TargetOption = "host",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="The bundle. [default: NAME.fick]")
+    ] = None,
+    shape: ShapeOption = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="600MB", help="Refuse to compile what needs more. [default: the target's memory]"
+        ),
+    ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help='The bundle\'s own sampler, e.g. \'{"kind": "euler"}\'.'),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    json_file: JsonOption = None,
+) -> None:
+    """Compile MODEL for a device into one self-contained bundle."""
+    from ..compile import compile as compile_model
+    from ..progress import terminal
+
+    with terminal() as reporter:
+        report = compile_model(
+            model,
+            target,
+            output,
+            shapes=shapes(shape),
+            seed=seed,
+            sampler=_sampler(sampler),
+            memory_limit_bytes=size_of(memory_limit) if memory_limit else None,
+            reporter=reporter,
+        )
+    facts = {
+        "bundle": str(report.bundle),
+        "random_weights": report.random_weights,
+        "nodes": report.nodes,
+        "kernels": report.kernels,
+        "calls": report.calls,
+        "weight_bytes": report.weight_bytes,
+        "arena_bytes": report.arena_bytes,
+        "state_bytes": report.state_bytes,
+        "peak_bytes": report.peak_bytes,
+        "seconds": report.seconds,
+    }
+    show(
+        f"{report.bundle}",
+        {
+            "weights": megabytes(report.weight_bytes) + (" (random)" if report.random_weights else ""),
+            "peak memory": megabytes(report.peak_bytes),
+            "graph": f"{report.nodes} nodes",
+            "kernels": f"{report.kernels} in {sum(sum(one.values()) for one in report.calls.values())} calls",
+            "time": f"{sum(report.seconds.values()):.1f} s",
+        },
+        json_file,
+        facts,
+    )
+
+
+def _sampler(text: str | None) -> Mapping[str, Any] | None:
+    if text is None:
+        return None
+    from ...runtime import samplers
+
+    try:
+        spec = json.loads(text)
+    except ValueError:
+        spec = {"kind": text}
+    if not isinstance(spec, dict):
+        raise UserError(f"--sampler {text!r} is neither a sampler's name nor a JSON object with its kind")
+    samplers.create(spec)
+    return spec

@@ -1,0 +1,55 @@
+"""Results on the terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from ...ir.errors import UserError
+
+out = Console()
+
+
+def show(title: str, rows: Mapping[str, str], json_file: Path | None, facts: Any) -> None:
+    if json_file is None or str(json_file) != "-":
+        table = Table(title=title, title_justify="left", show_header=False, box=None)
+        for name, text in rows.items():
+            table.add_row(name, text)
+        out.print(table)
+    if json_file is not None:
+        write_json(json_file, facts)
+
+
+def write_json(path: Path, facts: Any) -> None:
+    text = json.dumps(facts, indent=1) + "\n"
+    if str(path) == "-":
+        sys.stdout.write(text)
+        return
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:,.1f} ms"
+
+
+def line(value: Any) -> str:
+    pick: Callable[[Any], str] = str
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {pick(one)}" for name, one in value.items())
+    return ", ".join(pick(one) for one in value) if isinstance(value, list) else pick(value)

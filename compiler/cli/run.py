@@ -1,0 +1,134 @@
+"""fick run: pictures from a bundle."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from ...ir.errors import UserError
+from ...runtime import TextToImage, load, png
+from .arguments import BundleArgument, JsonOption, size_of
+from .output import show
+
+
+class SamplerName(StrEnum):
+    """Samplers that `fick run` takes by name."""
+
+    consistency = "consistency"
+    ddim = "ddim"
+    ddpm = "ddpm"
+    dpm_solver = "dpm-solver++"
+    euler = "euler"
+    plms = "plms"
+
+
+EXAMPLE = (
+    "Example: `fick run emoji.fick --prompt 'cat with heart eyes' --steps 20 --seed 7 -o cat.png` or "
+    "`fick run terrain.fick --prompt-input difficulty=0.7 --seed 3 -o terrain.png`"
+)
+
+
+def command(
+    bundle: BundleArgument,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture, or an .npy.")
+    ],
+    prompt: Annotated[str | None, typer.Option(help="What to draw, for a text-to-image bundle.")] = None,
+    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    guidance: Annotated[float, typer.Option(help="How closely to follow the prompt.")] = 5.0,
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A picture to start from instead of noise.")
+    ] = None,
+    strength: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="How much of --init may change, 0 to 1.")
+    ] = 0.8,
+    steps: Annotated[int | None, typer.Option(min=1, help="Calls of the model.")] = None,
+    sampler: Annotated[SamplerName | None, typer.Option(help="[default: the bundle's own]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same picture.")] = 0,
+    count: Annotated[int, typer.Option(min=1, max=64, help="Pictures, side by side; seeds count up.")] = 1,
+    prompt_input: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--prompt-input", metavar="NAME=VALUE", help="A number, or an .npy file, for a prompt input."
+        ),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="0 takes all.")] = 0,
+    memory_limit: Annotated[str | None, typer.Option(metavar="600MB")] = None,
+    json_file: JsonOption = None,
+) -> None:
+    """Sample from BUNDLE and write the result as a picture."""
+    from .. import pictures
+    from ..progress import terminal
+
+    if not output.parent.is_dir():
+        raise UserError(f"cannot write {output}: {output.parent} is not a folder")
+    limit = size_of(memory_limit) if memory_limit else 0
+    with load(bundle, threads=threads, memory_limit_bytes=limit) as model:
+        if isinstance(model, TextToImage):
+            if prompt is None or prompt_input:
+                raise UserError(
+                    f"{bundle} draws from a text; give it with --prompt, and nothing else as input"
+                )
+            asked: dict[str, Any] = {
+                "prompt": prompt,
+                "negative_prompt": negative,
+                "guidance_scale": guidance,
+            }
+            if init is not None:
+                asked |= {"init": pictures.read(init, model.picture_size), "strength": strength}
+        elif prompt is not None or init is not None:
+            raise UserError(f"{bundle} reads no text and no picture; leave --prompt and --init out")
+        else:
+            asked = _prompt(prompt_input or [], model)
+        chosen = {"kind": sampler.value} if sampler else None
+        if chosen and isinstance(model, TextToImage):
+            # Another sampler of the noise that the model was trained on.
+            chosen = {**model.manifest["sampler"].get("config", {}), **chosen}
+        samples: list[Any] = []
+        started = time.perf_counter()
+        with terminal() as reporter:
+            reporter.stage("sample")
+            for index in range(count):
+
+                def progress(done: int, total: int, index: int = index) -> None:
+                    reporter.update(index * total + done, count * total)
+
+                samples.append(
+                    model.generate(steps=steps, sampler=chosen, seed=seed + index, progress=progress, **asked)
+                )
+            reporter.finish()
+        seconds = time.perf_counter() - started
+        shape = list(samples[0].shape)
+    if output.suffix == ".npy":
+        np.save(output, np.stack(samples) if samples[0].ndim == 3 else np.concatenate(samples))
+    else:
+        images = [one for sample in samples for one in pictures.images(sample)]
+        png.save(pictures.grid(images, min(4, len(images))), output)
+    facts = {"output": str(output), "shape": shape, "count": count, "seed": seed, "seconds": seconds}
+    show(str(output), {"samples": f"{count} of {shape}", "time": f"{seconds:.2f} s"}, json_file, facts)
+
+
+def _prompt(given: list[str], model: Any) -> dict[str, Any]:
+    wanted = [name for name, info in model.inputs.items() if info.rate == "prompt"]
+    values: dict[str, Any] = {}
+    for text in given:
+        name, separator, value = text.partition("=")
+        if not separator:
+            raise UserError(f"--prompt-input {text!r} is not of the form NAME=VALUE")
+        if name not in wanted:
+            raise UserError(f"there is no prompt input {name}; this model has {', '.join(wanted) or 'none'}")
+        try:
+            values[name] = np.load(value, allow_pickle=False) if value.endswith(".npy") else float(value)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--prompt-input {text!r}: neither a number nor a readable .npy file ({error})"
+            ) from None
+    missing = [name for name in wanted if name not in values]
+    if missing:
+        raise UserError(f"prompt input {missing[0]} is missing; give it with --prompt-input {missing[0]}=...")
+    return values

@@ -1,0 +1,17 @@
+"""fick targets: the device profiles."""
+
+from __future__ import annotations
+
+from .arguments import JsonOption
+from .output import show
+
+EXAMPLE = "Example: `fick targets`"
+
+
+def command(json_file: JsonOption = None) -> None:
+    """List the device profiles."""
+    from ...targets import profile
+
+    facts = {name: profile.load(name).model_dump(mode="json") for name in profile.names()}
+    rows = {name: f"{one['description']}; needs {', '.join(one['requires'])}" for name, one in facts.items()}
+    show("targets", rows, json_file, facts)
