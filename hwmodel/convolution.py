@@ -1,0 +1,150 @@
+"""Weight-stationary convolution: filters stay in the array for one output row, pixels pass from a line buffer.
+
+The array holds a kernel row of filters for as many outputs and inputs as it has columns and rows (10 x 20 on SDA);
+a PE takes 3 taps of 2 neighbouring pixels a cycle, so that an output row of C pixels takes C / 2 cycles for each of
+them, and the whole (M / 10) (N / 20) R (C / 2) 3 for a 3 x 3 kernel where nothing is left over. Off-chip traffic:
+
+    filters       once, in groups of outputs: no more than their buffer holds and, before a normalisation, than the
+                  vectors' buffer holds whole pictures of
+    input         once for each such group, a line at a time; just once if the line buffer holds all of it
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import groupby
+
+from .fitting import Misfit, Plan, halves, sizes, tiles
+from .memory import ARRAY, Interface
+from .nonlinear import Drain, Task
+from .pipeline import Loop, Step
+from .specs import HybridSystolic
+from .workload import Convolution, Vectors
+
+
+def groupings(spec: HybridSystolic, task: Task, bounds: Convolution) -> Iterator[int]:
+    """Numbers of outputs that may share a pass over the input; not all of them fit.
+
+    They are whole tiles of the array and, before a normalisation, whole groups of channels.
+    """
+    step = spec.array.sub_array_columns * spec.array.pe_columns
+    if task.behind:
+        assert isinstance(task.behind.bounds, Vectors)
+        step = math.lcm(step, task.behind.bounds.length // (bounds.rows * bounds.columns))
+    yield from sizes(step, bounds.outputs // bounds.groups)
+
+
+def plan(
+    spec: HybridSystolic,
+    interface: Interface,
+    task: Task,
+    bounds: Convolution,
+    widths: tuple[int, int],
+    together: int,
+) -> Plan:
+    """The nest of a convolution whose operands have ``widths`` bits in the array, ``together`` outputs at a time.
+
+    Raises Misfit if a buffer does not hold these outputs' filters, a residual's row or a kernel's lines.
+    """
+    array, buffers, streams = spec.array, spec.buffers, spec.memory.streams
+    drain = Drain(spec, interface, task)
+    data, filters = task.operation.operands[:2]
+    residual_bits = sum(operand.bits for operand in task.residuals)
+    inputs, outputs = bounds.inputs // bounds.groups, bounds.outputs // bounds.groups
+    tile_outputs = array.sub_array_columns * array.pe_columns
+    passes = math.ceil(widths[1] / array.weight_slot_bits) * math.ceil(
+        widths[0] / (array.activation_slot_bits * array.multiplies_per_pe)
+    )
+    pixels = array.convolution_pixels * (Fraction(array.strided_use) if bounds.stride[1] > 1 else 1)
+    kernel_rows, kernel_columns = bounds.kernel
+    # A row of one tile of outputs over all inputs.
+    row_cycles = (
+        math.ceil(inputs / (array.sub_array_rows * array.pe_rows))
+        * math.ceil(bounds.columns / pixels)
+        * kernel_rows
+        * math.ceil(kernel_columns / array.convolution_taps)
+        * passes
+    )
+
+    filter_bits = inputs * kernel_rows * kernel_columns * filters.bits
+    height, width = bounds.size
+    line_bits = width * inputs * data.bits
+    kept_lines = max(0, kernel_rows - bounds.stride[0])
+    resident = bounds.batch * height * line_bits <= buffers.lines
+    line_slots = 2 if resident else min(2, (buffers.lines // line_bits - kept_lines) // bounds.stride[0])
+    if line_slots < 1:
+        raise Misfit("lines", buffers.lines, (kept_lines + bounds.stride[0]) * line_bits)
+    slots = {
+        "filters": halves("convolution_weights", buffers.convolution_weights, together * filter_bits),
+        "lines": line_slots,
+        "shortcut": halves("shortcut", buffers.shortcut, bounds.columns * together * residual_bits),
+        **drain.slots(bounds.rows * bounds.columns * together),
+    }
+    residual = ("shortcut",) if residual_bits else ()
+
+    def fetch(outputs: int) -> Step:
+        """Filters of a tile of outputs; their place is claimed for the whole group at once."""
+        words = interface.words(streams.convolution_weights, outputs * filter_bits)
+        return Step(streams.convolution_weights.port, words, filters.tensor_class, fills=("filters",))
+
+    def row(outputs: int, lines: int, first: bool) -> Iterator[Step | Loop]:
+        """An output row; the very first one of a group takes each tile's filters as they come."""
+        if lines:
+            yield interface.read(streams.activations, lines * line_bits, data.tensor_class, "lines")
+        for operand in task.residuals:
+            size = bounds.columns * outputs * operand.bits
+            yield interface.read(streams.shortcut, size, operand.tensor_class, "shortcut")
+        freed = (*(("lines",) if lines else ()), *residual)
+        if first:
+            yield Step(ARRAY, 0, takes=("lines", *residual), claims=("results",))
+            for count, size in tiles(outputs, tile_outputs):
+                yield Loop(count, (fetch(size), Step(ARRAY, row_cycles, takes=("filters",))))
+            yield Step(ARRAY, 0, fills=("results",), frees=freed)
+        else:
+            multiply = math.ceil(outputs / tile_outputs) * row_cycles
+            yield Step(ARRAY, multiply, "", ("lines", *residual), ("results",), ("results",), freed)
+        yield from drain.tile(bounds.columns * outputs)
+
+    def picture(outputs: int, fetched: bool, loaded: bool) -> Iterator[Step | Loop]:
+        yield from drain.opened()
+        for number, (lines, rows) in enumerate(_lines(bounds)):
+            lines = lines if loaded else 0
+            if number == 0 and fetched:
+                yield from row(outputs, lines, first=True)
+                rows -= 1
+            yield Loop(rows, tuple(row(outputs, lines, first=False)))
+        yield from drain.closed(bounds.rows * bounds.columns * outputs)
+
+    def group(outputs: int, loaded: bool) -> Iterator[Step | Loop]:
+        yield Step(streams.convolution_weights.port, 0, claims=("filters",))
+        yield from picture(outputs, True, loaded)
+        yield Loop(bounds.batch - 1, tuple(picture(outputs, False, loaded)))
+        yield Step(ARRAY, 0, frees=("filters",))
+
+    def whole() -> Iterator[Step | Loop]:
+        groups = list(tiles(outputs, together))
+        if resident:
+            yield from group(together, loaded=True)
+            groups[0] = (groups[0][0] - 1, together)
+        for count, size in groups:
+            yield Loop(count, tuple(group(size, not resident)))
+
+    constants = [
+        Step(streams.convolution_weights.port, interface.words(streams.convolution_weights, bits), what)
+        for what, bits in task.constants().items()
+    ]
+    fill = Step(ARRAY, array.fill_cycles, "fill")
+    return Plan([*constants, fill, Loop(bounds.groups, tuple(whole()))], slots)
+
+
+def _lines(bounds: Convolution) -> Iterator[tuple[int, int]]:
+    """(new input lines that an output row waits for, how many rows in turn wait for so many)."""
+    height, (stride, _) = bounds.size[0], bounds.stride
+    kernel = bounds.kernel[0]
+    padding = max(0, (bounds.rows - 1) * stride + kernel - height) // 2
+    needed = [min(height, row * stride + kernel - padding) for row in range(bounds.rows)]
+    fresh = [after - before for before, after in zip([0, *needed], needed, strict=False)]
+    for lines, rows in groupby(fresh):
+        yield lines, len(list(rows))

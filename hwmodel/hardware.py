@@ -1,0 +1,158 @@
+"""Accelerators as data: ``specs/*.toml``, and where each of their constants comes from.
+
+A constant in a file is a plain value, or a table ``{ value, label, source }`` that says how far it can be trusted:
+
+    published   in a paper           code      read in the authors' released code
+    derived     follows from those   assumed   nobody says; chosen here
+    given       a plain value: whoever wrote the file answers for it
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from ..ir.errors import UserError
+from .specs import Spec
+
+Label = Literal["published", "code", "derived", "assumed", "given"]
+
+_KINDS = {str(get_args(model.model_fields["kind"].annotation)[0]): model for model in get_args(Spec)}
+_SPEC: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="kind")])
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How far a constant can be trusted."""
+
+    label: Label
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A spec and, by dotted path, where each of its constants comes from."""
+
+    spec: Spec
+    provenance: Mapping[str, Provenance]
+
+    def assumed(self) -> list[str]:
+        """Dotted paths of the numbers that nobody published."""
+        return [path for path, known in self.provenance.items() if known.label == "assumed"]
+
+
+def names() -> list[str]:
+    """The specs that come with fick."""
+    return sorted(entry.name[:-5] for entry in files("fick.hwmodel").joinpath("specs").iterdir())
+
+
+def load(name: str | os.PathLike[str]) -> Hardware:
+    """A spec by name or by path of a TOML file.
+
+    Raises UserError for an unknown name or a file that is no spec; the sentence has the dotted path of the first
+    field at fault, the unit it is in and what would be right.
+    """
+    given = os.fspath(name)
+    if given.endswith(".toml"):
+        try:
+            text = Path(given).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            raise UserError(
+                f"hardware {given!r} is not a readable file; give the path of a TOML spec or one of {_known()}."
+            ) from None
+        return parse(text, given)
+    if given not in names():
+        raise UserError(
+            f"hardware {given!r} is not known; give one of {_known()} or the path of a .toml file."
+        )
+    return _shipped(given)
+
+
+@cache
+def _shipped(name: str) -> Hardware:
+    return parse(files("fick.hwmodel").joinpath("specs", f"{name}.toml").read_text(encoding="utf-8"), name)
+
+
+def _known() -> str:
+    return ", ".join(names())
+
+
+def parse(text: str, where: str) -> Hardware:
+    """A spec from the text of a TOML file called ``where``. Raises UserError as ``load`` does."""
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"hardware {where} is not TOML: {error}.") from None
+    provenance: dict[str, Provenance] = {}
+    plain = _without_provenance(tree, "", provenance, where)
+    try:
+        return Hardware(_SPEC.validate_python(plain), provenance)
+    except ValidationError as error:
+        raise UserError(f"hardware {where}: {_complaint(error)}.") from None
+
+
+def _without_provenance(node: Any, path: str, found: dict[str, Provenance], where: str) -> Any:
+    """The tree with ``{ value, label, source }`` replaced by the value, and what the rest of it says."""
+    if not isinstance(node, dict):
+        found[path] = Provenance("given")
+        return node
+    if "value" not in node:
+        return {
+            key: _without_provenance(child, f"{path}.{key}" if path else key, found, where)
+            for key, child in node.items()
+        }
+    label, source = node.get("label", "given"), node.get("source", "")
+    if (
+        label not in get_args(Label)
+        or not isinstance(source, str)
+        or node.keys() - {"value", "label", "source"}
+    ):
+        raise UserError(
+            f"hardware {where}: {path} should have a value, a label ({', '.join(get_args(Label))}) and a source."
+        )
+    found[path] = Provenance(label, source)
+    return node["value"]
+
+
+def _complaint(error: ValidationError) -> str:
+    """The first mistake as half a sentence: dotted path, what is wrong, the unit expected."""
+    # A misspelt name is also a missing one; the spelling is what to mend.
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    if first["type"].startswith("union_tag"):
+        return f"kind should be one of {', '.join(sorted(_KINDS))}"
+    # Behind the discriminator pydantic puts the kind at the head of the path.
+    kind, *location = first["loc"]
+    path = ".".join(str(part) for part in location)
+    field, table = _field(_KINDS[str(kind)], location)
+    if first["type"] == "extra_forbidden":
+        return f"{path} is not a field; the fields there are {', '.join(table.model_fields)}"
+    extra = field.json_schema_extra if field is not None else None
+    unit = f", in {extra['unit']}" if isinstance(extra, dict) else ""
+    if first["type"] == "missing":
+        described = (field.description or "").rstrip(".") if field is not None else ""
+        return f"{path} is missing ({described}{unit})"
+    _, should, reason = first["msg"].partition("should")
+    return f"{path} is {first['input']!r} but {should}{reason}{unit}"
+
+
+def _field(model: type[BaseModel], location: list[Any]) -> tuple[FieldInfo | None, type[BaseModel]]:
+    """The innermost field on a path, and the table that the path's end stands in. Numbers are places in lists."""
+    field: FieldInfo | None = None
+    for part in (part for part in location if isinstance(part, str)):
+        if (
+            isinstance(field, FieldInfo)
+            and isinstance(field.annotation, type)
+            and issubclass(field.annotation, BaseModel)
+        ):
+            model = field.annotation
+        field = model.model_fields.get(part)
+    return field, model

@@ -1,0 +1,133 @@
+"""The way off the chip: words on ports, DRAM shared among ports, and the traffic of a loop nest.
+
+A nest is written as if each port moved a word every cycle. ``Interface.time`` then asks how much of that the DRAM
+can serve. If the ports together want more than it gives, it divides its bandwidth for the whole operation so that
+all of them would finish together: port p gets min(1, level x words of p) words a cycle, with the level at which the
+DRAM is just full, as weighted round robin with weights by traffic does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from .fitting import Plan
+from .pipeline import Loop, Nest, Step, makespan
+from .specs import Memory, Stream
+from .workload import TensorClass
+
+ARRAY, STREAMING, VECTORS = "array", "streaming", "vectors"
+"""Stages on the chip; every other one is a port."""
+
+WRITE = " write"
+"""An AXI port reads and writes at once: its write channel is a stage of its own."""
+
+BOUNDS = {ARRAY: "compute", STREAMING: "nonlinear", VECTORS: "nonlinear"}
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Cycles of a piece of work, cycles of work of each stage, bytes moved off-chip by class of tensor.
+
+    Bytes are those on the ports: the padding of burst words is paid for as well.
+    """
+
+    cycles: int
+    busy: Mapping[str, float]
+    ema_bytes: Mapping[TensorClass, int]
+
+    @property
+    def bound(self) -> str:
+        """What the time is for: compute, nonlinear or bandwidth, or fill if every stage waits more than it works.
+
+        A port that keeps pace with the array to a percent does not bound it.
+        """
+        stage, most = max(self.busy.items(), key=lambda item: item[1], default=("", 0))
+        if 2 * most < self.cycles:
+            return "fill"
+        return BOUNDS.get(ARRAY if self.busy.get(ARRAY, 0) >= 0.99 * most else stage, "bandwidth")
+
+
+class Interface:
+    """Ports and DRAM of an accelerator."""
+
+    def __init__(self, memory: Memory, clock_hz: float) -> None:
+        self._port_bits = memory.port_bits
+        self._latency = math.ceil(memory.dram_latency_s * clock_hz)
+        self._words_per_cycle = Fraction(memory.dram_bytes_per_s) * 8 / Fraction(clock_hz) / memory.port_bits
+
+    def words(self, stream: Stream, bits: int) -> int:
+        """Words on the port for a payload of ``bits``."""
+        bursts = math.ceil(bits / stream.useful_bits)
+        return math.ceil(bursts * stream.carried_bits / self._port_bits)
+
+    def read(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
+        """Load a payload into a slot of each of ``buffers``."""
+        return Step(stream.port, self.words(stream, bits), what, claims=buffers, fills=buffers)
+
+    def write(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
+        """Store a payload that lies in each of ``buffers``, and free them."""
+        return Step(stream.port + WRITE, self.words(stream, bits), what, takes=buffers, frees=buffers)
+
+    def cost(self, timing: Timing) -> float:
+        """Cycles, and those that the DRAM would take for the bytes alone."""
+        return timing.cycles + self._dram_cycles(timing.ema_bytes)
+
+    def least_cost(self, plan: Plan) -> float:
+        """What a plan costs at least: as if its busiest stage never waited."""
+        return max(_by_stage(plan.work).values(), default=0) + self._dram_cycles(self._traffic(plan))
+
+    def time(self, plan: Plan) -> Timing:
+        """The time of a plan whose ports move a word a cycle at most."""
+        words = _by_stage({key: words for key, words in plan.work.items() if isinstance(key[1], TensorClass)})
+        stretches = self._stretches(words)
+        nest = _stretch(plan.nest, stretches)
+        requests = [Step(port, self._latency) for port in words if not port.endswith(WRITE)]
+        busy = {
+            stage: cycles * float(stretches.get(stage, 1)) for stage, cycles in _by_stage(plan.work).items()
+        }
+        return Timing(makespan([*requests, *nest], plan.slots), busy, self._traffic(plan))
+
+    def _traffic(self, plan: Plan) -> dict[TensorClass, int]:
+        ema: dict[TensorClass, int] = {}
+        for (_, what), words in plan.work.items():
+            if isinstance(what, TensorClass):
+                ema[what] = ema.get(what, 0) + int(words) * self._port_bits // 8
+        return ema
+
+    def _dram_cycles(self, ema_bytes: Mapping[TensorClass, int]) -> float:
+        return sum(ema_bytes.values()) * 8 / self._port_bits / float(self._words_per_cycle)
+
+    def _stretches(self, words: Mapping[str, float]) -> dict[str, Fraction]:
+        """Cycles for a word of each port."""
+        waiting = {port: int(count) for port, count in words.items() if count}
+        left, stretches = self._words_per_cycle, dict[str, Fraction]()
+        # From the busiest port on: whoever could take more than a port's width leaves the rest to the others.
+        while waiting and len(waiting) > left:
+            total = sum(waiting.values())
+            port, count = max(waiting.items(), key=lambda item: item[1])
+            if left * count < total:
+                return stretches | {name: Fraction(total, each) / left for name, each in waiting.items()}
+            del waiting[port]
+            left -= 1
+        return stretches
+
+
+def _by_stage(work: Mapping[tuple[str, str], float]) -> dict[str, float]:
+    stages: dict[str, float] = {}
+    for (stage, _), cycles in work.items():
+        stages[stage] = stages.get(stage, 0) + cycles
+    return stages
+
+
+def _stretch(nest: Nest, stretches: Mapping[str, Fraction]) -> Nest:
+    """The nest with the cycles of each port's steps multiplied: a word may take a fraction of a cycle longer."""
+
+    def stretched(item: Step | Loop) -> Step | Loop:
+        if isinstance(item, Loop):
+            return Loop(item.count, tuple(map(stretched, item.body)))
+        return replace(item, cycles=item.cycles * float(stretches.get(item.stage, 1)))
+
+    return [stretched(item) for item in nest] if stretches else nest

@@ -1,0 +1,196 @@
+"""What a fused program asks of an accelerator: loop bounds, operand widths and tensor classes, operator by operator.
+
+Only sizes are kept. An ``Operation`` knows no graph any more, so that operations may as well come from a table of
+layer shapes (``topology.py``), and two operations that cost the same compare equal but for their names.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+
+from ..ir.rates import Rate
+
+
+class Kind(StrEnum):
+    """What an operation computes."""
+
+    CONVOLUTION = "convolution"
+    MATMUL = "matmul"
+    SCORES = "attention scores"
+    VALUES = "attention values"
+    NORMALISATION = "normalisation"
+    SOFTMAX = "softmax"
+    ACTIVATION = "activation"
+    ELEMENTWISE = "elementwise"
+    MOVEMENT = "movement"
+
+
+class TensorClass(StrEnum):
+    """What a tensor is; external memory access is reported by these."""
+
+    WEIGHTS = "weights"
+    ACTIVATIONS = "activations"
+    SELF_SCORES = "self-attention scores"
+    CROSS_SCORES = "cross-attention scores"
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor that an operation reads or writes. ``value`` names it in the program, whatever views lie between."""
+
+    value: str
+    elements: int
+    bits: int
+    tensor_class: TensorClass
+
+    @property
+    def size_bits(self) -> int:
+        return self.elements * self.bits
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """Loop bounds of a convolution. ``rows`` and ``columns`` are those of the output, ``size`` is rows and columns
+    of the input; for each of ``groups`` groups ``outputs / groups`` filters of ``inputs / groups`` channels by
+    ``kernel`` slide by ``stride``. What the windows need beyond the input is padding, and never fetched.
+    """
+
+    batch: int
+    outputs: int
+    inputs: int
+    rows: int
+    columns: int
+    size: tuple[int, int]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    groups: int = 1
+
+    @property
+    def macs(self) -> int:
+        filters = self.outputs * (self.inputs // self.groups) * math.prod(self.kernel)
+        return self.batch * self.rows * self.columns * filters
+
+    def as_gemm(self) -> Gemm:
+        """The same products with every window laid out as a row, one product for each image and group."""
+        return Gemm(
+            self.batch * self.groups,
+            self.rows * self.columns,
+            self.inputs // self.groups * math.prod(self.kernel),
+            self.outputs // self.groups,
+        )
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """Loop bounds of ``batch`` products [rows, reduction] x [reduction, columns]."""
+
+    batch: int
+    rows: int
+    reduction: int
+    columns: int
+
+    @property
+    def macs(self) -> int:
+        return self.batch * self.rows * self.reduction * self.columns
+
+    def as_gemm(self) -> Gemm:
+        return self
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """``count`` vectors of ``length`` elements. A normalisation or a softmax treats each on its own."""
+
+    count: int
+    length: int
+
+    @property
+    def elements(self) -> int:
+        return self.count * self.length
+
+    @property
+    def macs(self) -> int:
+        return 0
+
+
+Bounds = Convolution | Gemm | Vectors
+
+
+@dataclass(frozen=True)
+class Fused:
+    """Work done on an operation's results on their way out; ``operand`` is what it reads besides."""
+
+    kind: str
+    operand: Operand | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operator of one variant.
+
+    ``operands``  for a product the rows' side first, the side that the array may hold second
+    ``group``     the fusion group it belongs to; attention's three operations share one
+    ``readers``   how often the result is read, one for each operation and one if the variant returns it
+    ``stage``     stage of the UNet, such as "down 0" or "mid"
+    """
+
+    name: str
+    kind: Kind
+    bounds: Bounds
+    operands: tuple[Operand, ...]
+    result: Operand
+    fused: tuple[Fused, ...] = ()
+    group: str = ""
+    variant: str = "full"
+    stage: str = ""
+    readers: int = 1
+
+    @property
+    def macs(self) -> int:
+        return self.bounds.macs
+
+    @cached_property
+    def anonymous(self) -> Operation:
+        """The same work without the names: equal for all that take equally long."""
+
+        def unnamed(operand: Operand) -> Operand:
+            return replace(operand, value="")
+
+        return replace(
+            self,
+            name="",
+            group="",
+            variant="",
+            stage="",
+            operands=tuple(map(unnamed, self.operands)),
+            result=unnamed(self.result),
+            fused=tuple(Fused(one.kind, unnamed(one.operand) if one.operand else None) for one in self.fused),
+        )
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The operations of every variant, in order, and how often each variant runs."""
+
+    name: str
+    variants: Mapping[str, tuple[Operation, ...]]
+    rates: Mapping[str, Rate]
+    schedule: Mapping[int, tuple[str, ...]]
+
+    def runs(self, steps: int) -> dict[str, int]:
+        """How often each variant runs for an image of ``steps`` calls of the model.
+
+        Constants are made when compiling, prompt work once, a table of ``steps`` rows once for each row. Where
+        the program has no schedule for so many steps, every step runs "full".
+        """
+        order = self.schedule.get(steps, ("full",) * steps)
+        often = {Rate.CONSTANT: 0, Rate.PROMPT: 1, Rate.STEP: steps}
+        return {name: often.get(self.rates[name], order.count(name)) for name in self.variants}
+
+    def macs(self, variant: str = "full") -> int:
+        """Multiply-accumulates of one run of a variant."""
+        return sum(operation.macs for operation in self.variants[variant])
