@@ -40,7 +40,7 @@ def main(folder: Path) -> None:
         title="Terrain UNet, 128 x 128, 10.46 M parameters", show_header=False, title_justify="left"
     )
     table.add_row("graph nodes, before and after", f"{nodes_before:,} and {report.nodes:,}")
-    table.add_row("kernel calls a step", f"{report.calls['full']} of {report.kernels} kernels")
+    table.add_row("kernel calls a step", f"{report.calls['unet']['full']} of {report.kernels} kernels")
     table.add_row("weights", f"{report.weight_bytes:,} bytes")
     table.add_row("peak memory (weights, arena, state)", f"{report.peak_bytes:,} bytes")
     table.add_row("a step, fick", f"{facts['fick_s']:.4f} s")
