@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from ..ir.macs import macs
 from ..ir.program import Program
-from ..ir.rates import Rate
-from ..passes.base import Context, apply
+from ..ir.saved import pack
 from ..targets.compiled import Compiled, StateTensor
 from ..targets.lower import lower
 from ..targets.profile import Profile
 from .bundle import FORMAT_VERSION
 from .frontends import Imported
 from .link import link, plan_source, weights_offsets
-from .pipeline import pipeline
+from .programs import fused
 from .progress import Silent
 from .skeleton import Part, Skeleton
 
@@ -44,10 +43,7 @@ def build(
     """
     reporter = reporter or Silent()
     reporter.stage("optimise")
-    programs = {
-        component: apply(pipeline(), _program(imported), Context(seed=seed))
-        for component, imported in components.items()
-    }
+    programs = {component: fused(imported, seed) for component, imported in components.items()}
     reporter.stage("compile kernels")
     compiled = {
         component: lower(program, profile, cache_folder / "kernels", reporter.update)
@@ -84,7 +80,7 @@ def build(
         },
     }
     parts = {
-        component: Part(_recipe(program), _literals(program, compiled[component]))
+        component: Part(pack(program), _recipe(program), _literals(program, compiled[component]))
         for component, program in programs.items()
     }
     return Skeleton(manifest, library, parts, dict(files or {}))
@@ -94,11 +90,6 @@ def tensors(model: ir.Model) -> dict[str, NDArray[Any]]:
     """The numbers of a graph's initializers by name."""
     stored = {name: value.const_value for name, value in model.graph.initializers.items()}
     return {name: tensor.numpy() for name, tensor in stored.items() if tensor is not None}
-
-
-def _program(imported: Imported) -> Program:
-    rates = {name: Rate(rate) for name, rate in imported.inputs.items()}
-    return Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
 
 
 def _recipe(program: Program) -> bytes:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +13,10 @@ from numpy.typing import NDArray
 
 from ..ir.errors import UserError
 from ..targets import profile as profiles
+from .cache import cache_folder, digest
 from .frontends import Whole, open_model
 from .progress import Silent
 from .skeleton import Skeleton, kept
-
-PARTS = ("ir", "passes", "targets", "compiler", "runtime")
-LIBRARIES = (
-    "apache-tvm", "diffusers", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch", "ziglang",
-)  # fmt: skip
-"""What a compilation's result depends on besides its input."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +35,6 @@ class Report:
     peak_bytes: int
     random_weights: bool
     seconds: dict[str, float]
-
-
-def cache_folder() -> Path:
-    """Where compilations are kept: FICK_CACHE, or fick/ in the user's cache folder."""
-    given = os.environ.get("FICK_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fick"
 
 
 def compile(
@@ -81,8 +64,12 @@ def compile(
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
-    settings = [profile.model_dump_json(), shapes, json.dumps(sampler, sort_keys=True)]
-    place = _place(whole, settings)
+    settings = [
+        whole.name, profile.model_dump_json(), shapes, json.dumps(sampler, sort_keys=True), whole.facts,
+        sorted(whole.files.items()),
+    ]  # fmt: skip
+    name = digest(whole.components, settings)
+    place = cache_folder() / "compilations" / f"{name}.fick" if name else None
     skeleton, weights = _kept(whole, place) or _built(whole, place, profile, seed, sampler, reporter)
     memory = skeleton.manifest["memory"]
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
@@ -158,36 +145,3 @@ def _built(
     if place:
         skeleton.keep(place)
     return skeleton, {name: tensors(one.model) for name, one in imported.items()}
-
-
-def _place(whole: Whole, settings: Sequence[object]) -> Path | None:
-    """Where a compilation of these contents with these settings by this code is kept."""
-    digest = hashlib.sha256(repr((_code_digest(), whole.name, settings)).encode())
-    for name, source in whole.components.items():
-        contents = source.contents()
-        if contents is None:
-            return None
-        kind, files = contents
-        digest.update(repr((name, kind, len(files))).encode())
-        for path in files:
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
-    digest.update(repr((whole.facts, sorted(whole.files.items()))).encode())
-    return cache_folder() / "compilations" / f"{digest.hexdigest()[:32]}.fick"
-
-
-@cache
-def _code_digest() -> str:
-    digest = hashlib.sha256()
-    for name in LIBRARIES:
-        try:
-            digest.update(importlib.metadata.version(name).encode())
-        except importlib.metadata.PackageNotFoundError:
-            digest.update(b"-")
-    for part in PARTS:
-        spec = importlib.util.find_spec(f"fick.{part}")
-        assert spec is not None and spec.origin is not None
-        for path in sorted(Path(spec.origin).parent.rglob("*")):
-            if path.suffix in (".py", ".c", ".h", ".toml"):
-                digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()

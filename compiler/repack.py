@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.errors import UserError
-from ..runtime.loader import LIBRARY, check_bundle
+from ..runtime.loader import check_bundle
 from .checkpoint import read_checkpoint
-from .skeleton import Part, Skeleton, recipe_entry
+from .skeleton import read
 
 WEIGHTS = "weights.safetensors"
 
@@ -36,21 +36,14 @@ def repack(
     values that are not finite.
     """
     path = Path(bundle)
-    manifest = check_bundle(path).manifest
-    components = list(manifest["components"])
+    skeleton, _ = read(path)
+    components = list(skeleton.parts)
     chosen = component or components[0]
     if chosen not in components:
         raise UserError(f"{path} has no component {chosen}; its components are {', '.join(components)}")
-    recipes = {name: recipe_entry(name) for name in components}
-    entries = check_bundle(path, [LIBRARY, *recipes.values(), *manifest["files"]]).entries
-    stored = Stored(path, manifest)
-    skeleton = Skeleton(
-        {key: value for key, value in manifest.items() if key != "entries"} | {"random_weights": False},
-        entries[LIBRARY],
-        {name: Part(entries[recipe], {}) for name, recipe in recipes.items()},
-        {name: entries[name] for name in manifest["files"]},
-    )
-    skeleton.parts[chosen].literals.update(_literals(manifest["components"][chosen], stored))
+    skeleton.manifest["random_weights"] = False
+    stored = Stored(path, check_bundle(path).manifest)
+    skeleton.parts[chosen].literals.update(_literals(skeleton.manifest["components"][chosen], stored))
     fresh = read_checkpoint([Path(weights)], skeleton.source_weights(chosen))
     skeleton.write(Path(output), {chosen: fresh}, progress, packed=stored)
     return Path(output)

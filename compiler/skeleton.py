@@ -7,7 +7,7 @@ its code was just compiled, kept from an earlier compilation, or taken out of an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,12 @@ Tensors = Mapping[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Part:
-    """A component's share. ``recipe`` derives constants from source weights (an ONNX model, or nothing);
-    ``literals`` are tensors of the architecture, not of the checkpoint.
+    """A component's share. ``program`` is what it was lowered from, less weights (see ``ir.saved.pack``);
+    ``recipe`` derives constants from source weights (an ONNX model, or nothing); ``literals`` are tensors of the
+    architecture, not of the checkpoint.
     """
 
+    program: bytes
     recipe: bytes
     literals: dict[str, NDArray[Any]]
 
@@ -104,9 +106,14 @@ class Skeleton:
             )
 
     def _small_entries(self) -> list[Entry]:
-        recipes = {recipe_entry(name): part.recipe for name, part in self.parts.items()}
-        small = {LIBRARY: self.library, **recipes, **self.files}
+        small = {LIBRARY: self.library, **self.files}
+        for name, part in self.parts.items():
+            small |= {program_entry(name): part.program, recipe_entry(name): part.recipe}
         return [Entry.of(name, data) for name, data in small.items()]
+
+
+def program_entry(component: str) -> str:
+    return f"{component}/program.zip"
 
 
 def recipe_entry(component: str) -> str:
@@ -120,20 +127,29 @@ def literals_entry(component: str) -> str:
 def kept(path: Path) -> Skeleton | None:
     """What ``keep`` wrote there, or None where that is missing or damaged."""
     try:
-        manifest = check_bundle(path).manifest
-        names = {name: (recipe_entry(name), literals_entry(name)) for name in manifest["components"]}
-        own = [entry for pair in names.values() for entry in pair]
-        entries = check_bundle(path, [LIBRARY, *own, *manifest["files"]]).entries
+        components = list(check_bundle(path).manifest["components"])
+        skeleton, entries = read(path, [literals_entry(name) for name in components])
     except FickError:
         return None
-    parts = {
-        name: Part(entries[recipe], safetensors.load(entries[literals]))
-        for name, (recipe, literals) in names.items()
-    }
-    files = {name: entries[name] for name in manifest["files"]}
+    for name, part in skeleton.parts.items():
+        part.literals.update(safetensors.load(entries[literals_entry(name)]))
+    return skeleton
+
+
+def read(path: Path, more: Sequence[str] = ()) -> tuple[Skeleton, dict[str, bytes]]:
+    """The skeleton of a bundle, without literals, and the entries that it was read from and ``more``.
+
+    Raises FickError for a bundle that is damaged.
+    """
+    manifest = check_bundle(path).manifest
+    components = list(manifest["components"])
+    own = [entry(name) for name in components for entry in (program_entry, recipe_entry)]
+    entries = check_bundle(path, [LIBRARY, *own, *manifest["files"], *more]).entries
+    parts = {name: Part(entries[program_entry(name)], entries[recipe_entry(name)], {}) for name in components}
+    bare = {key: value for key, value in manifest.items() if key != "entries"}
     return Skeleton(
-        {key: value for key, value in manifest.items() if key != "entries"}, entries[LIBRARY], parts, files
-    )
+        bare, entries[LIBRARY], parts, {name: entries[name] for name in manifest["files"]}
+    ), entries
 
 
 def _derived(recipe: bytes, sources: Tensors) -> dict[str, NDArray[Any]]:

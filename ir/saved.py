@@ -9,12 +9,16 @@ tables.safetensors
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import tempfile
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 import safetensors.numpy as safetensors
 from onnx_ir.external_data import convert_tensors_to_external  # pyright: ignore[reportUnknownVariableType]
@@ -26,6 +30,9 @@ from .rates import Rate
 VERSION = 1
 INLINE_BYTES = 1024
 """Smaller tensors stay in the graphs, where shape inference can read them."""
+
+MOST_UNPACKED_BYTES = 1 << 28
+"""A program without its checkpoint is a few megabytes; more than this is not believed."""
 
 SUMMARY, WEIGHTS, TABLES = "program.json", "weights.data", "tables.safetensors"
 
@@ -75,35 +82,102 @@ def load(folder: str | os.PathLike[str]) -> Program:
     return program
 
 
-def _write(program: Program, folder: Path) -> None:
-    tensors = {
+def pack(program: Program) -> bytes:
+    """The program without its checkpoint, as a small zip: enough for whatever asks of shapes alone.
+
+    The same bytes for the same program, whatever time its passes took. Raises UserError if it is not valid.
+    """
+    program.validate()
+    timeless = [dataclasses.replace(entry, seconds=0.0) for entry in program.history]
+    program = dataclasses.replace(program, history=timeless)
+    places: dict[str, ir.TensorProtocol] = {}
+    offset = 0
+    for name, tensor in sorted(_tensors(program).items()):
+        if tensor.nbytes < INLINE_BYTES and name not in program.weights:
+            continue
+        places[name] = ir.ExternalTensor(
+            WEIGHTS, offset, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+        )
+        offset += tensor.nbytes
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name, data in _files(program, places, offset).items():
+            archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Program:
+    """What ``pack`` wrote. Weights have shapes and types and no numbers.
+
+    Raises UserError for anything else.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > MOST_UNPACKED_BYTES:
+                raise ValueError("it unpacks to more than a program can be")
+            files = {name: archive.read(name) for name in archive.namelist()}
+        summary = json.loads(files[SUMMARY])
+        if summary["version"] != VERSION:
+            raise ValueError(f"layout {summary['version']}")
+        shared: dict[str, ir.TensorProtocol] = {}
+        variants: dict[str, ir.Model] = {}
+        for name in summary["variants"]:
+            model = ir.from_proto(onnx.load_from_string(files[f"{name}.onnx"]))
+            for label, value in model.graph.initializers.items():
+                if value.const_value is not None:
+                    value.const_value = shared.setdefault(label, value.const_value)
+            variants[name] = model
+        program = _program(summary, variants, files[TABLES])
+    except Exception as error:  # The parsers of zip, JSON, ONNX and safetensors raise whatever they meet.
+        raise UserError(
+            f"the program is damaged or of another version ({error}); compile the model anew"
+        ) from error
+    program.validate()
+    return program
+
+
+def _tensors(program: Program) -> dict[str, ir.TensorProtocol]:
+    return {
         name: value.const_value
         for model in program.variants.values()
         for name, value in model.graph.initializers.items()
-        if value.const_value is not None and value.const_value.nbytes >= INLINE_BYTES
+        if value.const_value is not None
     }
+
+
+def _write(program: Program, folder: Path) -> None:
+    tensors = {name: one for name, one in _tensors(program).items() if one.nbytes >= INLINE_BYTES}
     names = sorted(tensors)
     placed = convert_tensors_to_external([tensors[name] for name in names], folder, WEIGHTS)
-    external = dict(zip(names, placed, strict=True))
+    size = (folder / WEIGHTS).stat().st_size
+    for name, data in _files(program, dict(zip(names, placed, strict=True)), size).items():
+        (folder / name).write_bytes(data)
+
+
+def _files(
+    program: Program, external: Mapping[str, ir.TensorProtocol], weights_bytes: int
+) -> dict[str, bytes]:
+    """All of a saved program but its weights, which lie where ``external`` says."""
+    files: dict[str, bytes] = {}
     for variant, model in program.variants.items():
         twin = model.clone()
         for name, value in twin.graph.initializers.items():
             value.const_value = external.get(name, value.const_value)
-        proto = ir.serde.serialize_model(twin)
-        (folder / f"{variant}.onnx").write_bytes(proto.SerializeToString(deterministic=True))
-    (folder / TABLES).write_bytes(safetensors.save(program.tables))
+        files[f"{variant}.onnx"] = ir.serde.serialize_model(twin).SerializeToString(deterministic=True)
+    files[TABLES] = safetensors.save(program.tables)
     summary = {
         "version": VERSION,
         "name": program.name,
         "variants": list(program.variants),
         "rates": {name: rate.value for name, rate in program.rates.items()},
         "weights": sorted(program.weights),
-        "weights_bytes": (folder / WEIGHTS).stat().st_size,
+        "weights_bytes": weights_bytes,
         "schedule": program.schedule,
         "state": program.state,
         "history": [dataclasses.asdict(entry) for entry in program.history],
     }
-    (folder / SUMMARY).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    files[SUMMARY] = (json.dumps(summary, indent=1) + "\n").encode()
+    return files
 
 
 def _read(folder: Path, summary: dict[str, Any]) -> Program:
@@ -117,6 +191,10 @@ def _read(folder: Path, summary: dict[str, Any]) -> Program:
                 mapped = ir.Tensor(value.const_value.numpy(), name=label)
                 value.const_value = shared.setdefault(label, mapped)
         variants[name] = model
+    return _program(summary, variants, (folder / TABLES).read_bytes())
+
+
+def _program(summary: Mapping[str, Any], variants: dict[str, ir.Model], tables: bytes) -> Program:
     return Program(
         name=summary["name"],
         variants=variants,
@@ -124,6 +202,6 @@ def _read(folder: Path, summary: dict[str, Any]) -> Program:
         weights=frozenset(summary["weights"]),
         schedule={int(steps): run for steps, run in summary["schedule"].items()},
         state={name: tuple(shape) for name, shape in summary["state"].items()},
-        tables=safetensors.load((folder / TABLES).read_bytes()),
+        tables=safetensors.load(tables),
         history=[HistoryEntry(**entry) for entry in summary["history"]],
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ...ir.errors import UserError
+from ...ir.files import write_whole
 
 out = Console()
 
@@ -32,10 +32,8 @@ def write_json(path: Path, facts: Any) -> None:
     if str(path) == "-":
         sys.stdout.write(text)
         return
-    partial = path.with_name(f".{path.name}.part")
     try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, text.encode())
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from None
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from ...ir.files import write_whole
 from .drawing import Drawing
 
 
@@ -44,8 +44,5 @@ class Gallery:
         drawing = draw()
         data = io.BytesIO()
         np.savez(data, picture=drawing.picture, latents=drawing.latents, image_s=drawing.image_s)
-        descriptor, partial = tempfile.mkstemp(dir=self._folder, suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data.getvalue())
-        os.replace(partial, path)
+        write_whole(path, data.getvalue())
         return drawing

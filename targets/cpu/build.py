@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
@@ -13,6 +12,7 @@ from queue import SimpleQueue
 
 import tvm
 
+from ...ir.files import write_whole
 from ..profile import Profile
 from .kernel import Kernel
 from .worker import Worker
@@ -58,7 +58,7 @@ def build(
         queue = sorted(missing, key=lambda name: (-_weight(missing[name]), name))
         for name, data in _compile_all(queue, missing, profile.llvm_target()):
             objects[name] = data
-            _keep(cache_folder / f"{name}.o", data)
+            write_whole(cache_folder / f"{name}.o", data)
             report(len(objects), len(wanted))
     return {name: objects[name] for name in wanted}
 
@@ -92,11 +92,3 @@ def _compile_all(
             pool.shutdown(wait=False, cancel_futures=True)
             for worker in started:
                 worker.close()
-
-
-def _keep(path: Path, data: bytes) -> None:
-    """Written beside its place and moved there, so that an interrupted build leaves no torn file."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-    os.replace(partial, path)

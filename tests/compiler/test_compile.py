@@ -14,7 +14,7 @@ import pytest
 
 import fick
 from examples.terrain_model import SAMPLER, fetch
-from fick.compiler.compile import cache_folder
+from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import CONFIGS
 from fick.ir import referee
 from fick.ir.errors import UserError

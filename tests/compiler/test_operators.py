@@ -9,7 +9,7 @@ import torch
 
 import fick
 from fick.compiler.build import build, tensors
-from fick.compiler.compile import cache_folder
+from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported
 from fick.ir import referee
 from fick.ir.canonical import canonicalise

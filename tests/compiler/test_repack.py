@@ -86,7 +86,7 @@ def test_nothing_but_weights_changes(home: Path) -> None:
     old, new = ((home / f"{seed}.fick").read_bytes() for seed in (0, 1))
     for name, (start, size) in offsets(old).items():
         same = old[start : start + size] == new[offsets(new)[name][0] :][:size]
-        assert same == (name in ("code/libmodel.so", "unet/constants.onnx"))
+        assert same == (name in ("code/libmodel.so", "unet/constants.onnx", "unet/program.zip"))
     with zipfile.ZipFile(home / "0.fick") as first, zipfile.ZipFile(home / "1.fick") as second:
         one, two = (json.loads(archive.read("manifest.json")) for archive in (first, second))
     assert one["program_id"] == two["program_id"]

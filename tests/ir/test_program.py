@@ -14,7 +14,7 @@ from fick.ir.errors import UserError
 from fick.ir.program import HistoryEntry, Link, Program
 from fick.ir.rates import Rate
 from fick.ir.referee import run
-from fick.ir.saved import INLINE_BYTES, SUMMARY, WEIGHTS, load, save
+from fick.ir.saved import INLINE_BYTES, SUMMARY, WEIGHTS, load, pack, save, unpack
 
 RNG = np.random.default_rng(3)
 LARGE = ir.tensor(RNG.standard_normal((24, 24)).astype(np.float32), name="blocks.0.weight")
@@ -169,3 +169,35 @@ def test_a_damaged_folder_is_named(tmp_path: Path, name: str, harm, sentence: st
     harm(tmp_path / "kept" / name)
     with pytest.raises(UserError, match=sentence):
         load(tmp_path / "kept")
+
+
+class TestPacked:
+    """Without the checkpoint: names, shapes and types of everything, and the numbers of the architecture."""
+
+    def test_all_but_large_weights_comes_back(self) -> None:
+        whole = program()
+        back = unpack(pack(whole))
+        assert (back.name, back.rates, back.weights) == (whole.name, whole.rates, whole.weights)
+        assert list(back.variants) == list(whole.variants)
+        for name, model in whole.variants.items():
+            twin = back.variants[name]
+            assert [(node.op_type, node.name) for node in twin.graph] == [
+                (node.op_type, node.name) for node in model.graph
+            ]
+            for label, value in model.graph.initializers.items():
+                tensor, kept = value.const_value, twin.graph.initializers[label].const_value
+                assert tensor is not None and kept is not None
+                assert (kept.shape, kept.dtype, kept.nbytes) == (tensor.shape, tensor.dtype, tensor.nbytes)
+                if tensor.nbytes < INLINE_BYTES and label not in whole.weights:
+                    np.testing.assert_array_equal(kept.numpy(), tensor.numpy())
+
+    def test_the_same_program_is_the_same_bytes_whatever_time_it_took(self) -> None:
+        one = program()
+        other = replace(one, history=[replace(entry, seconds=entry.seconds + 1) for entry in one.history])
+        assert pack(one) == pack(other)
+
+    @pytest.mark.parametrize("damage", [b"", b"no zip", None])
+    def test_damage_is_one_sentence(self, damage: bytes | None) -> None:
+        data = damage if damage is not None else pack(program())[:-40]
+        with pytest.raises(UserError, match="is damaged or of another version"):
+            unpack(data)

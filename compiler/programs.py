@@ -1,0 +1,48 @@
+"""The fused program of any model: what is lowered, and what the hardware model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..ir.errors import UserError
+from ..ir.files import write_whole
+from ..ir.program import Program
+from ..ir.rates import Rate
+from ..ir.saved import pack, unpack
+from ..passes.base import Context, apply
+from ..runtime.loader import check_bundle
+from .cache import cache_folder, digest
+from .frontends import Imported, open_source
+from .pipeline import pipeline
+from .skeleton import program_entry
+
+
+def fused(imported: Imported, seed: int = 0) -> Program:
+    """The program after all passes of the pipeline."""
+    rates = {name: Rate(rate) for name, rate in imported.inputs.items()}
+    program = Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
+    return apply(pipeline(), program, Context(seed=seed))
+
+
+def structure(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Program:
+    """The fused program of a bundle's main component or of any model, less its large weights.
+
+    That of a model is kept for the next time. Raises UserError for whatever the user can mend.
+    """
+    if str(model).endswith(".fick"):
+        component = next(iter(check_bundle(model).manifest["components"]))
+        return unpack(check_bundle(model, [program_entry(component)]).entries[program_entry(component)])
+    source = open_source(model, shapes=shapes, seed=seed)
+    name = digest({"unet": source}, [shapes])
+    place = cache_folder() / "programs" / f"{name}.zip"
+    if name and place.is_file():
+        try:
+            return unpack(place.read_bytes())
+        except UserError:
+            pass  # damaged: made again below
+    data = pack(fused(source.imported(), seed))
+    if name:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, data)
+    return unpack(data)
