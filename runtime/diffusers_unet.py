@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from .errors import FickError
 
-if TYPE_CHECKING:
-    from .model import Model
+
+class Runnable(Protocol):
+    """The compiled UNet, as far as it matters here."""
+
+    @property
+    def inputs(self) -> Mapping[str, Any]: ...
+
+    def run(self, **inputs: Any) -> dict[str, Any]: ...
 
 
 class DiffusersUNet:
     """What pipelines ask of ``pipe.unet``: its configuration, its place, and a call."""
 
-    def __init__(self, model: Model, config: dict[str, Any]) -> None:
+    def __init__(self, model: Runnable, config: dict[str, Any]) -> None:
         import torch
 
         self._torch: Any = torch

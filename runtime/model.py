@@ -90,8 +90,8 @@ class Model:
             os.fsencode(checked.path), ctypes.byref(options), ctypes.byref(self._handle)
         )
         api.check(self._library, status)
-        self.inputs = self._tensors(api.INPUT)
-        self.outputs = self._tensors(api.OUTPUT)
+        self.inputs: Mapping[str, TensorInfo] = self._tensors(api.INPUT)
+        self.outputs: Mapping[str, TensorInfo] = self._tensors(api.OUTPUT)
         self._callback: Any = None
         self._raised: BaseException | None = None
         self._cancelled = False
