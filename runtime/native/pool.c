@@ -1,6 +1,9 @@
 /* pool.c: the threads that run a kernel's tasks.
  *
- * Kernels follow one another within microseconds, so a waiting thread spins for a while before it sleeps.
+ * Kernels follow one another within microseconds, so a waiting thread spins for a while before it sleeps. A launch is
+ * cut into more tasks than there are threads, and each thread takes the next one when it is free: a core that is
+ * slower, or that another process has, then does less, and a thread that is not running is waited for only if it
+ * holds a task.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -10,6 +13,7 @@
 #include "internal.h"
 
 #define SPINS 20000
+#define TASKS_A_THREAD 4
 
 typedef struct {
   void *sync_handle;
@@ -20,18 +24,15 @@ typedef int (*parallel_lambda)(int task, parallel_environment *environment, void
 struct fick_pool {
   pthread_mutex_t mutex;
   pthread_cond_t wake;
-  atomic_uint epoch;
-  atomic_int pending, failed, sleeping, stop;
-  parallel_lambda lambda;
-  void *closure;
+  /* The launch in the high half, its next task in the low. A thread that takes a task does so by exchanging the whole,
+   * which fails if the launch it knew is over: so what it read of the launch before was of that launch. */
+  _Atomic uint64_t ticket;
+  _Atomic(parallel_lambda) lambda;
+  _Atomic(void *) closure;
+  atomic_int tasks, finished, failed, sleeping, stop;
   int32_t threads;
   pthread_t *workers;
 };
-
-typedef struct {
-  fick_pool *pool;
-  int32_t index;
-} worker_start;
 
 static _Thread_local fick_pool *current;
 
@@ -43,54 +44,74 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void run_task(fick_pool *pool, int32_t index) {
-  parallel_environment environment = {NULL, pool->threads};
-  if (pool->lambda(index, &environment, pool->closure) != 0) atomic_store(&pool->failed, 1);
+static uint32_t launch_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
+
+static void run_tasks(fick_pool *pool, uint32_t launch) {
+  uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+  while (launch_of(ticket) == launch) {
+    parallel_lambda lambda = atomic_load_explicit(&pool->lambda, memory_order_relaxed);
+    void *closure = atomic_load_explicit(&pool->closure, memory_order_relaxed);
+    parallel_environment environment = {NULL, atomic_load_explicit(&pool->tasks, memory_order_relaxed)};
+    int32_t task = (int32_t)(uint32_t)ticket;
+    if (task >= environment.num_task) return;
+    if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
+                                               memory_order_acquire)) {
+      continue;
+    }
+    if (lambda(task, &environment, closure) != 0) atomic_store(&pool->failed, 1);
+    atomic_fetch_add_explicit(&pool->finished, 1, memory_order_release);
+    ticket++;
+  }
 }
 
-static void wait_for_work(fick_pool *pool, unsigned seen) {
+static uint32_t wait_for_launch(fick_pool *pool, uint32_t seen) {
+  uint32_t launch;
   for (int i = 0; i < SPINS; i++) {
-    if (atomic_load_explicit(&pool->epoch, memory_order_acquire) != seen) return;
+    launch = launch_of(atomic_load_explicit(&pool->ticket, memory_order_acquire));
+    if (launch != seen) return launch;
     pause_briefly();
   }
   pthread_mutex_lock(&pool->mutex);
   atomic_fetch_add(&pool->sleeping, 1);
-  while (atomic_load(&pool->epoch) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
+  while ((launch = launch_of(atomic_load(&pool->ticket))) == seen) pthread_cond_wait(&pool->wake, &pool->mutex);
   atomic_fetch_sub(&pool->sleeping, 1);
   pthread_mutex_unlock(&pool->mutex);
+  return launch;
 }
 
 static void *work(void *argument) {
-  worker_start start = *(worker_start *)argument;
-  free(argument);
-  for (unsigned seen = 0;; seen++) {
-    wait_for_work(start.pool, seen);
-    if (atomic_load(&start.pool->stop)) return NULL;
-    run_task(start.pool, start.index);
-    atomic_fetch_sub_explicit(&start.pool->pending, 1, memory_order_release);
+  fick_pool *pool = argument;
+  for (uint32_t seen = 0;;) {
+    seen = wait_for_launch(pool, seen);
+    if (atomic_load(&pool->stop)) return NULL;
+    run_tasks(pool, seen);
   }
 }
 
-static void announce(fick_pool *pool) {
-  atomic_fetch_add(&pool->epoch, 1);
+/* A new ticket: from here on its tasks may be taken. */
+static uint32_t announce(fick_pool *pool) {
+  uint32_t launch = launch_of(atomic_load(&pool->ticket)) + 1;
+  atomic_store(&pool->ticket, (uint64_t)launch << 32);
   if (atomic_load(&pool->sleeping)) {
     pthread_mutex_lock(&pool->mutex);
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
   }
+  return launch;
 }
 
-/* TVM's kernels call through this variable; the number of tasks is always that of the pool. */
+/* TVM's kernels call through this variable; the number of tasks is the pool's to choose. */
 static int launch(parallel_lambda lambda, void *closure, int tasks) {
   fick_pool *pool = current;
   (void)tasks;
-  pool->lambda = lambda;
-  pool->closure = closure;
-  atomic_store(&pool->failed, 0);
-  atomic_store(&pool->pending, pool->threads - 1);
-  if (pool->threads > 1) announce(pool);
-  run_task(pool, 0);
-  for (int i = 0; atomic_load_explicit(&pool->pending, memory_order_acquire) > 0; i++) {
+  int32_t count = pool->threads > 1 ? TASKS_A_THREAD * pool->threads : 1;
+  atomic_store_explicit(&pool->lambda, lambda, memory_order_relaxed);
+  atomic_store_explicit(&pool->closure, closure, memory_order_relaxed);
+  atomic_store_explicit(&pool->tasks, count, memory_order_relaxed);
+  atomic_store_explicit(&pool->finished, 0, memory_order_relaxed);
+  atomic_store_explicit(&pool->failed, 0, memory_order_relaxed);
+  run_tasks(pool, announce(pool));
+  for (int i = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) < count; i++) {
     if (i < SPINS) pause_briefly();
     else sched_yield();
   }
@@ -119,12 +140,7 @@ fick_pool *fick_pool_create(int32_t threads) {
   pthread_cond_init(&pool->wake, NULL);
   pool->threads = 1;
   for (int32_t i = 1; i < threads; i++) {
-    worker_start *start = malloc(sizeof *start);
-    if (start) *start = (worker_start){pool, i};
-    if (!start || pthread_create(&pool->workers[i], NULL, work, start) != 0) {
-      free(start);
-      break; /* run on the threads that there are */
-    }
+    if (pthread_create(&pool->workers[i], NULL, work, pool) != 0) break; /* run on the threads that there are */
     pool->threads = i + 1;
   }
   return pool;

@@ -66,8 +66,12 @@ PIECES = st.sampled_from(
 )
 
 
+KNOWN = st.characters(exclude_categories=("Cs", "Cn"))
+"""A character that this Python's Unicode does not know yet may be a letter to another's."""
+
+
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(st.text(max_size=12), st.lists(PIECES, max_size=12).map("".join)))
+@given(st.one_of(st.text(KNOWN, max_size=12), st.lists(PIECES, max_size=12).map("".join)))
 def test_every_text_becomes_the_same_tokens(both, text):
     ours, theirs = both
     if START in text.lower() or END in text.lower():

@@ -23,7 +23,7 @@ from fick.targets.packing import Dense, Panels
 from fick.targets.profile import load
 
 PROGRAM_ID = "ab" * 32
-MOST_TASKS = 64
+MOST_TASKS = 256
 
 SOURCE = r"""
 #include <stdint.h>
@@ -44,11 +44,11 @@ KERNEL(combine) {
 }
 static int count(int task, environment *e, void *tasks) {
   ((int32_t *)tasks)[task] += 1;
-  ((int32_t *)tasks)[63] = e->num_task;
+  ((int32_t *)tasks)[255] = e->num_task;
   return 0;
 }
 KERNEL(launch) {
-  for (int i = 0; i < 64; i++) ((int32_t *)a[0].pointer)[i] = 0;
+  for (int i = 0; i < 256; i++) ((int32_t *)a[0].pointer)[i] = 0;
   return __TVMBackendParallelLaunch(count, a[0].pointer, 0);
 }
 """
@@ -114,7 +114,7 @@ def compiled(folder: Path) -> Compiled:
         weights=WEIGHTS,
         weights_bytes=128,
         arena_bytes=64,
-        state_bytes=640,
+        state_bytes=1408,
         carried={"prompt": (192, 8), "step": (256, 4)},
     )
 
