@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir import referee
-from ..ir.errors import UserError
+from ..ir.errors import UserError, first_line
 from ..runtime import Model
 from .frontends import import_model
 
@@ -76,7 +76,7 @@ def bench(
         memory = ours.memory
         result: dict[str, Any] = {
             "bundle": str(bundle),
-            "target": ours.manifest["target"]["name"],
+            "target": ours.manifest["target"].get("name"),
             "random_weights": ours.manifest.get("random_weights", False),
             "step_s": timings["fick"].summary(),
             "peak_bytes": memory.peak_bytes,
@@ -142,12 +142,23 @@ def peer(name: str, source: Any, feeds: Mapping[str, NDArray[Any]], threads: int
     """
     if name not in PEERS:
         raise UserError(f"peer {name!r} is not known; the peers are {', '.join(PEERS)}")
-    return PEERS[name](source, dict(feeds), threads or len(os.sched_getaffinity(0)))
+    if str(source).endswith(".onnx") and not Path(source).is_file():
+        raise UserError(f"{source}: no such file; give the bundle's source with --model")
+    try:
+        return PEERS[name](source, dict(feeds), threads or len(os.sched_getaffinity(0)))
+    except UserError:
+        raise
+    except Exception as error:  # Each peer raises its own kinds on a model that it cannot read.
+        raise UserError(
+            f"peer {name} cannot run {source} on the bundle's inputs: {first_line(error)}"
+        ) from error
 
 
 def _onnxruntime(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
     """ONNX Runtime on an .onnx file as it is; on any other source in canonical form."""
-    model = Path(source) if str(source).endswith(".onnx") else import_model(source).model
+    model = (
+        Path(source) if str(source).endswith(".onnx") else import_model(source, shapes=_sizes(feeds)).model
+    )
     session = referee.session(model, threads=threads)
     return lambda: np.asarray(session.run(None, feeds)[0])
 
@@ -168,6 +179,11 @@ def _openvino(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
     model.reshape({name: list(value.shape) for name, value in feeds.items()})
     request = core.compile_model(model, "CPU", options).create_infer_request()
     return lambda: np.array(next(iter(request.infer(feeds).values())))
+
+
+def _sizes(feeds: Mapping[str, NDArray[Any]]) -> dict[str, list[int]]:
+    """The bundle's own sizes: the source by itself may be imported at others."""
+    return {name: list(value.shape) for name, value in feeds.items()}
 
 
 PEERS: dict[str, Callable[[Any, dict[str, NDArray[Any]], int], Run]] = {

@@ -75,7 +75,9 @@ def build(
         "pipeline": dict(pipeline_facts or {}),
         "files": sorted(files or {}),
         "components": {
-            component: _component(component, programs[component], one, starts[component])
+            component: _component(
+                components[component], programs[component], component, one, starts[component]
+            )
             for component, one in compiled.items()
         },
     }
@@ -111,7 +113,10 @@ def _literals(program: Program, compiled: Compiled) -> dict[str, NDArray[Any]]:
     return {name: stored[name] for name in used if name in stored and name not in program.weights}
 
 
-def _component(name: str, program: Program, compiled: Compiled, weights_start: int) -> dict[str, Any]:
+def _component(
+    imported: Imported, program: Program, name: str, compiled: Compiled, weights_start: int
+) -> dict[str, Any]:
+    sources = _source_weights(program, compiled)
     return {
         "nodes": sum(len(list(model.graph)) for model in program.variants.values()),
         "variants": {
@@ -135,7 +140,9 @@ def _component(name: str, program: Program, compiled: Compiled, weights_start: i
             }
             for weight in compiled.weights
         },
-        "source_weights": _source_weights(program, compiled),
+        "source_weights": sources,
+        # These are in the code, and repacking can only see to it that they are the same.
+        "fixed_weights": {key: one for key, one in imported.numbers.items() if key not in sources},
     }
 
 

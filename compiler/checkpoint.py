@@ -41,6 +41,18 @@ def read_checkpoint(
     return found
 
 
+def require_numbers(path: Path, fixed: Mapping[str, float]) -> None:
+    """Raises UserError if a weight that is part of a bundle's code has another value in the checkpoint."""
+    with safe_open(os.fspath(path), framework="numpy") as file:
+        for name in sorted(set(file.keys()) & set(fixed)):
+            value = float(_tensor(file, name, path).reshape(-1)[0])
+            if value != fixed[name]:
+                raise UserError(
+                    f"tensor {name} of {path} is {value} and the bundle was compiled for {fixed[name]}, which is "
+                    "part of its code; compile the model anew"
+                )
+
+
 def _tensor(file: Any, name: str, path: Path) -> NDArray[Any]:
     try:
         return file.get_tensor(name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def compile(
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
     settings = [
-        whole.name, profile.model_dump_json(), shapes, json.dumps(sampler, sort_keys=True), whole.facts,
+        whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
         sorted(whole.files.items()),
     ]  # fmt: skip
     name = digest(whole.components, settings)
@@ -97,6 +98,17 @@ def compile(
         random_weights=skeleton.manifest["random_weights"],
         seconds=dict(reporter.seconds),
     )
+
+
+def _in_cache(work: Callable[..., Skeleton], *arguments: Any, **named: Any) -> Skeleton:
+    """Work that keeps what it makes in the cache. Raises UserError if the cache cannot be written."""
+    try:
+        return work(*arguments, **named)
+    except OSError as error:
+        raise UserError(
+            f"cannot keep kernels in {cache_folder()}: {error.strerror or error}; free some space, or name another "
+            "folder as FICK_CACHE"
+        ) from error
 
 
 Parts = tuple[Skeleton, dict[str, Mapping[str, NDArray[Any]]]]
@@ -131,7 +143,8 @@ def _built(
         from .preview import latent_to_rgb
 
         facts["latent_to_rgb"] = latent_to_rgb(imported["vae_decoder"]).tolist()
-    skeleton = build(
+    skeleton = _in_cache(
+        build,
         imported,
         profile,
         cache_folder(),
@@ -143,5 +156,7 @@ def _built(
         reporter=reporter,
     )
     if place:
-        skeleton.keep(place)
+        # What cannot be kept is compiled again next time, and is no reason to fail now.
+        with contextlib.suppress(OSError, UserError):
+            skeleton.keep(place)
     return skeleton, {name: tensors(one.model) for name, one in imported.items()}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..ir import blocks
-from ..runtime.loader import check_bundle
 from .frontends import import_model
+from .skeleton import manifest_of
 
 
 def inspect_model(source: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def inspect_model(source: Any, shapes: Mapping[str, Sequence[int]] | None = None
 
 def inspect_bundle(path: Path) -> dict[str, Any]:
     """A bundle's manifest, without the list of its tensors."""
-    manifest = check_bundle(path).manifest
+    manifest = manifest_of(path)
     keep = (
         "name",
         "source",

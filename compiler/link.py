@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -48,6 +47,7 @@ def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path
         headers = os.fspath(_native())
         _zig(
             folder,
+            cache_folder,
             ["-target", target, f"-mcpu={BASELINE[first.arch]}", *FLAGS, f"-I{headers}", "-c", "model.c"],
         )
         for path in core:
@@ -58,8 +58,9 @@ def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path
         (folder / "exports").write_text("{ global: fick_*; local: *; };\n", encoding="utf-8")
         _zig(
             folder,
+            cache_folder,
             [
-                "-target", target, "-shared", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none",
+                "-target", target, "-shared", "-Wl,-z,defs", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none",
                 "-Wl,--version-script=exports", "-o", "libmodel.so", "@objects", "-lm", "-lpthread",
             ],
         )  # fmt: skip
@@ -85,7 +86,7 @@ def core_objects(arch: str, target: str, cache_folder: Path) -> list[Path]:
             built.mkdir()
             for path, made in zip(sources, objects, strict=True):
                 flags = ["-target", target, f"-mcpu={BASELINE[arch]}", *FLAGS, f"-I{_native()}"]
-                _zig(built, [*flags, "-c", os.fspath(path), "-o", made.name])
+                _zig(built, cache_folder, [*flags, "-c", os.fspath(path), "-o", made.name])
             try:
                 built.rename(folder)
             except OSError:
@@ -94,11 +95,22 @@ def core_objects(arch: str, target: str, cache_folder: Path) -> list[Path]:
     return objects
 
 
-def _zig(folder: Path, arguments: Sequence[str]) -> None:
+LONGEST_LINK_S = 600
+
+
+def _zig(folder: Path, cache_folder: Path, arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m", "ziglang", "cc", *arguments]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    own = os.fspath((cache_folder / "zig").absolute())
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": own, "ZIG_LOCAL_CACHE_DIR": own}
+    try:
+        result = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, check=False, env=environment,
+            timeout=LONGEST_LINK_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"zig cc did not end within {LONGEST_LINK_S} s") from None
     if result.returncode != 0:
-        raise RuntimeError(f"zig cc failed: {result.stderr.strip()}")
+        raise RuntimeError(f"zig cc failed ({result.returncode}): {result.stderr.strip()}")
 
 
 def weights_offsets(components: Mapping[str, Compiled]) -> dict[str, int]:
@@ -197,5 +209,6 @@ def _slots_source(name: str, tensors: Sequence[StateTensor]) -> list[str]:
 
 
 def _text(text: str) -> str:
-    """A C string literal; JSON's escapes are C's for what names hold, and non-ASCII is replaced."""
-    return json.dumps(text.encode("ascii", "replace").decode().replace("?", "."))
+    """A C string literal, whatever the name: all but plain ASCII as octal bytes of UTF-8."""
+    plain = set(range(32, 127)) - set(b'"\\?')
+    return '"' + "".join(chr(byte) if byte in plain else f"\\{byte:03o}" for byte in text.encode()) + '"'

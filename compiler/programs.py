@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..ir.errors import UserError
@@ -15,12 +17,15 @@ from ..runtime.loader import check_bundle
 from .cache import cache_folder, digest
 from .frontends import Imported, open_source
 from .pipeline import pipeline
-from .skeleton import program_entry
+from .skeleton import manifest_of, program_entry
 
 
 def fused(imported: Imported, seed: int = 0) -> Program:
     """The program after all passes of the pipeline."""
-    rates = {name: Rate(rate) for name, rate in imported.inputs.items()}
+    used = {str(value.name) for value in imported.model.graph.inputs if value.uses()}
+    rates = {name: Rate(rate) for name, rate in imported.inputs.items() if name in used}
+    for value in [value for value in imported.model.graph.inputs if value.name not in used]:
+        imported.model.graph.inputs.remove(value)
     program = Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
     return apply(pipeline(), program, Context(seed=seed))
 
@@ -31,10 +36,10 @@ def structure(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, 
     That of a model is kept for the next time. Raises UserError for whatever the user can mend.
     """
     if str(model).endswith(".fick"):
-        component = next(iter(check_bundle(model).manifest["components"]))
+        component = next(iter(manifest_of(Path(model))["components"]))
         return unpack(check_bundle(model, [program_entry(component)]).entries[program_entry(component)])
     source = open_source(model, shapes=shapes, seed=seed)
-    name = digest({"unet": source}, [shapes])
+    name = digest({"unet": source}, [shapes, seed])
     place = cache_folder() / "programs" / f"{name}.zip"
     if name and place.is_file():
         try:
@@ -43,6 +48,8 @@ def structure(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, 
             pass  # damaged: made again below
     data = pack(fused(source.imported(), seed))
     if name:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, data)
+        # What cannot be kept is made again next time, and is no reason to fail now.
+        with contextlib.suppress(OSError):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, data)
     return unpack(data)

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ir.errors import UserError
-from ..runtime.loader import check_bundle
-from .checkpoint import read_checkpoint
-from .skeleton import read
+from .checkpoint import read_checkpoint, require_numbers
+from .skeleton import manifest_of, read
 
 WEIGHTS = "weights.safetensors"
 
@@ -42,9 +41,10 @@ def repack(
     if chosen not in components:
         raise UserError(f"{path} has no component {chosen}; its components are {', '.join(components)}")
     skeleton.manifest["random_weights"] = False
-    stored = Stored(path, check_bundle(path).manifest)
+    stored = Stored(path, manifest_of(path))
     skeleton.parts[chosen].literals.update(_literals(skeleton.manifest["components"][chosen], stored))
     fresh = read_checkpoint([Path(weights)], skeleton.source_weights(chosen))
+    require_numbers(Path(weights), skeleton.fixed_weights(chosen))
     skeleton.write(Path(output), {chosen: fresh}, progress, packed=stored)
     return Path(output)
 

@@ -53,6 +53,10 @@ class Skeleton:
         """Names and shapes of the weights that a component is made from."""
         return self.manifest["components"][component]["source_weights"]
 
+    def fixed_weights(self, component: str) -> dict[str, float]:
+        """Weights of one element that became part of the code, which new weights have to share."""
+        return self.manifest["components"][component]["fixed_weights"]
+
     def write(
         self,
         path: Path,
@@ -127,13 +131,33 @@ def literals_entry(component: str) -> str:
 def kept(path: Path) -> Skeleton | None:
     """What ``keep`` wrote there, or None where that is missing or damaged."""
     try:
-        components = list(check_bundle(path).manifest["components"])
+        components = list(manifest_of(path)["components"])
         skeleton, entries = read(path, [literals_entry(name) for name in components])
-    except FickError:
+    except (FickError, UserError):
         return None
     for name, part in skeleton.parts.items():
         part.literals.update(safetensors.load(entries[literals_entry(name)]))
     return skeleton
+
+
+FACTS = {
+    "inputs": list, "outputs": list, "memory": dict, "variants": dict, "weights": dict, "source_weights": dict,
+    "fixed_weights": dict, "history": list, "nodes": int,
+}  # fmt: skip
+"""What a manifest says of every component."""
+
+
+def manifest_of(path: Path) -> dict[str, Any]:
+    """The manifest of a bundle that the compiler wrote. Raises FickError, and UserError if it lacks something."""
+    manifest = check_bundle(path).manifest
+    components = manifest.get("components")
+    sound = isinstance(components, dict) and components and isinstance(manifest.get("files"), list)
+    for facts in components.values() if isinstance(components, dict) else ():
+        sound = sound and isinstance(facts, dict)
+        sound = sound and all(isinstance(facts.get(name), kind) for name, kind in FACTS.items())
+    if not sound:
+        raise UserError(f"{path} has a manifest that lacks what the compiler writes; compile the model anew")
+    return manifest
 
 
 def read(path: Path, more: Sequence[str] = ()) -> tuple[Skeleton, dict[str, bytes]]:
@@ -141,7 +165,7 @@ def read(path: Path, more: Sequence[str] = ()) -> tuple[Skeleton, dict[str, byte
 
     Raises FickError for a bundle that is damaged.
     """
-    manifest = check_bundle(path).manifest
+    manifest = manifest_of(path)
     components = list(manifest["components"])
     own = [entry(name) for name in components for entry in (program_entry, recipe_entry)]
     entries = check_bundle(path, [LIBRARY, *own, *manifest["files"], *more]).entries

@@ -7,3 +7,9 @@ class UserError(Exception):
     The message is one sentence: what was wrong, where, and what would be right. The command line prints
     it and exits with code 2; it never becomes a traceback.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of another library says, as part of a sentence; its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -8,13 +8,21 @@ from pathlib import Path
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside the place and move there, so that an interruption leaves no torn file. Raises OSError."""
-    descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    """Write beside the place and move there, so that an interruption leaves no torn file.
+
+    A link stays a link: what it points to is replaced. Raises OSError, also for what is no file.
+    """
+    place = Path(os.path.realpath(path))
+    if place.exists() and not place.is_file():
+        raise OSError(f"{path} is not a regular file")
+    descriptor, partial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.chmod(partial, 0o644)
-        os.replace(partial, path)
+        os.replace(partial, place)
     except BaseException:
         os.unlink(partial)
         raise

@@ -36,6 +36,8 @@ def check_bundle(path: str | os.PathLike[str], names: Sequence[str] = (LIBRARY,)
     Raises FickError: no such file, not a bundle, damaged, or of a newer format.
     """
     file = Path(path)
+    if file.exists() and not file.is_file() and not file.is_dir():
+        raise FickError(f"{file} is not a regular file; give the path of a .fick bundle")
     try:
         with zipfile.ZipFile(file) as archive:
             manifest = _manifest(file, _entry(archive, "manifest.json"))

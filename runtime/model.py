@@ -228,12 +228,13 @@ class Model:
             )
         loop = samplers.create(sampler or self.manifest.get("sampler") or {}, steps)
         self._cancelled = False
-        self.prepare(loop.steps)
+        steps_given = _as_type(loop.steps, step)
+        self.prepare(steps_given)
         rng = Noise(seed)
         start = self._fitted(sample, noise) if noise is not None else rng.standard_normal(sample.shape)
 
         def branch(x: NDArray[np.float32], index: int, given: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
-            feeds: dict[str, Any] = {sample.name: x, step.name: loop.steps[index], **given}
+            feeds: dict[str, Any] = {sample.name: x, step.name: steps_given[index], **given}
             return next(iter(self.run(**feeds).values()))
 
         def predict(x: NDArray[np.float32], index: int) -> NDArray[np.float32]:
@@ -296,3 +297,14 @@ class Model:
         raw = api.Memory()
         api.check(self._library, self._library.fick_memory_use(self._handle, ctypes.byref(raw)))
         return MemoryUse(raw.weights_bytes, raw.arena_bytes, raw.state_bytes, raw.table_bytes)
+
+
+def _as_type(steps: NDArray[np.float32], info: TensorInfo) -> NDArray[Any]:
+    """Steps as the model takes them. Raises FickError where they are fractions and it takes whole numbers."""
+    whole = np.rint(steps).astype(info.dtype) if info.dtype.startswith("int") else steps
+    if not np.array_equal(whole, steps):
+        raise FickError(
+            f"the model takes whole steps ({info.name} is {info.dtype}) and the sampler gives fractions such as "
+            f"{steps[np.argmax(whole != steps)]}; choose another sampler"
+        )
+    return whole

@@ -29,7 +29,7 @@ def encode(pixels: NDArray[np.uint8]) -> bytes:
 
 def save(pixels: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
     """Write a PNG, whole or not at all. Raises FickError where it cannot be written."""
-    place = Path(path)
+    place, partial = Path(path), ""
     try:
         descriptor, partial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.")
         with os.fdopen(descriptor, "wb") as file:
@@ -37,4 +37,6 @@ def save(pixels: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
         os.chmod(partial, 0o644)
         os.replace(partial, place)
     except OSError as error:
-        raise FickError(f"cannot write {place}: {error.strerror}; give another place with -o") from None
+        if os.path.exists(partial):
+            os.unlink(partial)
+        raise FickError(f"cannot write {place}: {error.strerror}; give another place") from None

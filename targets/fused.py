@@ -129,6 +129,8 @@ class _Builder:
 def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
     """One elementwise ONNX node over already built arguments."""
     op = node.op_type
+    if op == "Cast" and node.outputs[0].dtype is ir.DataType.FLOAT:
+        return args[0]  # loads are converted to float32 as they are
     if op not in ELEMENTWISE:
         raise UserError(f"operator {op} cannot run inside a fused kernel, at {describe(node)}")
     if op == "Clip":

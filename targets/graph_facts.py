@@ -6,20 +6,24 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UserError
-
-MODULE_PATH = "pkg.torch.onnx.name_scopes"
+from ..ir.modules import module_path
 
 
 def shape_of(value: ir.Value) -> tuple[int, ...]:
     """The static shape of a value. Raises UserError where it is not known."""
     if value.shape is None or not all(isinstance(extent, int) for extent in value.shape):
         raise UserError(f"value {value.name} has no static shape; give its size with --shape NAME=1,4,64,64")
-    return tuple(int(extent) for extent in value.shape)  # type: ignore[arg-type]
+    shape = tuple(int(extent) for extent in value.shape)  # type: ignore[arg-type]
+    if 0 in shape:
+        raise UserError(
+            f"value {value.name} has shape {list(shape)}, which holds nothing; export the model anew"
+        )
+    return shape
 
 
 def describe(node: ir.Node) -> str:
     """The node, and the module it came from where the exporter says so."""
-    path = node.metadata_props.get(MODULE_PATH)
+    path = module_path(node)
     return f"node {node.name!r}" + (f" of module {path}" if path else "")
 
 

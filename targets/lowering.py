@@ -6,6 +6,7 @@ constant to ``weights``, what a variant leaves for others or for the caller to `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -24,6 +25,17 @@ DTYPES = {
     ir.DataType.INT32: "int32",
     ir.DataType.BOOL: "bool",
 }
+
+
+MOST_ELEMENTS = 2**31 - 1
+"""Kernels count elements in 32 bits."""
+
+
+def _require_addressable(count: int, name: str) -> None:
+    if count > MOST_ELEMENTS:
+        raise UserError(
+            f"value {name} has {count} elements and a kernel reaches {MOST_ELEMENTS}; use a smaller size"
+        )
 
 
 @dataclass
@@ -88,6 +100,7 @@ class Lowering:
         if name not in self.weights:
             value = self.constants[source]
             dtype = self.dtype(value)
+            _require_addressable(math.prod(shape), source)
             self.weights[name] = Weight(source, packing, tuple(shape))
             self.buffers[name] = Buffer(name, dtype, int(np.prod(shape, dtype=np.int64)), "weights")
         return View.dense(name, shape)
@@ -107,6 +120,7 @@ class Lowering:
         """A new arena buffer, dense in the given axis order."""
         name = f"{self.variant}:{len(self.buffers)}"
         view = View.dense(name, shape, order)
+        _require_addressable(view.count, name)
         here = len(self.calls)
         self.buffers[name] = Buffer(name, dtype, max(view.count, 1), "arena", here, here)
         return view

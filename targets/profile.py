@@ -64,7 +64,10 @@ def load(name: str) -> Profile:
         path = Path(name)
         if not path.is_file():
             raise UserError(f"target {name!r}: no such file; give the path of a profile or one of {_known()}")
-        return _parse(path.read_text(encoding="utf-8"), str(path))
+        try:
+            return _parse(path.read_text(encoding="utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"target {name!r} cannot be read: {error}") from None
     if name not in names():
         raise UserError(f"target {name!r} is not known; the targets are {_known()}, or a .toml file")
     return _parse(

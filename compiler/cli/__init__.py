@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import warnings
@@ -9,7 +10,7 @@ import warnings
 import typer
 from typer.exceptions import TyperException
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from ...runtime.errors import FickError
 from . import bench, compile, evaluate, inspect, repack, run, targets
 
@@ -50,6 +51,12 @@ def main() -> None:
         _stop("interrupted; run the same command again and finished work is not repeated")
     except MemoryError:
         _stop("there is not enough memory; close other programs or take a smaller model")
+    except Exception as error:
+        if os.environ.get("FICK_TRACE"):
+            raise
+        _stop(
+            f"a fault of fick's own ({type(error).__name__}: {first_line(error)}); FICK_TRACE=1 shows where"
+        )
 
 
 def _stop(message: str) -> None:

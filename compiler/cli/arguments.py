@@ -43,7 +43,8 @@ def shapes(given: list[str] | None) -> dict[str, list[int]] | None:
 
 
 def size_of(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]?)i?B?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)(i?)B?", text.strip(), re.IGNORECASE)
     if not match:
         raise UserError(f"--memory-limit {text!r} is not a size such as 600MB or 2GB")
-    return int(float(match[1]) * {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}[match[2].upper()])
+    base = 1024 if match[3] else 1000
+    return int(float(match[1]) * base ** " KMG".index(match[2].upper() or " "))

@@ -84,7 +84,7 @@ def _sampler(text: str | None) -> Mapping[str, Any] | None:
 
     try:
         spec = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         spec = {"kind": text}
     if not isinstance(spec, dict):
         raise UserError(f"--sampler {text!r} is neither a sampler's name nor a JSON object with its kind")

@@ -28,14 +28,20 @@ def show(title: str, rows: Mapping[str, str], json_file: Path | None, facts: Any
 
 
 def write_json(path: Path, facts: Any) -> None:
+    """To a file, or to standard output where the path is -."""
     text = json.dumps(facts, indent=1) + "\n"
     if str(path) == "-":
         sys.stdout.write(text)
-        return
+    else:
+        write_result(path, text.encode())
+
+
+def write_result(path: Path, data: bytes) -> None:
+    """Raises UserError where it cannot be written."""
     try:
-        write_whole(path, text.encode())
+        write_whole(path, data)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def megabytes(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from ...ir.errors import UserError
 from ...runtime import TextToImage, load, png
 from .arguments import BundleArgument, JsonOption, size_of
-from .output import show
+from .output import show, write_result
 
 
 class SamplerName(StrEnum):
@@ -67,6 +68,8 @@ def command(
 
     if not output.parent.is_dir():
         raise UserError(f"cannot write {output}: {output.parent} is not a folder")
+    if output.suffix not in (".png", ".npy"):
+        raise UserError(f"cannot write {output}: give a name that ends in .png or .npy")
     limit = size_of(memory_limit) if memory_limit else 0
     with load(bundle, threads=threads, memory_limit_bytes=limit) as model:
         if isinstance(model, TextToImage):
@@ -85,10 +88,7 @@ def command(
             raise UserError(f"{bundle} reads no text and no picture; leave --prompt and --init out")
         else:
             asked = _prompt(prompt_input or [], model)
-        chosen = {"kind": sampler.value} if sampler else None
-        if chosen and isinstance(model, TextToImage):
-            # Another sampler of the noise that the model was trained on.
-            chosen = {**model.manifest["sampler"].get("config", {}), **chosen}
+        chosen = {**_noise_of(model.manifest), "kind": sampler.value} if sampler else None
         samples: list[Any] = []
         started = time.perf_counter()
         with terminal() as reporter:
@@ -105,12 +105,27 @@ def command(
         seconds = time.perf_counter() - started
         shape = list(samples[0].shape)
     if output.suffix == ".npy":
-        np.save(output, np.stack(samples) if samples[0].ndim == 3 else np.concatenate(samples))
+        data = io.BytesIO()
+        np.save(data, np.stack(samples) if samples[0].ndim == 3 else np.concatenate(samples))
+        write_result(output, data.getvalue())
     else:
         images = [one for sample in samples for one in pictures.images(sample)]
         png.save(pictures.grid(images, min(4, len(images))), output)
     facts = {"output": str(output), "shape": shape, "count": count, "seed": seed, "seconds": seconds}
     show(str(output), {"samples": f"{count} of {shape}", "time": f"{seconds:.2f} s"}, json_file, facts)
+
+
+def _noise_of(manifest: dict[str, Any]) -> dict[str, Any]:
+    """The noise schedule that the model was trained on: another sampler of it has to know it."""
+    own = manifest.get("sampler") or {}
+    return dict(own.get("config", own))
+
+
+def _number(text: str) -> int | float:
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
 
 
 def _prompt(given: list[str], model: Any) -> dict[str, Any]:
@@ -123,8 +138,8 @@ def _prompt(given: list[str], model: Any) -> dict[str, Any]:
         if name not in wanted:
             raise UserError(f"there is no prompt input {name}; this model has {', '.join(wanted) or 'none'}")
         try:
-            values[name] = np.load(value, allow_pickle=False) if value.endswith(".npy") else float(value)
-        except (OSError, ValueError) as error:
+            values[name] = np.load(value, allow_pickle=False) if value.endswith(".npy") else _number(value)
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(
                 f"--prompt-input {text!r}: neither a number nor a readable .npy file ({error})"
             ) from None

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from ..checkpoint import read_checkpoint
 from .imported import Imported
 from .torch_module import import_module, require_torch
@@ -53,7 +53,7 @@ class DiffusersFolder:
                 low_cpu_mem_usage=False,
             )
         except Exception as error:  # diffusers, safetensors and json raise their own kinds on damaged files.
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"the weights in {self._component} cannot be read: {reason}.") from error
         return import_module(module, self.shapes, name=self.name, kind="diffusers", metadata=metadata)
 
@@ -114,7 +114,7 @@ class Config:
             except (
                 Exception
             ) as error:  # Whatever diffusers raises on a configuration that does not fit together.
-                reason = str(error).strip().splitlines()[0]
+                reason = first_line(error)
                 raise UserError(
                     f"{self.path} does not describe a UNet that diffusers can build: {reason}."
                 ) from error
@@ -123,7 +123,7 @@ class Config:
 def read_json(path: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON; fetch it again.") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is not a diffusers configuration; it should be a JSON object.")

@@ -26,7 +26,8 @@ class Imported:
     ``weights`` names the tensors that a checkpoint would bring, not numbers that the architecture spells
     out. ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what samplers
     want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``config``, ``scheduler`` (its
-    settings) and ``prediction_type``.
+    settings) and ``prediction_type``. ``numbers`` are the weights of one element: rules may take them for numbers
+    of the architecture and put them into the code.
     """
 
     model: ir.Model
@@ -36,6 +37,7 @@ class Imported:
     weights: frozenset[str]
     random_weights: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class Source(Protocol):
@@ -73,14 +75,22 @@ class Whole:
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-def assemble_part(model: ir.Model, name: str, kind: str, *, weights: Iterable[str], **rest: Any) -> Imported:
+def assemble_part(
+    model: ir.Model,
+    name: str,
+    kind: str,
+    *,
+    weights: Iterable[str],
+    numbers: Mapping[str, float] | None = None,
+    **rest: Any,
+) -> Imported:
     """A component beside the UNet: it runs once a picture, so that all of its inputs are of one rate.
 
     Raises UserError if a weight holds NaN or infinity.
     """
     _check_finite(model, name)
     inputs = {str(value.name): "sample" for value in model.graph.inputs}
-    return Imported(model, name, kind, inputs, frozenset(weights))
+    return Imported(model, name, kind, inputs, frozenset(weights), numbers=numbers or {})
 
 
 def assemble(
@@ -91,6 +101,7 @@ def assemble(
     weights: Iterable[str],
     random_weights: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    numbers: Mapping[str, float] | None = None,
 ) -> Imported:
     """Check that a canonical model is a UNet with sound weights and describe its inputs.
 
@@ -111,7 +122,7 @@ def assemble(
             roles[label] = "step" if label.lower() in STEP_NAMES else "prompt"
     shapes = {"sample_shape": _sizes(sample), "output_shape": _sizes(model.graph.outputs[0])}
     facts = {**shapes, **(metadata or {})}
-    return Imported(model, name, kind, roles, frozenset(weights), random_weights, facts)
+    return Imported(model, name, kind, roles, frozenset(weights), random_weights, facts, numbers or {})
 
 
 def _sample(model: ir.Model, name: str) -> ir.Value:

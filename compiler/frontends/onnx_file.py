@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from .imported import Imported, assemble
 
 
@@ -32,8 +32,19 @@ class OnnxFile:
         from ...ir.canonical import canonicalise  # slow to load, and a model compiled before does not need it
 
         model, _ = self._read
-        weights = list(model.graph.initializers)
-        return assemble(canonicalise(model, self.shapes), self.name, "onnx", weights=weights)
+        stored = {name: value.const_value for name, value in model.graph.initializers.items()}
+        numbers = {
+            name: float(tensor.numpy().reshape(()))
+            for name, tensor in stored.items()
+            if tensor is not None and tensor.size == 1 and tensor.dtype.is_floating_point()
+        }
+        try:
+            canonical = canonicalise(model, self.shapes)
+        except UserError:
+            raise
+        except Exception as error:  # What no exporter writes can stumble anywhere in the rules.
+            raise UserError(f"{self.path} is not sound ONNX: {first_line(error)}; export it again") from error
+        return assemble(canonical, self.name, "onnx", weights=list(stored), numbers=numbers)
 
     def contents(self) -> tuple[str, list[Path]]:
         _, beside = self._read
@@ -71,6 +82,8 @@ def _read(path: Path) -> tuple[ir.Model, list[Path]]:
         ) from error
     except Exception as error:  # Protobuf, onnx_ir and numpy each raise their own kinds on damaged bytes.
         raise UserError(broken) from error
+    for value in [value for value in model.graph.inputs if value.is_initializer()]:
+        model.graph.inputs.remove(value)  # older exporters list weights as inputs too
     if not len(model.graph) or not model.graph.inputs or not model.graph.outputs:
         raise UserError(broken)
     return model, sorted(beside)

@@ -10,13 +10,20 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from ..checkpoint import read_checkpoint
 from .diffusers_folder import DiffusersFolder, read_json
 from .imported import Imported, Whole, assemble_part
 from .torch_module import import_module, require_torch
 
 PIPELINES = frozenset({"StableDiffusionPipeline"})
+NEEDED = {
+    "unet": ("in_channels", "sample_size"),
+    "text_encoder": ("max_position_embeddings", "hidden_size"),
+    "vae": ("in_channels", "block_out_channels"),
+}
+"""What the shapes of a pipeline follow from."""
+
 BRANCHES = 2
 """Classifier-free guidance runs the UNet with and without the prompt, as one batch."""
 
@@ -32,6 +39,12 @@ def open_pipeline(folder: Path, shapes: Mapping[str, Sequence[int]] | None) -> W
     Raises UserError for a component that is missing.
     """
     configs = {name: _config(folder, name) for name in ("unet", "text_encoder", "vae")}
+    for component, names in NEEDED.items():
+        for name in names:
+            if name not in configs[component]:
+                raise UserError(
+                    f"{folder / component / 'config.json'} does not say {name}; save the pipeline anew"
+                )
     tokens = configs["text_encoder"]["max_position_embeddings"]
     channels, size = configs["unet"]["in_channels"], configs["unet"]["sample_size"]
     factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
@@ -107,7 +120,7 @@ class Part:
                 str(self._folder), use_safetensors=True, local_files_only=True
             )
         except Exception as error:  # The libraries and safetensors raise their own kinds on damaged files.
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"the weights in {self._folder} cannot be read: {reason}.") from error
         # The same module under another forward, so that weights keep the names of their checkpoint.
         module.__class__ = type(self.kind.cls, (type(module),), {"forward": self.kind.forward})
@@ -150,11 +163,11 @@ def _tokenizer(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
         lines = (place / "merges.txt").read_text(encoding="utf-8").splitlines()
         merges = [line.split() for line in lines if line and not line.startswith("#version")]
     elif (place / "tokenizer.json").is_file():
-        model = read_json(place / "tokenizer.json")["model"]
-        vocabulary, merges = (
-            model["vocab"],
-            [pair if isinstance(pair, list) else pair.split() for pair in model["merges"]],
-        )
+        model = read_json(place / "tokenizer.json").get("model", {})
+        if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict) or "merges" not in model:
+            raise UserError(f"{place / 'tokenizer.json'} holds no byte-pair encoding; it is not CLIP's")
+        vocabulary = model["vocab"]
+        merges = [pair if isinstance(pair, list) else pair.split() for pair in model["merges"]]
     else:
         raise UserError(f"{folder} lacks its component tokenizer; {place / 'vocab.json'} should be there")
     config = read_json(place / "tokenizer_config.json") if (place / "tokenizer_config.json").is_file() else {}

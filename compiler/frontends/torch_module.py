@@ -14,7 +14,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from .imported import Imported, assemble
 
 EXPORT_OPSET = 23
@@ -98,6 +98,7 @@ def import_module(
         label,
         kind,
         weights=module.state_dict().keys(),
+        numbers={key: float(one) for key, one in module.state_dict().items() if one.numel() == 1},
         random_weights=random_weights,
         metadata=metadata,
     )
@@ -136,7 +137,14 @@ def _published_shapes(module: Any) -> dict[str, tuple[int, ...]]:
     if config is None or not hasattr(config, "sample_size") or not hasattr(config, "time_embedding_type"):
         return {}
     size = config.sample_size or 64
-    height, width = (size, size) if isinstance(size, int) else size
+    sizes = [size, size] if isinstance(size, int) else size
+    if (
+        not isinstance(sizes, list | tuple)
+        or len(sizes) != 2
+        or not all(isinstance(one, int) for one in sizes)
+    ):
+        raise UserError(f"sample_size of the configuration is {size!r}; it should be a number or two")
+    height, width = sizes
     shapes: dict[str, tuple[int, ...]] = {"sample": (1, config.in_channels, height, width), "timestep": (1,)}
     context = getattr(config, "cross_attention_dim", None)
     if context is not None:
@@ -175,7 +183,7 @@ def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir
                 verbose=False,
             )
         except Exception as error:  # torch.export raises whatever the module's own code raises.
-            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            reason = first_line(error.__cause__ or error)
             sizes = ", ".join(f"{key} {list(value.shape)}" for key, value in arguments.items())
             raise UserError(f"{name} cannot be traced on {sizes}: {reason}.") from error
     model: ir.Model = program.model

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from ...runtime import TextToImage, load
 
 
@@ -96,7 +96,7 @@ class PipelineArtist:
                 os.fspath(self.folder), torch_dtype=self._torch.float32, local_files_only=True
             )
         except Exception as error:  # diffusers raises its own kinds on what is missing or damaged.
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise UserError(f"{self.folder} is not a pipeline that diffusers can load: {reason}") from error
         self._pipe.set_progress_bar_config(disable=True)
 

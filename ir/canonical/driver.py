@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
+from onnx import defs
 from onnx_ir.passes.common import (
     CommonSubexpressionEliminationPass,
     IdentityEliminationPass,
@@ -28,7 +29,7 @@ from .embedding import stack_projections
 from .movement import DEAD, MERGED
 from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS
 from .order import operators, order_operands
-from .propagate import propagate, require_static
+from .propagate import propagate, require_static, where
 from .specialise import specialise
 from .splitting import hoist_over_splits, sequences_to_splits, slices_to_splits
 
@@ -77,6 +78,9 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
     for node in model.graph:
         record_scopes(node)
     InlinePass()(model)
+    for node in model.graph:
+        if node.domain in ("", "ai.onnx") and not defs.has(node.op_type):
+            raise UserError(f"operator {node.op_type} is not supported, at {where(node)}.")
     _convert(model)
     specialise(model, shapes or {})
     _settle(model)

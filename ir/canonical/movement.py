@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,29 @@ def _dropout(op: Any, x: Any) -> Any:
     return op.Dropout(x, _allow_other_inputs=True)
 
 
-def _keeps(op_type: str) -> pattern.RewriteRule:
-    """An operator that changes neither type nor shape, of a kind that could change nothing else."""
+def _keeps(op_type: str, idle: Callable[[ir.Node], bool] = lambda node: True) -> pattern.RewriteRule:
+    """An operator that changes neither type nor shape and, as ``idle`` says, nothing else."""
 
     def target(op: Any, x: Any) -> Any:
         return getattr(op, op_type)(x, _outputs=["y"], _allow_other_inputs=True)
 
     def check(context: Any, x: ir.Value, y: ir.Value) -> bool:
-        return x.dtype == y.dtype and x.shape is not None and dims(x) == dims(y)
+        node = y.producer()
+        alike = x.dtype == y.dtype and x.shape is not None and dims(x) == dims(y)
+        return alike and node is not None and idle(node)
 
     return pattern.RewriteRule(target, _pass_on, check, name=f"no_op_{op_type}")
+
+
+def _all_are(place: int, number: int) -> Callable[[ir.Node], bool]:
+    """Whether the table at an input is absent or that number throughout: a flip keeps the shape too."""
+
+    def idle(node: ir.Node) -> bool:
+        given = node.inputs[place] if place < len(node.inputs) else None
+        table = literal(given)
+        return given is None or (table is not None and bool(np.all(table == number)))
+
+    return idle
 
 
 def _neutral(op_type: str, number: float) -> pattern.RewriteRule:
@@ -152,7 +166,9 @@ def _single_concat(op: Any, x: Any) -> Any:
 
 
 DEAD: list[pattern.RewriteRule] = [
-    *(_keeps(op_type) for op_type in ("Cast", "Reshape", "Expand", "Pad", "Slice", "Tile", "CastLike")),
+    *(_keeps(op_type) for op_type in ("Cast", "Reshape", "Expand", "Tile", "CastLike")),
+    _keeps("Pad", _all_are(1, 0)),
+    _keeps("Slice", _all_are(4, 1)),
     *(_keeps(op_type) for op_type in ("Squeeze", "Unsqueeze", "Flatten")),
     _neutral("Mul", 1.0),
     _neutral("Div", 1.0),

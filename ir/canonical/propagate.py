@@ -10,7 +10,7 @@ import onnx_ir as ir
 from onnx import defs, shape_inference
 from onnx.reference import ReferenceEvaluator
 
-from ..errors import UserError
+from ..errors import UserError, first_line
 from ..modules import module_path
 
 LARGEST_FOLD = 1 << 20
@@ -164,8 +164,8 @@ def _infer(node: ir.Node, imports: list[Any], ir_version: int) -> None:
             schema, ir.serde.serialize_node(node), types, data, opset_imports=imports, ir_version=ir_version
         )
     except Exception as error:  # The C++ extension raises bare exceptions of several kinds.
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"shapes do not fit at {_where(node)}: {reason}.") from error
+        reason = first_line(error)
+        raise UserError(f"shapes do not fit at {where(node)}: {reason}.") from error
     for output in node.outputs:
         if output.name in inferred:
             proto = inferred[output.name]
@@ -203,7 +203,7 @@ def _infer_part(node: ir.Node) -> None:
     (axis, sizes), value = parts, split.inputs[0]
     assert value is not None
     if not -len(sizes) <= int(place) < len(sizes):
-        raise UserError(f"{_where(node)} reads part {int(place)} of {len(sizes)}; export the model again.")
+        raise UserError(f"{where(node)} reads part {int(place)} of {len(sizes)}; export the model again.")
     shape = list(dims(value))
     shape[axis] = sizes[int(place)]
     _set(node.outputs[0], ir.Shape(shape), value.type)
@@ -226,7 +226,7 @@ def _type_proto(value: ir.Value) -> onnx.TypeProto:
     return proto
 
 
-def _where(node: ir.Node) -> str:
+def where(node: ir.Node) -> str:
     path = module_path(node)
     return f"{node.op_type} node {node.name}" + (f" of module {path}" if path else "")
 
@@ -240,6 +240,6 @@ def require_static(model: ir.Model) -> None:
             if output.dtype is None or not is_static(output):
                 if node.domain:
                     raise UserError(
-                        f"operator {node.domain}.{node.op_type} is not supported, at {_where(node)}."
+                        f"operator {node.domain}.{node.op_type} is not supported, at {where(node)}."
                     )
-                raise UserError(f"the result of {_where(node)} has no static shape; fix its sizes at export.")
+                raise UserError(f"the result of {where(node)} has no static shape; fix its sizes at export.")

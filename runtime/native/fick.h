@@ -4,7 +4,9 @@
  * libm and threads, nothing else. Every function that can fail returns a fick_status; fick_last_error() then
  * holds one sentence about it. No function aborts on a bad argument or a damaged file.
  *
- * A model is used from one thread at a time, except fick_cancel, which any thread may call.
+ * A model is used from one thread at a time, except fick_cancel, which any thread may call. It does not survive fork():
+ * its threads stay with the parent. Weights are mapped from the file: a file that is cut short while it is open ends
+ * the process with SIGBUS, so replace bundles by renaming.
  */
 #ifndef FICK_H
 #define FICK_H
@@ -71,7 +73,8 @@ typedef struct {
   uint64_t table_bytes; /* kept results of prompts and steps */
 } fick_memory;
 
-/* Called before each kernel with how many of a run's kernels are done. Anything but 0 cancels the run. */
+/* Called before each kernel with how many kernels of this part of a run are done: a run has up to three parts, for
+ * what follows from the prompt, from the step, and for the rest. Anything but 0 cancels the run. */
 typedef int32_t (*fick_progress)(uint64_t done, uint64_t total, void *user);
 
 FICK_API uint32_t fick_abi_version(void);

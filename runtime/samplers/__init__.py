@@ -73,6 +73,10 @@ def create(spec: Config, steps: int | None = None) -> Sampler:
     "config": ...} with a ``scheduler_config.json``. ``steps`` is the number of steps (20 by default; a
     consistency model has its own list of noise levels). Raises FickError for what is unknown or not honoured.
     """
+    if not isinstance(cast(object, spec), Mapping):
+        raise FickError(f"a sampler is described by its kind and options, not by {spec!r}")
+    if steps is not None and (not isinstance(cast(object, steps), int) or steps < 1):
+        raise FickError(f"{steps} steps are not possible; give a whole number, 1 or more")
     kind = spec.get("kind")
     if kind == "diffusers":
         if not isinstance(spec.get("config"), Mapping):

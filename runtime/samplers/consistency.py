@@ -28,7 +28,8 @@ class Consistency:
     @staticmethod
     def _valid(levels: NDArray[np.float64], sigma_min: float) -> bool:
         # Put so that NaN is refused.
-        return bool(sigma_min >= 0 and np.all(levels >= sigma_min) and np.all(np.diff(levels) < 0))
+        finite = bool(np.all(np.isfinite(levels)))
+        return finite and bool(sigma_min >= 0 and np.all(levels >= sigma_min) and np.all(np.diff(levels) < 0))
 
     def initial(self, noise: Array) -> Array:
         return float32(noise * self._sigmas[0])

@@ -20,6 +20,10 @@ from .options import read
 Float64 = NDArray[np.float64]
 
 
+MOST_TIMESTEPS = 100_000
+"""More than any model was trained on; a table of this length is still small."""
+
+
 @dataclass(frozen=True)
 class NoiseSchedule:
     """The part of a scheduler's configuration that all samplers share. Field names are diffusers'."""
@@ -42,6 +46,10 @@ class NoiseSchedule:
         return cls(**{name: read(config, name, default) for name, default in own.items()})
 
     def __post_init__(self) -> None:
+        if not 1 <= self.num_train_timesteps <= MOST_TIMESTEPS:
+            raise FickError(f"{self.num_train_timesteps} training timesteps are not 1 to {MOST_TIMESTEPS}")
+        if not 0 < self.clip_sample_range < math.inf:
+            raise FickError(f"clip_sample_range is {self.clip_sample_range}; it must be a positive number")
         if self.prediction_type not in ("epsilon", "v_prediction", "sample"):
             known = "epsilon, v_prediction, sample"
             raise FickError(f"prediction type {self.prediction_type!r} is none of {known}")

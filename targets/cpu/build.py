@@ -17,6 +17,9 @@ from ..profile import Profile
 from .kernel import Kernel
 from .worker import Worker
 
+OBJECT_MAGIC = b"\x7fELF"
+"""A file that does not begin so is what a crash of the machine left."""
+
 
 @cache
 def _generator_digest() -> str:
@@ -47,8 +50,9 @@ def build(
     missing: dict[str, Kernel] = {}
     for name, kernel in wanted.items():
         path = cache_folder / f"{name}.o"
-        if path.exists():
-            objects[name] = path.read_bytes()
+        kept = path.read_bytes() if path.exists() else b""
+        if kept.startswith(OBJECT_MAGIC):
+            objects[name] = kept
         else:
             missing[name] = kernel
     report = progress or (lambda done, total: None)

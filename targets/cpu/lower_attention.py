@@ -29,43 +29,39 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     batch, heads, queries, depth = q.shape
     k, v = (_shared(lowering, one, heads) for one in (k, v))
     keys, value_depth = v.shape[2], v.shape[3]
-    if max(depth, value_depth) > LONGEST_HEAD:
-        raise UserError(
-            f"operator Attention with {max(depth, value_depth)} channels a head is not supported "
-            f"(at most {LONGEST_HEAD}), at {describe(node)}"
-        )
     if v.strides[3] != 1:
         v = lowering.materialised(v, (0, 2, 1, 3))
     out = lowering.fresh((batch, heads, queries, value_depth), (0, 2, 1, 3))
-    lanes = profile.vector_lanes
-    rows, vectors = _tile(value_depth, lanes, profile.vector_registers)
-    width = vectors * lanes
-    per_block = max(1, min(math.ceil(keys / width), 128 // width))
     masks = [
         lowering.view(value).expand((batch, heads, queries, keys)) for value in node.inputs[3:4] if value
     ]
-    kernel = Attention(
-        dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
-        batch=batch,
-        heads=heads,
-        queries=queries,
-        keys=keys,
-        depth=depth,
-        value_depth=value_depth,
-        scale=attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth),
-        q_strides=q.strides,
-        k_strides=k.strides,
-        v_strides=v.strides,
-        out_strides=out.strides,
-        tile_rows=min(rows, queries),
-        width=width,
-        block=width * per_block,
-        lanes=lanes,
-        causal=bool(attributes.get_int("is_causal", 0)),
-        mask_strides=masks[0].strides if masks else (),
-    )
-    scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, scratch, out, *masks], str(node.name))
+    scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
+    causal = bool(attributes.get_int("is_causal", 0))
+    for start, channels in _runs(value_depth, profile.vector_lanes):
+        part, target = v.slice(3, start, channels), out.slice(3, start, channels)
+        rows, width, block = _tile(channels, keys, profile)
+        kernel = Attention(
+            dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
+            batch=batch,
+            heads=heads,
+            queries=queries,
+            keys=keys,
+            depth=depth,
+            value_depth=channels,
+            scale=scale,
+            q_strides=q.strides,
+            k_strides=k.strides,
+            v_strides=part.strides,
+            out_strides=target.strides,
+            tile_rows=min(rows, queries),
+            width=width,
+            block=block,
+            lanes=profile.vector_lanes,
+            causal=causal,
+            mask_strides=masks[0].strides if masks else (),
+        )
+        scratch = lowering.fresh((kernel.scratch_floats,))
+        lowering.call(kernel, [q, k, part, scratch, target, *masks], str(node.name))
     result = node.outputs[0]
     if len(shape_of(result)) == 3:
         tokens = out.transpose((0, 2, 1, 3)).reshape(shape_of(result))
@@ -94,12 +90,23 @@ def _shared(lowering: Lowering, view: View, heads: int) -> View:
     return lowering.reshaped(spread, (batch, heads, tokens, channels))
 
 
-def _tile(depth: int, lanes: int, registers: int) -> tuple[int, int]:
-    """Rows and vectors of the register tile: full passes over the value channels, as tall as fits."""
+def _runs(depth: int, lanes: int) -> list[tuple[int, int]]:
+    """The value channels in runs (start, channels) whose sums fit a local array: each computes the scores anew."""
+    count = math.ceil(depth / LONGEST_HEAD)
+    length = math.ceil(depth / count / lanes) * lanes if count > 1 else depth
+    return [(start, min(length, depth - start)) for start in range(0, depth, length)]
+
+
+def _tile(depth: int, keys: int, profile: Profile) -> tuple[int, int, int]:
+    """Rows and width of the register tile, and keys at a time: full passes over the value channels, as tall as
+    fits.
+    """
+    lanes, registers = profile.vector_lanes, profile.vector_registers
     candidates = [
         ((-(-depth // (vectors * lanes)) * vectors * lanes) / depth + vectors / rows, rows, vectors)
         for vectors in (1, 2, 3, 4)
         if (rows := (registers - vectors - 1) // vectors) >= 4
     ]
     _, rows, vectors = min(candidates)
-    return rows, vectors
+    width = vectors * lanes
+    return rows, width, width * max(1, min(math.ceil(keys / width), 128 // width))

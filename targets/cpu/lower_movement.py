@@ -108,6 +108,17 @@ def lower_gather(lowering: Lowering, group: Group, profile: Profile) -> None:
     lowering.views[str(node.outputs[0].name)] = out.transpose(places)
 
 
+REPEATING = frozenset(
+    {("asymmetric", "floor")}
+    | {
+        (corners, rounding)
+        for corners in ("half_pixel", "pytorch_half_pixel")
+        for rounding in ("round_prefer_floor", "round_prefer_ceil")
+    }
+)
+"""Ways of choosing the nearest element that repeat each one, for every whole factor."""
+
+
 def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
     """Nearest-neighbour enlargement by whole factors: a copy whose source repeats along new axes."""
     node = group.anchor
@@ -116,11 +127,15 @@ def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
     x, shape = lowering.view(data), shape_of(node.outputs[0])
     mode = node.attributes.get_string("mode", "nearest")
     corners = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
-    whole = all(wanted % extent == 0 for wanted, extent in zip(shape, x.shape, strict=True))
-    if mode != "nearest" or corners == "align_corners" or not whole:
+    rounding = node.attributes.get_string("nearest_mode", "round_prefer_floor")
+    factors = [wanted / extent for wanted, extent in zip(shape, x.shape, strict=True)]
+    given = node.inputs[2].const_value if len(node.inputs) > 2 and node.inputs[2] else None
+    scales = factors if given is None or not given.size else [float(one) for one in given.numpy()]
+    whole = factors == scales and all(factor.is_integer() for factor in factors)
+    if mode != "nearest" or (corners, rounding) not in REPEATING or not whole:
         raise UserError(
-            f"operator Resize from {x.shape} to {shape} in mode {mode!r} is not supported "
-            f"(nearest by whole factors is), at {describe(node)}"
+            f"operator Resize from {x.shape} to {shape} in mode {mode!r} ({corners}, {rounding}) is not "
+            f"supported (nearest by whole factors is), at {describe(node)}"
         )
     out = lowering.fresh(shape, x.order())
     blocks = [
@@ -141,8 +156,13 @@ def lower_average_pool(lowering: Lowering, group: Group, profile: Profile) -> No
     x, shape = lowering.view(data), shape_of(node.outputs[0])
     window = node.attributes["kernel_shape"].as_ints()
     steps = node.attributes.get_ints("strides", [1] * len(window))
-    if any(node.attributes.get_ints("pads", [0])) or node.attributes.get_int("ceil_mode", 0):
-        raise UserError(f"operator AveragePool with padding is not supported, at {describe(node)}")
+    plain = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    dilated = any(step != 1 for step in node.attributes.get_ints("dilations", [1]))
+    framed = any(node.attributes.get_ints("pads", [0])) or node.attributes.get_int("ceil_mode", 0)
+    if dilated or framed or not plain:
+        raise UserError(
+            f"operator AveragePool with padding or dilation is not supported, at {describe(node)}"
+        )
     loads: list[View] = []
     for place in itertools.product(*(range(size) for size in window)):
         view = x
@@ -173,7 +193,9 @@ def lower_pad(lowering: Lowering, group: Group, profile: Profile) -> None:
     before, after = [0] * rank, [0] * rank
     for position, axis in enumerate(axes):
         before[axis], after[axis] = given[position], given[position + len(axes)]
-    plain = node.attributes.get_string("mode", "constant") == "constant"
+    filler = node.inputs[2] if len(node.inputs) > 2 else None
+    zeros = filler is None or lowering.literal(filler) == 0 or not math.prod(shape_of(filler))
+    plain = zeros and node.attributes.get_string("mode", "constant") == "constant"
     if not plain or any(before[:2] + after[:2]) or min(before + after) < 0 or rank not in (3, 4):
         raise UserError(
             f"operator Pad other than by zeros around an image is not supported, at {describe(node)}"

@@ -53,7 +53,8 @@ def lower_group_norm(lowering: Lowering, group: Group, profile: Profile) -> None
         lanes=profile.vector_lanes,
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
-    operands = [x, lowering.view(scale), lowering.view(bias), scratch, out, *fused.loads]
+    learned = [lowering.materialised(lowering.view(one)) for one in (scale, bias)]
+    operands = [x, *learned, scratch, out, *fused.loads]
     lowering.call(kernel, operands, str(node.name))
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 

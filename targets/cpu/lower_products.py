@@ -28,6 +28,8 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
         raise UserError(
             f"operator Conv with group={attributes.get_int('group')} is not supported, at {describe(node)}"
         )
+    if len(shape_of(weight)) > 4:
+        raise UserError(f"operator Conv over more than two axes is not supported, at {describe(node)}")
     if weight.name not in lowering.constants:
         raise UserError(f"operator Conv with computed weights is not supported, at {describe(node)}")
     kernel = shape_of(weight)[2:]
@@ -201,7 +203,7 @@ def _split(
         if math.prod(reduce[splits:]) <= room:
             return reduce, a_reduce, splits
     last = reduce[-1]
-    piece = max(size for size in range(1, last + 1) if last % size == 0 and size <= room)
+    piece = max(size for size in range(1, min(last, room) + 1) if last % size == 0)
     cut = (*reduce[:-1], last // piece, piece)
     return cut, (*a_reduce[:-1], a_reduce[-1] * piece, a_reduce[-1]), len(cut) - 1
 
