@@ -12,7 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
-from ..ir.groups import Group, assign
+from ..ir.groups import UNFUSED, Group, assign
 from ..ir.operators import ANCHORS, ELEMENTWISE, REARRANGING
 from ..ir.program import Program
 from .base import Context, Pass
@@ -47,6 +47,8 @@ class Fuse(Pass[FuseConfig]):
 def _decide(graph: ir.Graph, longest: int) -> list[Group]:
     taken: set[ir.Node] = set()
     groups: list[list[ir.Node]] = []
+    for node in graph:
+        node.metadata_props.pop(UNFUSED, None)
     anchors = [node for node in graph if node.op_type in ANCHORS]
     others = [node for node in graph if node.op_type not in ANCHORS and node.op_type not in REARRANGING]
     for starts in (anchors, others):
@@ -56,6 +58,11 @@ def _decide(graph: ir.Graph, longest: int) -> list[Group]:
             members = _grow(node, taken, longest)
             taken.update(members)
             groups.append(members)
+    for first, *carried in groups:
+        if first.op_type in ELEMENTWISE:
+            first.metadata_props.setdefault(UNFUSED, "no heavier node before it can carry it")
+        for node in carried:
+            node.metadata_props.pop(UNFUSED, None)  # refused by one anchor, taken by another
     return [Group.of(str(index), members) for index, members in enumerate(groups)]
 
 
@@ -131,5 +138,5 @@ def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
 
 def _refuse(nodes: list[ir.Node], reason: str) -> None:
     for node in nodes:
-        if node.op_type in ELEMENTWISE:
-            node.metadata_props["fick.unfused"] = reason
+        if node.op_type in ELEMENTWISE or node.op_type == "Split":
+            node.metadata_props[UNFUSED] = reason

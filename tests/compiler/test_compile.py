@@ -14,10 +14,12 @@ import pytest
 
 import fick
 from examples.terrain_model import SAMPLER, fetch
+from fick.compiler.bundle import Entry, write_bundle
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import CONFIGS
 from fick.ir import referee
 from fick.ir.errors import UserError
+from fick.runtime.loader import check_bundle
 
 
 def fick_command(*arguments, **options):
@@ -193,8 +195,9 @@ class TestCommandLine:
         assert json.loads(inspected.stdout)["target"]["arch"] == os.uname().machine
 
     def test_every_verb_has_an_example(self):
-        for verb in ("compile", "run", "bench", "inspect", "targets", "repack"):
-            assert f"fick {verb}" in fick_command(verb, "--help").stdout
+        for verb in ("compile", "run", "bench", "evaluate", "inspect", "targets", "repack"):
+            shown = " ".join(fick_command(verb, "--help").stdout.split())
+            assert f"Example: fick {verb}" in shown
 
     @pytest.mark.parametrize(
         ("arguments", "said"),
@@ -240,6 +243,38 @@ class TestCommandLine:
         assert len(done.stderr.strip().splitlines()) == 1
         assert sorted(path.name for path in tmp_path.iterdir()) == before
 
+    @pytest.mark.parametrize("place", ["/proc/nope", "tiny.onnx"])
+    def test_a_cache_that_cannot_be_written_is_a_sentence(self, tmp_path, place):
+        onnx.save(tiny_model(), tmp_path / "tiny.onnx")
+        environment = {**os.environ, "FICK_CACHE": place}
+        done = fick_command("compile", "tiny.onnx", cwd=tmp_path, env=environment)
+        assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
+        assert "FICK_CACHE" in done.stderr
+
+    def test_a_bundle_whose_manifest_lacks_parts_is_a_sentence(self, terrain, tmp_path):
+        for change in ({}, [], {"unet": {}}):
+            library = check_bundle(terrain.bundle).entries["code/libmodel.so"]
+            manifest = {**check_bundle(terrain.bundle).manifest, "components": change}
+            write_bundle(tmp_path / "x.fick", [Entry.of("code/libmodel.so", library)], manifest)
+            done = fick_command("inspect", tmp_path / "x.fick")
+            assert done.returncode == 2 and "lacks what the compiler writes" in done.stderr
+
+    def test_a_sampler_by_name_keeps_the_noise_levels_of_the_bundle(self, terrain, tmp_path):
+        arguments = [
+            terrain.bundle,
+            "-o",
+            tmp_path / "x.npy",
+            "--prompt-input",
+            "difficulty=0.5",
+            "--seed",
+            "3",
+        ]
+        pictures = []
+        for extra in ([], ["--sampler", "consistency"]):
+            assert fick_command("run", *arguments, *extra).returncode == 0
+            pictures.append(np.load(tmp_path / "x.npy"))
+        np.testing.assert_array_equal(*pictures)
+
     def test_interrupting_leaves_nothing_and_the_next_run_goes_on(self, tmp_path):
         environment = {**os.environ, "FICK_CACHE": str(tmp_path / "cache")}
         command = [sys.executable, "-m", "fick", "compile", str(fetch()), "-o", "t.fick"]
@@ -254,6 +289,8 @@ class TestCommandLine:
         _, said = process.communicate(timeout=60)
         assert process.returncode == 2 and "interrupted" in said and "Traceback" not in said
         assert not list(tmp_path.glob("*.fick")) and not list(tmp_path.glob(".*.part"))
-        kept = len(list(kernels.glob("*.o")))
-        assert 0 < kept < 160
-        assert all(path.stat().st_size > 0 for path in kernels.glob("*.o"))
+        first = {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.o")}
+        assert 0 < len(first) < 160
+        assert subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True).returncode == 0
+        again = {path.name: path.stat().st_mtime_ns for path in kernels.glob("*.o")}
+        assert len(again) > len(first) and first.items() <= again.items()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import diffusers
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -159,3 +160,28 @@ def test_a_number_type_that_numpy_lacks_is_named(home: Path, tmp_path: Path) -> 
     save_torch_file(eighths, tmp_path / "w.safetensors")
     with pytest.raises(UserError, match="is F8_E4M3; give float32, float16 or bfloat16 weights"):
         repack(home / "0.fick", tmp_path / "w.safetensors", tmp_path / "new.fick")
+
+
+def test_a_learned_number_that_became_code_has_to_be_the_same(tmp_path: Path) -> None:
+    """x sigmoid(gain x) is one operator with the gain in it, and no bundle can take another."""
+    text = (
+        '<ir_version: 10, opset_import: ["" : 22]> g (float[1,2,8,8] x) => (float[1,2,8,8] y) '
+        "<float[2,2,1,1] w = {1.0, 2.0, 3.0, 4.0}, float gain = {1.5}> "
+        "{ c = Conv(x, w) s = Mul(c, gain) g = Sigmoid(s) y = Mul(c, g) }"
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "gain.onnx")
+    fick.compile(tmp_path / "gain.onnx", output=tmp_path / "gain.fick")
+    w = np.ones((2, 2, 1, 1), np.float32)
+    for gain, fits in ((1.5, True), (3.0, False)):
+        save_file({"w": w, "gain": np.array(gain, np.float32)}, tmp_path / "w.safetensors")
+        if fits:
+            repack(tmp_path / "gain.fick", tmp_path / "w.safetensors", tmp_path / "new.fick")
+        else:
+            with pytest.raises(
+                UserError, match=r"tensor gain of .* is 3.0 and the bundle was compiled for 1.5"
+            ):
+                repack(tmp_path / "gain.fick", tmp_path / "w.safetensors", tmp_path / "other.fick")
+    with fick.load(tmp_path / "new.fick") as model:
+        x = np.ones((1, 2, 8, 8), np.float32)
+        # Both channels are 1 + 1; the gate is a logistic function of 1.5 times that.
+        np.testing.assert_allclose(model.run(x=x)["y"], 2 / (1 + np.exp(-3.0)), rtol=1e-5)
