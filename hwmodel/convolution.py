@@ -93,9 +93,8 @@ def plan(
         """An output row; the very first one of a group takes each tile's filters as they come."""
         if lines:
             yield interface.read(streams.activations, lines * line_bits, data.tensor_class, "lines")
-        for operand in task.residuals:
-            size = bounds.columns * outputs * operand.bits
-            yield interface.read(streams.shortcut, size, operand.tensor_class, "shortcut")
+        payloads = [(bounds.columns * outputs * one.bits, one.tensor_class) for one in task.residuals]
+        yield from interface.read_together(streams.shortcut, payloads, "shortcut")
         freed = (*(("lines",) if lines else ()), *residual)
         if first:
             yield Step(ARRAY, 0, takes=("lines", *residual), claims=("results",))

@@ -93,9 +93,8 @@ def plan(
     residual = ("shortcut",) if residual_bits else ()
 
     def shortcut(rows: int, columns: int) -> Iterator[Step]:
-        for operand in task.residuals:
-            size = rows * columns * operand.bits
-            yield interface.read(streams.shortcut, size, operand.tensor_class, "shortcut")
+        payloads = [(rows * columns * one.bits, one.tensor_class) for one in task.residuals]
+        yield from interface.read_together(streams.shortcut, payloads, "shortcut")
 
     def fetch(columns: int, count: int) -> Step:
         return interface.read(

@@ -9,7 +9,7 @@ DRAM is just full, as weighted round robin with weights by traffic does.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -66,6 +66,15 @@ class Interface:
     def read(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
         """Load a payload into a slot of each of ``buffers``."""
         return Step(stream.port, self.words(stream, bits), what, claims=buffers, fills=buffers)
+
+    def read_together(
+        self, stream: Stream, payloads: Sequence[tuple[int, TensorClass]], buffer: str
+    ) -> Iterator[Step]:
+        """Load several payloads, each of so many bits, into one slot: claimed by the first, full with the last."""
+        for place, (bits, what) in enumerate(payloads):
+            step = self.read(stream, bits, what, buffer)
+            first, last = place == 0, place == len(payloads) - 1
+            yield replace(step, claims=step.claims if first else (), fills=step.fills if last else ())
 
     def write(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
         """Store a payload that lies in each of ``buffers``, and free them."""

@@ -1,8 +1,10 @@
 """The tiny bundle of tests/runtime/tiny.py, linked once a session."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fick.targets.compiled import Compiled
 
@@ -22,3 +24,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Compiled:
 @pytest.fixture(scope="session")
 def bundle(program: Compiled, core_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write(tmp_path_factory.mktemp("bundle") / "tiny.fick", program, core_cache)
+
+
+# Here another draw at every run; where a run decides on a change, the same one.
+settings.register_profile("same", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("same")
