@@ -12,7 +12,8 @@ them, and the whole (M / 10) (N / 20) R (C / 2) 3 for a 3 x 3 kernel where nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import groupby
 
@@ -20,16 +21,32 @@ from .fitting import Misfit, Plan, halves, sizes, tiles
 from .memory import ARRAY, Interface
 from .nonlinear import Drain, Task
 from .pipeline import Loop, Step
-from .specs import HybridSystolic
+from .specs import Tiled
 from .workload import Convolution, Vectors
 
 
-def groupings(spec: HybridSystolic, task: Task, bounds: Convolution) -> Iterator[int]:
+@dataclass(frozen=True)
+class Shape:
+    """What an array takes in a cycle of a convolution.
+
+    ``pixels`` neighbours of an output row (a stride may leave a fraction of them) by ``taps`` of a kernel row by
+    ``inputs`` by ``outputs`` channels; ``passes`` cycles for as many pairs of slices; ``reads`` bits of each memory.
+    """
+
+    inputs: int
+    outputs: int
+    taps: int
+    pixels: Fraction
+    passes: int
+    reads: Mapping[str, Fraction]
+
+
+def groupings(task: Task, bounds: Convolution, shape: Shape) -> Iterator[int]:
     """Numbers of outputs that may share a pass over the input; not all of them fit.
 
     They are whole tiles of the array and, before a normalisation, whole groups of channels.
     """
-    step = spec.array.sub_array_columns * spec.array.pe_columns
+    step = shape.outputs
     if task.behind:
         assert isinstance(task.behind.bounds, Vectors)
         step = math.lcm(step, task.behind.bounds.length // (bounds.rows * bounds.columns))
@@ -37,35 +54,32 @@ def groupings(spec: HybridSystolic, task: Task, bounds: Convolution) -> Iterator
 
 
 def plan(
-    spec: HybridSystolic,
+    spec: Tiled,
     interface: Interface,
     task: Task,
     bounds: Convolution,
-    widths: tuple[int, int],
+    shape: Shape,
+    fill_cycles: int,
     together: int,
 ) -> Plan:
-    """The nest of a convolution whose operands have ``widths`` bits in the array, ``together`` outputs at a time.
+    """The nest of a convolution on an array of some shape, ``together`` outputs at a time.
 
     Raises Misfit if a buffer does not hold these outputs' filters, a residual's row or a kernel's lines.
     """
-    array, buffers, streams = spec.array, spec.buffers, spec.memory.streams
+    buffers, streams = spec.buffers, spec.memory.streams
     drain = Drain(spec, interface, task)
     data, filters = task.operation.operands[:2]
     residual_bits = sum(operand.bits for operand in task.residuals)
     inputs, outputs = bounds.inputs // bounds.groups, bounds.outputs // bounds.groups
-    tile_outputs = array.sub_array_columns * array.pe_columns
-    passes = math.ceil(widths[1] / array.weight_slot_bits) * math.ceil(
-        widths[0] / (array.activation_slot_bits * array.multiplies_per_pe)
-    )
-    pixels = array.convolution_pixels * (Fraction(array.strided_use) if bounds.stride[1] > 1 else 1)
+    tile_outputs = shape.outputs
     kernel_rows, kernel_columns = bounds.kernel
     # A row of one tile of outputs over all inputs.
     row_cycles = (
-        math.ceil(inputs / (array.sub_array_rows * array.pe_rows))
-        * math.ceil(bounds.columns / pixels)
+        math.ceil(inputs / shape.inputs)
+        * math.ceil(bounds.columns / shape.pixels)
         * kernel_rows
-        * math.ceil(kernel_columns / array.convolution_taps)
-        * passes
+        * math.ceil(kernel_columns / shape.taps)
+        * shape.passes
     )
 
     filter_bits = inputs * kernel_rows * kernel_columns * filters.bits
@@ -134,8 +148,8 @@ def plan(
         Step(streams.convolution_weights.port, interface.words(streams.convolution_weights, bits), what)
         for what, bits in task.constants().items()
     ]
-    fill = Step(ARRAY, array.fill_cycles, "fill")
-    return Plan([*constants, fill, Loop(bounds.groups, tuple(whole()))], slots)
+    fill = Step(ARRAY, fill_cycles, "fill")
+    return Plan([*constants, fill, Loop(bounds.groups, tuple(whole()))], slots, shape.reads)
 
 
 def _lines(bounds: Convolution) -> Iterator[tuple[int, int]]:

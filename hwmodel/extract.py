@@ -127,7 +127,7 @@ class _Walk:
             if group.kind not in VIEWS | CONVERSIONS
             for operation in self._expand(group)
         ]
-        readers = Counter(operand.value for operation in made for operand in _read(operation))
+        readers = Counter(operand.value for operation in made for operand in operation.read())
         readers.update(str(self._source(value)[0].name) for value in self.model.graph.outputs)
         return tuple(replace(one, readers=readers[one.result.value]) for one in made)
 
@@ -249,11 +249,6 @@ class _Walk:
                 value = made
             else:
                 return value, bits
-
-
-def _read(operation: Operation) -> Iterator[Operand]:
-    yield from operation.operands
-    yield from (fused.operand for fused in operation.fused if fused.operand is not None)
 
 
 def _stage_of(path: str) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cached_property
 
 from .pipeline import Nest, work
@@ -11,10 +12,11 @@ from .pipeline import Nest, work
 
 @dataclass(frozen=True)
 class Plan:
-    """A loop nest and the slots of the buffers that it uses."""
+    """A loop nest, the slots of the buffers that it uses, and the bits that an array cycle takes from each memory."""
 
     nest: Nest
     slots: Mapping[str, int]
+    reads: Mapping[str, Fraction] = field(default_factory=dict[str, Fraction])
 
     @cached_property
     def work(self) -> Mapping[tuple[str, str], float]:

@@ -1,11 +1,4 @@
-"""Accelerators as data: ``specs/*.toml``, and where each of their constants comes from.
-
-A constant in a file is a plain value, or a table ``{ value, label, source }`` that says how far it can be trusted:
-
-    published   in a paper           code      read in the authors' released code
-    derived     follows from those   assumed   nobody says; chosen here
-    given       a plain value: whoever wrote the file answers for it
-"""
+"""Accelerators as data: ``specs/*.toml``, and where each of their constants comes from (``labelled.py``)."""
 
 from __future__ import annotations
 
@@ -16,26 +9,17 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..ir.errors import UserError
+from .labelled import Provenance, unlabelled
 from .specs import Spec
-
-Label = Literal["published", "code", "derived", "assumed", "given"]
 
 _KINDS = {str(get_args(model.model_fields["kind"].annotation)[0]): model for model in get_args(Spec)}
 _SPEC: TypeAdapter[Spec] = TypeAdapter(Annotated[Spec, Field(discriminator="kind")])
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """How far a constant can be trusted."""
-
-    label: Label
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,6 +32,22 @@ class Hardware:
     def assumed(self) -> list[str]:
         """Dotted paths of the numbers that nobody published."""
         return [path for path, known in self.provenance.items() if known.label == "assumed"]
+
+    def scaled(self, path: str, factor: float) -> Hardware | None:
+        """The same with one constant multiplied, a whole one rounded; None if it is no number or may not be that."""
+        tree = self.spec.model_dump()
+        *tables, field = path.split(".")
+        node = tree
+        for table in tables:
+            node = node[table]
+        old = node[field]
+        if not isinstance(old, int | float):
+            return None
+        node[field] = round(old * factor) if isinstance(old, int) else old * factor
+        try:
+            return Hardware(_SPEC.validate_python(tree), self.provenance)
+        except ValidationError:
+            return None
 
 
 def names() -> list[str]:
@@ -92,35 +92,11 @@ def parse(text: str, where: str) -> Hardware:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"hardware {where} is not TOML: {error}.") from None
-    provenance: dict[str, Provenance] = {}
-    plain = _without_provenance(tree, "", provenance, where)
+    plain, provenance = unlabelled(tree, f"hardware {where}")
     try:
         return Hardware(_SPEC.validate_python(plain), provenance)
     except ValidationError as error:
         raise UserError(f"hardware {where}: {_complaint(error)}.") from None
-
-
-def _without_provenance(node: Any, path: str, found: dict[str, Provenance], where: str) -> Any:
-    """The tree with ``{ value, label, source }`` replaced by the value, and what the rest of it says."""
-    if not isinstance(node, dict):
-        found[path] = Provenance("given")
-        return node
-    if "value" not in node:
-        return {
-            key: _without_provenance(child, f"{path}.{key}" if path else key, found, where)
-            for key, child in node.items()
-        }
-    label, source = node.get("label", "given"), node.get("source", "")
-    if (
-        label not in get_args(Label)
-        or not isinstance(source, str)
-        or node.keys() - {"value", "label", "source"}
-    ):
-        raise UserError(
-            f"hardware {where}: {path} should have a value, a label ({', '.join(get_args(Label))}) and a source."
-        )
-    found[path] = Provenance(label, source)
-    return node["value"]
 
 
 def _complaint(error: ValidationError) -> str:

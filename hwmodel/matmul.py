@@ -1,7 +1,8 @@
 """Output-stationary products: a tile of results stays in the array while the reduction streams through it.
 
 A tile is as many rows and columns as the array has, times what a PE packs (40 x 20 on SDA); it takes a cycle for each
-step of the reduction and pass, R N M / 800 in all where nothing is left over. The rows of a block are loaded once and
+step of the reduction and pass, R N M / 800 in all where nothing is left over. Which operand stays in the array while a
+tile is worked on is the core's affair (``Shape.reads``). The rows of a block are loaded once and
 held while the second operand streams by, column tile by column tile. What buffers hold of the second operand decides
 how often it is loaded:
 
@@ -13,16 +14,36 @@ how often it is loaded:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from .fitting import Plan, halves, sizes, tiles
 from .memory import ARRAY, Interface
 from .nonlinear import Drain, Task
 from .pipeline import Loop, Step
-from .specs import HybridSystolic
+from .specs import Tiled
 from .workload import Gemm
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an array does in a cycle of a product, cut to the product's own size.
+
+    ``rows``, ``columns``   results that it works on at a time
+    ``depth``               terms of their sums that it takes at once: a step of the reduction
+    ``slices``              slices of the second operand, each a step of its own
+    ``cycles``              cycles of a step: one for each slice of the first operand
+    ``reads``               bits that a cycle takes from each memory on the chip
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    slices: int
+    cycles: int
+    reads: Mapping[str, Fraction]
 
 
 @dataclass(frozen=True)
@@ -33,79 +54,62 @@ class Tiling:
     kept: Literal["step", "tile", "all"]
 
 
-def tilings(spec: HybridSystolic, task: Task, gemm: Gemm) -> Iterator[Tiling]:
+def tilings(spec: Tiled, task: Task, gemm: Gemm, shape: Shape) -> Iterator[Tiling]:
     """All that are worth a try; the first needs least of the buffers, and not all of them fit."""
-    tile_rows, tile_columns = _tile(spec, gemm)
     first, second = task.operation.operands[:2]
-    yield Tiling(tile_rows, "step")
-    if tile_columns * gemm.reduction * second.bits <= spec.buffers.matmul_weights:
-        for rows in sizes(tile_rows, gemm.rows):
+    yield Tiling(shape.rows, "step")
+    if shape.columns * gemm.reduction * second.bits <= spec.buffers.matmul_weights:
+        for rows in sizes(shape.rows, gemm.rows):
             if rows * gemm.reduction * first.bits <= spec.buffers.matmul_activations:
                 yield Tiling(rows, "tile")
-        yield Tiling(tile_rows, "all")
-
-
-def _tile(spec: HybridSystolic, gemm: Gemm) -> tuple[int, int]:
-    array = spec.array
-    return (
-        min(gemm.rows, array.sub_array_rows * array.pe_rows * array.matmul_rows),
-        min(gemm.columns, array.sub_array_columns * array.pe_columns * array.matmul_columns),
-    )
+        yield Tiling(shape.rows, "all")
 
 
 def plan(
-    spec: HybridSystolic,
-    interface: Interface,
-    task: Task,
-    gemm: Gemm,
-    widths: tuple[int, int],
-    tiling: Tiling,
+    spec: Tiled, interface: Interface, task: Task, gemm: Gemm, shape: Shape, fill_cycles: int, tiling: Tiling
 ) -> Plan:
-    """The nest of a product whose operands have ``widths`` bits in the array.
+    """The nest of a product on an array of some shape.
 
     Raises Misfit if a buffer does not hold what the tiling keeps.
     """
-    array, buffers, streams = spec.array, spec.buffers, spec.memory.streams
+    buffers, streams = spec.buffers, spec.memory.streams
     drain = Drain(spec, interface, task)
     first, second = task.operation.operands[:2]
     residual_bits = sum(operand.bits for operand in task.residuals)
-    tile_rows, tile_columns = _tile(spec, gemm)
-    # A step of the reduction takes one slice of the second operand, as wide as a weight slot.
-    slices = math.ceil(widths[1] / array.weight_slot_bits)
-    cycles = math.ceil(widths[0] / (array.activation_slot_bits * array.multiplies_per_pe))
-    steps = gemm.reduction * slices
+    steps = math.ceil(gemm.reduction / shape.depth) * shape.slices
 
-    def panel_bits(columns: int, count: int) -> int:
-        return math.ceil(columns * count * second.bits / slices)
+    def panel_bits(columns: int, depth: int) -> int:
+        return math.ceil(columns * depth * second.bits / shape.slices)
 
-    part = 1 if tiling.kept == "step" else steps
-    whole = panel_bits(gemm.columns, steps)
+    depth = shape.depth if tiling.kept == "step" else gemm.reduction * shape.slices
     block_bits = tiling.rows * gemm.reduction * first.bits
     slots = {
         "activations": halves("matmul_activations", buffers.matmul_activations, block_bits),
-        "weights": halves("matmul_weights", buffers.matmul_weights, panel_bits(tile_columns, part)),
-        "shortcut": halves("shortcut", buffers.shortcut, tile_rows * tile_columns * residual_bits),
+        "weights": halves("matmul_weights", buffers.matmul_weights, panel_bits(shape.columns, depth)),
+        "shortcut": halves("shortcut", buffers.shortcut, shape.rows * shape.columns * residual_bits),
         **drain.slots(tiling.rows * gemm.columns),
     }
     resident = tiling.kept == "all"
     if resident:
-        slots["operand"] = halves("matmul_weights", buffers.matmul_weights, whole)
+        slots["operand"] = halves(
+            "matmul_weights", buffers.matmul_weights, gemm.columns * gemm.reduction * second.bits
+        )
     residual = ("shortcut",) if residual_bits else ()
 
     def shortcut(rows: int, columns: int) -> Iterator[Step]:
         payloads = [(rows * columns * one.bits, one.tensor_class) for one in task.residuals]
         yield from interface.read_together(streams.shortcut, payloads, "shortcut")
 
-    def fetch(columns: int, count: int) -> Step:
+    def fetch(columns: int) -> Step:
         return interface.read(
-            streams.matmul_weights, panel_bits(columns, count), second.tensor_class, "weights"
+            streams.matmul_weights, panel_bits(columns, depth), second.tensor_class, "weights"
         )
 
     def held(rows: int, columns: int) -> Iterator[Step | Loop]:
         """Tiles of a block's rows against a column tile that stays."""
-        for count, high in tiles(rows, tile_rows):
+        for count, high in tiles(rows, shape.rows):
             multiply = Step(
-                ARRAY, steps * cycles, takes=("activations", "weights", *residual),
+                ARRAY, steps * shape.cycles, takes=("activations", "weights", *residual),
                 claims=("results",), fills=("results",), frees=residual,
             )  # fmt: skip
             yield Loop(count, (*shortcut(high, columns), multiply, *drain.tile(high * columns)))
@@ -114,8 +118,8 @@ def plan(
         """One tile against a column tile that comes a step at a time."""
         yield from shortcut(rows, columns)
         yield Step(ARRAY, 0, takes=("activations", *residual), claims=("results",))
-        multiply = Step(ARRAY, cycles, takes=("weights",), frees=("weights",))
-        yield Loop(steps, (fetch(columns, 1), multiply))
+        multiply = Step(ARRAY, shape.cycles, takes=("weights",), frees=("weights",))
+        yield Loop(steps, (fetch(columns), multiply))
         yield Step(ARRAY, 0, fills=("results",), frees=residual)
         yield from drain.tile(rows * columns)
 
@@ -123,7 +127,7 @@ def plan(
         if tiling.kept == "step":
             yield from streamed(rows, columns)
         elif fetched:
-            yield fetch(columns, steps)
+            yield fetch(columns)
             yield from held(rows, columns)
             yield Step(ARRAY, 0, frees=("weights",))
         else:
@@ -133,7 +137,7 @@ def plan(
         size = rows * gemm.reduction * first.bits
         yield interface.read(streams.activations, size, first.tensor_class, "activations")
         yield from drain.opened()
-        for count, columns in tiles(gemm.columns, tile_columns):
+        for count, columns in tiles(gemm.columns, shape.columns):
             yield Loop(count, tuple(column_tile(rows, columns, fetched)))
         yield Step(ARRAY, 0, frees=("activations",))
         yield from drain.closed(rows * gemm.columns)
@@ -153,5 +157,5 @@ def plan(
         Step(streams.matmul_weights.port, interface.words(streams.matmul_weights, bits), what)
         for what, bits in task.constants().items()
     ]
-    fill = Step(ARRAY, array.fill_cycles, "fill")
-    return Plan([*constants, fill, Loop(gemm.batch, tuple(product()))], slots)
+    fill = Step(ARRAY, fill_cycles, "fill")
+    return Plan([*constants, fill, Loop(gemm.batch, tuple(product()))], slots, shape.reads)

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
+from .actions import NOTHING, Actions
 from .fitting import Plan
-from .pipeline import Loop, Nest, Step, makespan
+from .pipeline import Step, makespan
 from .specs import Memory, Stream
 from .workload import TensorClass
 
@@ -29,7 +30,7 @@ BOUNDS = {ARRAY: "compute", STREAMING: "nonlinear", VECTORS: "nonlinear"}
 
 @dataclass(frozen=True)
 class Timing:
-    """Cycles of a piece of work, cycles of work of each stage, bytes moved off-chip by class of tensor.
+    """Cycles of a piece of work, cycles of work of each stage, bytes moved off-chip by class of tensor, actions.
 
     Bytes are those on the ports: the padding of burst words is paid for as well.
     """
@@ -37,13 +38,17 @@ class Timing:
     cycles: int
     busy: Mapping[str, float]
     ema_bytes: Mapping[TensorClass, int]
+    actions: Actions = NOTHING
 
     @property
     def bound(self) -> str:
-        """What the time is for: compute, nonlinear or bandwidth, or fill if every stage waits more than it works.
+        """What the time is for: compute, nonlinear or bandwidth, or fill if every stage waits more than it works;
+        untimed if the model gives it no time.
 
         A port that keeps pace with the array to a percent does not bound it.
         """
+        if not self.cycles:
+            return "untimed"
         stage, most = max(self.busy.items(), key=lambda item: item[1], default=("", 0))
         if 2 * most < self.cycles:
             return "fill"
@@ -91,13 +96,12 @@ class Interface:
     def time(self, plan: Plan) -> Timing:
         """The time of a plan whose ports move a word a cycle at most."""
         words = _by_stage({key: words for key, words in plan.work.items() if isinstance(key[1], TensorClass)})
-        stretches = self._stretches(words)
-        nest = _stretch(plan.nest, stretches)
-        requests = [Step(port, self._latency) for port in words if not port.endswith(WRITE)]
-        busy = {
-            stage: cycles * float(stretches.get(stage, 1)) for stage, cycles in _by_stage(plan.work).items()
-        }
-        return Timing(makespan([*requests, *nest], plan.slots), busy, self._traffic(plan))
+        stretches = {port: float(each) for port, each in self._stretches(words).items()}
+        requests = [
+            Step(port, self._latency / stretches.get(port, 1)) for port in words if not port.endswith(WRITE)
+        ]
+        busy = {stage: cycles * stretches.get(stage, 1) for stage, cycles in _by_stage(plan.work).items()}
+        return Timing(makespan([*requests, *plan.nest], plan.slots, stretches), busy, self._traffic(plan))
 
     def _traffic(self, plan: Plan) -> dict[TensorClass, int]:
         ema: dict[TensorClass, int] = {}
@@ -129,14 +133,3 @@ def _by_stage(work: Mapping[tuple[str, str], float]) -> dict[str, float]:
     for (stage, _), cycles in work.items():
         stages[stage] = stages.get(stage, 0) + cycles
     return stages
-
-
-def _stretch(nest: Nest, stretches: Mapping[str, Fraction]) -> Nest:
-    """The nest with the cycles of each port's steps multiplied: a word may take a fraction of a cycle longer."""
-
-    def stretched(item: Step | Loop) -> Step | Loop:
-        if isinstance(item, Loop):
-            return Loop(item.count, tuple(map(stretched, item.body)))
-        return replace(item, cycles=item.cycles * float(stretches.get(item.stage, 1)))
-
-    return [stretched(item) for item in nest] if stretches else nest

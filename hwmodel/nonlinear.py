@@ -16,15 +16,11 @@ from functools import cached_property
 from .fitting import Plan, halves, sizes, tiles
 from .memory import STREAMING, VECTORS, Interface
 from .pipeline import Loop, Step
-from .specs import HybridSystolic
-from .workload import Kind, Operand, Operation, TensorClass, Vectors
+from .specs import Tiled
+from .workload import SCALED, Kind, Operand, Operation, TensorClass, Vectors
 
 ACTIVATIONS = frozenset({"silu", "gelu", "sigmoid", "tanh", "exp", "erf"})
 """Fused work that takes the nonlinear unit."""
-
-
-SCALED = frozenset({Kind.NORMALISATION, Kind.SOFTMAX})
-"""Operators that scale each vector by what its elements have in common."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +70,7 @@ class Task:
 class Drain:
     """Steps that take results from the array's accumulators (buffer "results") to memory."""
 
-    def __init__(self, spec: HybridSystolic, interface: Interface, task: Task) -> None:
+    def __init__(self, spec: Tiled, interface: Interface, task: Task) -> None:
         self._lanes, self._streams = spec.nonlinear.elements_per_cycle, spec.memory.streams
         self._vectors, self._element_bits = spec.buffers.vectors, spec.buffers.vector_element_bits
         self._interface, self._task = interface, task
@@ -133,7 +129,7 @@ def _filling(step: Step, buffer: str) -> Step:
     return replace(step, claims=(buffer,), fills=(buffer,))
 
 
-def chunks(spec: HybridSystolic, task: Task) -> Iterator[int]:
+def chunks(spec: Tiled, task: Task) -> Iterator[int]:
     """Elements that an operator without the array may take at a time; not all of them fit.
 
     Vectors that share statistics are taken whole, several at a time, or in parts and then read twice.
@@ -147,7 +143,7 @@ def chunks(spec: HybridSystolic, task: Task) -> Iterator[int]:
     yield from (count * bounds.length for count in sizes(1, bounds.count, 16))
 
 
-def standalone(spec: HybridSystolic, interface: Interface, task: Task, chunk: int) -> Plan:
+def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Plan:
     """An operator that the array has no part in, from memory to memory through the buffer for vectors.
 
     Raises Misfit if that does not hold ``chunk`` elements.

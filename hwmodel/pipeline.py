@@ -84,13 +84,14 @@ def _count(nest: Nest, turns: int, done: dict[tuple[str, str], float]) -> None:
             done[key] = done.get(key, 0) + turns * item.cycles
 
 
-def makespan(nest: Nest, slots: Mapping[str, int]) -> int:
+def makespan(nest: Nest, slots: Mapping[str, int], stretches: Mapping[str, float] | None = None) -> int:
     """Cycles from the first step's start to the last one's end, all buffers of so many ``slots`` free at first.
 
-    Raises ValueError if a turn of a loop leaves a buffer fuller or emptier than it found it.
+    ``stretches`` says how many times longer the steps of a stage take than is written there. Raises ValueError if a
+    turn of a loop leaves a buffer fuller or emptier than it found it.
     """
     stages = dict.fromkeys(stage for stage, _ in work(nest))
-    state = _State.start(list(stages), slots)
+    state = _State.start(list(stages), slots, stretches or {})
     state.play(nest)
     latest = max((float(row[0]) for row in state.stages.values()), default=0.0)
     return math.ceil(latest - ROUNDING)
@@ -103,14 +104,16 @@ class _State:
     stages: dict[str, Moments]
     full: dict[str, Moments]
     free: dict[str, list[Moments]]
+    stretches: Mapping[str, float]
 
     @staticmethod
-    def start(stages: Sequence[str], slots: Mapping[str, int]) -> _State:
+    def start(stages: Sequence[str], slots: Mapping[str, int], stretches: Mapping[str, float]) -> _State:
         zero = np.zeros(1)
         return _State(
             dict.fromkeys(stages, zero),
             dict.fromkeys(slots, zero),
             {buffer: [zero] * count for buffer, count in slots.items()},
+            stretches,
         )
 
     def play(self, nest: Nest) -> None:
@@ -123,9 +126,12 @@ class _State:
                 self._loop(item)
 
     def _step(self, step: Step) -> None:
-        waits = [self.stages[step.stage], *(self.full[buffer] for buffer in step.takes)]
-        waits += [self.free[buffer].pop(0) for buffer in step.claims]
-        end = np.maximum.reduce(waits) + step.cycles
+        start = self.stages[step.stage]
+        for buffer in step.takes:
+            start = np.maximum(start, self.full[buffer])
+        for buffer in step.claims:
+            start = np.maximum(start, self.free[buffer].pop(0))
+        end = start + step.cycles * self.stretches.get(step.stage, 1)
         self.stages[step.stage] = end
         for buffer in step.fills:
             self.full[buffer] = end
@@ -157,6 +163,7 @@ class _State:
             {name: row for name, row in self.stages.items() if name in names},
             {name: row for name, row in self.full.items() if name in names},
             {name: queue for name, queue in self.free.items() if name in names},
+            self.stretches,
         )
 
     def _rows(self) -> list[Moments]:
@@ -170,6 +177,7 @@ class _State:
             {name: next(given) for name in self.stages},
             {name: next(given) for name in self.full},
             {name: [next(given) for _ in queue] for name, queue in self.free.items()},
+            self.stretches,
         )
 
 
@@ -181,4 +189,4 @@ def _identity(size: int) -> Moments:
 
 def _product(left: Moments, right: Moments) -> Moments:
     """The max-plus product: entry [i, j] is the longest way from j to i over any moment between."""
-    return np.maximum.reduce(left[:, :, None] + right[None, :, :], axis=1)
+    return np.maximum.reduce(left[:, :, None] + right, axis=1)

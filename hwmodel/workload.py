@@ -7,7 +7,7 @@ layer shapes (``topology.py``), and two operations that cost the same compare eq
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
@@ -27,6 +27,10 @@ class Kind(StrEnum):
     ACTIVATION = "activation"
     ELEMENTWISE = "elementwise"
     MOVEMENT = "movement"
+
+
+SCALED = frozenset({Kind.NORMALISATION, Kind.SOFTMAX})
+"""Operators that scale each vector by what its elements have in common."""
 
 
 class TensorClass(StrEnum):
@@ -153,6 +157,11 @@ class Operation:
     def macs(self) -> int:
         return self.bounds.macs
 
+    def read(self) -> Iterator[Operand]:
+        """Every operand, those of fused work included."""
+        yield from self.operands
+        yield from (fused.operand for fused in self.fused if fused.operand is not None)
+
     @cached_property
     def anonymous(self) -> Operation:
         """The same work without the names: equal for all that take equally long."""
@@ -194,3 +203,17 @@ class Workload:
     def macs(self, variant: str = "full") -> int:
         """Multiply-accumulates of one run of a variant."""
         return sum(operation.macs for operation in self.variants[variant])
+
+
+def moved_once(operations: Iterable[Operation]) -> dict[TensorClass, int]:
+    """Bits off the chip if every tensor that a product reads is read once, and every one that it makes written once.
+
+    Whatever happens between products, normalisation, softmax and concatenation, is then done on the way.
+    """
+    products = [one for one in operations if one.macs]
+    written = {one.result.value: one.result for one in products}
+    read = {operand.value: operand for one in products for operand in one.read()}
+    moved = dict.fromkeys(TensorClass, 0)
+    for operand in (*written.values(), *read.values()):
+        moved[operand.tensor_class] += operand.size_bits
+    return moved

@@ -1,4 +1,4 @@
-"""A hybrid systolic array in slow motion: products placed one by one, tiles one after another, words counted.
+"""A core that works tile by tile in slow motion: products placed one by one, tiles one after another, words counted.
 
 Written from the description of the machine, not from the plans: there are no loops over counts, no closed forms and
 no edge cases here. What comes out is a flat list of steps, which ``reference.simulate`` plays cycle by cycle.
@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from fick.hwmodel.matmul import Tiling
 from fick.hwmodel.nonlinear import ACTIVATIONS, Task
 from fick.hwmodel.pipeline import Step
-from fick.hwmodel.specs import HybridSystolic, Stream
-from fick.hwmodel.systolic import Choice
+from fick.hwmodel.specs import Stream, Tiled
+from fick.hwmodel.tiled import Choice
 from fick.hwmodel.workload import Convolution, Gemm, Kind, TensorClass, Vectors
 
 from .reference import simulate
@@ -36,9 +37,10 @@ class TooSmall(Exception):
 
 
 class Reference:
-    def __init__(self, spec: HybridSystolic, task: Task, choice: Choice) -> None:
+    def __init__(self, spec: Tiled, task: Task, choice: Choice) -> None:
         self.choice = choice
-        self.spec, self.task, self.array, self.buffers = spec, task, spec.array, spec.buffers
+        self.spec, self.task, self.buffers = spec, task, spec.buffers
+        self.array: Any = spec.array
         self.streams, self.lanes = spec.memory.streams, spec.nonlinear.elements_per_cycle
         self.operation, self.result = task.operation, task.operation.result
         self.steps: list[Step] = []
@@ -222,27 +224,25 @@ class Reference:
         return found[0], found[1]
 
     def product(self, gemm: Gemm) -> None:
-        array, buffers = self.array, self.buffers
+        buffers = self.buffers
         first, second = self.operation.operands[:2]
-        pe_rows, pe_columns = array.sub_array_rows * array.pe_rows, array.sub_array_columns * array.pe_columns
-        high, wide = (
-            min(gemm.rows, pe_rows * array.matmul_rows),
-            min(gemm.columns, pe_columns * array.matmul_columns),
-        )
+        high, wide, depth = self.tile(gemm)
         passes, slices = self.slices()
-        steps = gemm.reduction * slices
-        width = Fraction(second.bits, slices)
-
-        def bits(columns: int, count: int) -> int:
-            return count_up_to(columns * count * width, 1)
-
+        steps = len(spans(gemm.reduction, depth)) * slices
         assert isinstance(self.choice, Tiling)
         rows, resident = self.choice.rows, self.choice.kept == "all"
         part = 1 if self.choice.kept == "step" else steps
+
+        def bits(columns: int) -> int:
+            """A column tile of the second operand, or what a step takes of one slice of it."""
+            if part == 1 and self.choice == Tiling(rows, "step"):
+                return count_up_to(Fraction(columns * depth * second.bits, slices), 1)
+            return columns * gemm.reduction * second.bits
+
         self.slots["activations"] = self.halves(
             buffers.matmul_activations, rows * gemm.reduction * first.bits
         )
-        self.slots["weights"] = self.halves(buffers.matmul_weights, bits(wide, part))
+        self.slots["weights"] = self.halves(buffers.matmul_weights, bits(wide))
         residual = sum(operand.bits for operand in self.task.residuals)
         self.slots["shortcut"] = self.halves(buffers.shortcut, high * wide * residual)
         if resident:
@@ -261,14 +261,14 @@ class Reference:
             for across in spans(gemm.columns, wide):
                 loaded = part == steps and (block.start == 0 or not resident)
                 if loaded:
-                    self.read(self.streams.matmul_weights, bits(len(across), steps), "weights")
+                    self.read(self.streams.matmul_weights, bits(len(across)), "weights")
                 for down in spans(len(block), high):
                     self.residuals(len(down) * len(across))
                     self.steps.append(Step("array", 0, takes=("activations", *shortcut), claims=("results",)))
-                    assert self.placed(len(down), len(across), pe_rows, pe_columns)
+                    assert self.placed(len(down), len(across))
                     for some in spans(steps, part):
                         if part < steps:
-                            self.read(self.streams.matmul_weights, bits(len(across), len(some)), "weights")
+                            self.read(self.streams.matmul_weights, bits(len(across)), "weights")
                         # One slice of one step of the reduction for every pass over the first operand.
                         cycles = sum(1 for _ in some for _ in range(passes))
                         freed = ("weights",) if part < steps else ()
@@ -282,9 +282,19 @@ class Reference:
         if resident:
             self.steps.append(Step("array", 0, frees=("operand",)))
 
-    def placed(self, rows: int, columns: int, pe_rows: int, pe_columns: int) -> bool:
-        """Whether every result of a tile has an accumulator of its own."""
+    def tile(self, gemm: Gemm) -> tuple[int, int, int]:
+        """Rows and columns of results at a time, and terms of a sum in a cycle."""
         array = self.array
+        rows, columns = self.sides()
+        return min(gemm.rows, rows * array.matmul_rows), min(gemm.columns, columns * array.matmul_columns), 1
+
+    def sides(self) -> tuple[int, int]:
+        array = self.array
+        return array.sub_array_rows * array.pe_rows, array.sub_array_columns * array.pe_columns
+
+    def placed(self, rows: int, columns: int) -> bool:
+        """Whether every result of a tile has an accumulator of its own."""
+        array, (pe_rows, pe_columns) = self.array, self.sides()
         places = {
             (row % pe_rows, column % pe_columns, row // pe_rows, column // pe_columns)
             for row in range(rows)
@@ -299,7 +309,7 @@ class Reference:
         buffers, residual = self.buffers, sum(operand.bits for operand in self.task.residuals)
         data, filters = self.operation.operands[:2]
         inputs, outputs = bounds.inputs // bounds.groups, bounds.outputs // bounds.groups
-        tile = self.array.sub_array_columns * self.array.pe_columns
+        tile = self.outputs()
         each = inputs * bounds.kernel[0] * bounds.kernel[1] * filters.bits
         assert isinstance(self.choice, int)
         together, picture = self.choice, bounds.rows * bounds.columns
@@ -350,19 +360,56 @@ class Reference:
 
     def row_cycles(self, bounds: Convolution, inputs: int) -> int:
         """Cycles of an output row of a tile of outputs: which products a PE does in each, all of them once."""
-        array, (first, second) = self.array, self.slices()
-        streamed = count_up_to(Fraction(bounds.columns) / Fraction(array.strided_use), 1)
+        first, second = self.slices()
+        lanes, tap_lanes, pixel_lanes = self.window()
+        streamed = count_up_to(Fraction(bounds.columns) / Fraction(self.array.strided_use), 1)
         if bounds.stride[1] == 1:
             streamed = bounds.columns
         done: list[tuple[int, int, int, int]] = []
         cycles = 0
-        for some in spans(inputs, array.sub_array_rows * array.pe_rows):
+        for some in spans(inputs, lanes):
             for kernel_row in range(bounds.kernel[0]):
-                for taps in spans(bounds.kernel[1], array.convolution_taps):
-                    for pixels in spans(streamed, array.convolution_pixels):
+                for taps in spans(bounds.kernel[1], tap_lanes):
+                    for pixels in spans(streamed, pixel_lanes):
                         cycles += first * second
                         done += [
                             (n, kernel_row, tap, pixel) for n in some for tap in taps for pixel in pixels
                         ]
         assert len(set(done)) == len(done) == inputs * bounds.kernel[0] * bounds.kernel[1] * streamed
         return cycles
+
+    def outputs(self) -> int:
+        """Output channels at a time."""
+        return self.sides()[1]
+
+    def window(self) -> tuple[int, int, int]:
+        """Inputs, taps and pixels in a cycle."""
+        return self.sides()[0], self.array.convolution_taps, self.array.convolution_pixels
+
+
+class BitSliceReference(Reference):
+    """The same life around another array: every product of a slice by a slice has a multiplier of its own."""
+
+    def slices(self) -> tuple[int, int]:
+        sizes = self.array.activation_slice_bits, self.array.weight_slice_bits
+        passes, slices = (
+            len(range(0, one.bits, size)) for one, size in zip(self.operation.operands, sizes, strict=False)
+        )
+        return passes, slices
+
+    def tile(self, gemm: Gemm) -> tuple[int, int, int]:
+        array = self.array
+        return (
+            min(gemm.rows, array.held),
+            min(gemm.columns, array.streamed),
+            min(gemm.reduction, array.inputs * array.taps),
+        )
+
+    def placed(self, rows: int, columns: int) -> bool:
+        return rows <= self.array.held and columns <= self.array.streamed
+
+    def outputs(self) -> int:
+        return self.array.held
+
+    def window(self) -> tuple[int, int, int]:
+        return self.array.inputs, self.array.taps, self.array.streamed

@@ -1,0 +1,31 @@
+"""The core that a spec describes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from .bitslice import BitSliceCore
+from .memory import Timing
+from .nonlinear import Task
+from .plain import PlainArray
+from .specs import BitSlice, HybridSystolic, Spec
+from .systolic import HybridSA
+from .workload import Operation
+
+
+class Core(Protocol):
+    """Whatever times operations."""
+
+    def run(self, operations: Sequence[Operation]) -> Iterator[tuple[Task, Timing]]: ...
+
+
+def core(spec: Spec) -> Core:
+    """A core with nothing timed yet."""
+    match spec:
+        case HybridSystolic():
+            return HybridSA(spec)
+        case BitSlice():
+            return BitSliceCore(spec)
+        case _:
+            return PlainArray(spec)

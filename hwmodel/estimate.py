@@ -1,0 +1,168 @@
+"""How long a denoising step and an image take, what they cost, and why: a dictionary ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..ir.errors import UserError
+from ..ir.program import Program
+from ..ir.rates import Rate
+from .cores import core
+from .energy import Joules, Meter
+from .extract import extract
+from .hardware import Hardware
+from .memory import ARRAY, Timing
+from .nonlinear import Task
+from .workload import TensorClass, Workload
+
+NONE = Joules()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What some work costs; costs add up and scale. ``busy_cycles`` are those in which the array multiplies."""
+
+    macs: float = 0
+    cycles: float = 0
+    busy_cycles: float = 0
+    energy: Joules = NONE
+    weights: float = 0
+    activations: float = 0
+    self_scores: float = 0
+    cross_scores: float = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Cost)))
+
+    def __mul__(self, times: float) -> Cost:
+        return Cost(*(getattr(self, one.name) * times for one in fields(Cost)))
+
+    @property
+    def ema_bytes(self) -> dict[str, int]:
+        """By class of tensor, under the names that a report has."""
+        return {str(one): round(getattr(self, one.name.lower())) for one in TensorClass}
+
+    def summary(self, clock_hz: float) -> dict[str, Any]:
+        return {
+            "macs": round(self.macs),
+            "cycles": round(self.cycles),
+            "latency_s": self.cycles / clock_hz,
+            "array_busy": self.busy_cycles / self.cycles if self.cycles else 0.0,
+            "energy_mj": asdict(self.energy),
+            "ema_bytes": self.ema_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class Row:
+    """A task with its timing and what one run of it costs."""
+
+    task: Task
+    timing: Timing
+    cost: Cost
+
+
+def rows(workload: Workload, hardware: Hardware, dram: str | None = None) -> dict[str, list[Row]]:
+    """Every task of every variant. ``dram`` names another table than the spec's.
+
+    Raises UserError for an operand that the core does not multiply, a layer that no buffer holds, or a table that
+    is not known.
+    """
+    spec, machine = hardware.spec, core(hardware.spec)
+    meter = Meter(spec.energy, dram)
+
+    def made(task: Task, timing: Timing) -> Row:
+        moved = timing.ema_bytes
+        energy = meter.price(timing.actions, sum(moved.values()), timing.cycles / spec.clock_hz)
+        crossing = (moved.get(one, 0) for one in TensorClass)
+        macs, busy = task.operation.macs, timing.busy.get(ARRAY, 0)
+        return Row(task, timing, Cost(macs, timing.cycles, busy, energy, *crossing))
+
+    return {
+        name: [made(task, timing) for task, timing in machine.run(operations)]
+        for name, operations in workload.variants.items()
+    }
+
+
+def estimate(
+    model: Program | Workload, hardware: Hardware, steps: int, dram: str | None = None
+) -> dict[str, Any]:
+    """What an image of ``steps`` calls of the model costs on ``hardware``, ready for JSON.
+
+    ``macs``, ``step_*``, ``ema_bytes``, ``stages`` and ``array_busy`` are those of the mean step; ``image_*`` count
+    the prologue of the prompt as well. ``operators`` lists one run of each task and ``runs`` how often an image has
+    it; where a normalisation or softmax runs behind another operator, ``behind`` names it and the two are one task.
+    ``bound`` is compute, nonlinear, bandwidth, fill or untimed. Energies are in mJ, bytes cross the pins.
+
+    Raises UserError if ``steps`` is not positive, and as ``rows`` and ``extract`` do.
+    """
+    if steps < 1:
+        raise UserError(f"an image of {steps} steps cannot be estimated; give 1 or more.")
+    spec = hardware.spec
+    workload = model if isinstance(model, Workload) else extract(model, spec.bits)
+    made, runs = rows(workload, hardware, dram), workload.runs(steps)
+    by_step = [name for name in made if runs[name] and workload.rates[name] is not Rate.PROMPT]
+    stages: dict[str, Cost] = {}
+    for name in by_step:
+        for row in made[name]:
+            stage = row.task.operation.stage or name
+            stages[stage] = stages.get(stage, Cost()) + row.cost * (runs[name] / steps)
+    step = _sum(stages.values())
+    image = _sum(row.cost * runs[name] for name, tasks in made.items() for row in tasks)
+    operators = [
+        _described(row) | {"variant": name, "runs": runs[name]}
+        for name, tasks in made.items()
+        if runs[name]
+        for row in tasks
+    ]
+    return {
+        "model": workload.name,
+        "hardware": spec.name,
+        "steps": steps,
+        "macs": round(step.macs),
+        "step_cycles": round(step.cycles),
+        "step_latency_s": step.cycles / spec.clock_hz,
+        "image_latency_s": image.cycles / spec.clock_hz,
+        "step_energy_mj": asdict(step.energy),
+        "image_energy_mj": asdict(image.energy),
+        "ema_bytes": step.ema_bytes,
+        "array_busy": step.busy_cycles / step.cycles if step.cycles else 0.0,
+        "clock_hz": spec.clock_hz,
+        "dram": dram or spec.energy.dram,
+        "assumed": hardware.assumed(),
+        "stages": [{"stage": name} | cost.summary(spec.clock_hz) for name, cost in stages.items()],
+        "operators": operators,
+    }
+
+
+def _sum(costs: Iterable[Cost]) -> Cost:
+    total = Cost()
+    for cost in costs:
+        total += cost
+    return total
+
+
+def _described(row: Row) -> dict[str, Any]:
+    operation, cost = row.task.operation, row.cost
+    return {
+        "name": operation.name,
+        "behind": row.task.behind.name if row.task.behind else None,
+        "kind": str(operation.kind),
+        "stage": operation.stage,
+        "shape": dict(_shape(operation.bounds)),
+        "bits": [operand.bits for operand in (*operation.operands, operation.result)],
+        "macs": operation.macs,
+        "cycles": row.timing.cycles,
+        "array_busy": cost.busy_cycles / cost.cycles if cost.cycles else 0.0,
+        "bound": row.timing.bound,
+        "energy_mj": asdict(cost.energy),
+        "ema_bytes": cost.ema_bytes,
+    }
+
+
+def _shape(bounds: Any) -> Iterator[tuple[str, Any]]:
+    for one in fields(bounds):
+        value = getattr(bounds, one.name)
+        yield one.name, list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,185 @@
+"""A core that works tile by tile: which operations share it, how each is cut, what it takes and what it does.
+
+An array in one of two modes (products, convolutions) is the first stage, the nonlinear unit behind it the second
+(``nonlinear.py``); tiles ping-pong between loading, computing and storing. What a cycle of the array does is the
+core's own: ``systolic.py``, ``bitslice.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from operator import itemgetter
+
+from ..ir.errors import UserError
+from . import convolution, matmul
+from .actions import Actions
+from .fitting import Misfit, Plan
+from .memory import ARRAY, STREAMING, VECTORS, Interface, Timing
+from .nonlinear import Task, chunks, standalone
+from .specs import Tiled
+from .workload import SCALED, Convolution, Gemm, Operation, Vectors
+
+Choice = matmul.Tiling | int
+"""How a task is cut: a product's tiling, outputs of a convolution that share a pass, or elements at a time."""
+
+
+class TiledCore(ABC):
+    """Times operations on a core; those of equal shape once."""
+
+    fill_cycles: int
+    sum_bits: int
+
+    def __init__(self, spec: Tiled) -> None:
+        self.spec = spec
+        self.interface = Interface(spec.memory, spec.clock_hz)
+        self._known: dict[Task, Timing] = {}
+
+    @abstractmethod
+    def widths(self, operation: Operation) -> tuple[int, int]:
+        """Bits of both operands in the array. Raises UserError for an operand wider than it takes."""
+
+    @abstractmethod
+    def slices(self, widths: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """(width of a slice, how many) of each operand."""
+
+    @abstractmethod
+    def product(self, gemm: Gemm, widths: tuple[int, int]) -> matmul.Shape:
+        """What a cycle does of a product."""
+
+    @abstractmethod
+    def window(self, bounds: Convolution, widths: tuple[int, int]) -> convolution.Shape:
+        """What a cycle does of a convolution."""
+
+    def run(self, operations: Sequence[Operation]) -> Iterator[tuple[Task, Timing]]:
+        """The tasks of a variant in order, one after another, with what each takes.
+
+        A normalisation or softmax runs behind the operation whose result it reads if that costs less.
+        Raises UserError for an operand wider than the core takes or a layer that no buffer holds.
+        """
+        followers = {one.operands[0].value: one for one in reversed(operations) if one.kind in SCALED}
+        done: set[str] = set()
+        for operation in operations:
+            if operation.result.value in done:
+                continue
+            task = Task(operation, followers.get(operation.result.value))
+            try:
+                chosen, timing = self._together_or_alone(task)
+            except Misfit as misfit:
+                raise UserError(f"{operation.name} does not fit on {self.spec.name}: {misfit}.") from None
+            if chosen.behind:
+                done.add(chosen.behind.result.value)
+            yield chosen, timing
+
+    def _together_or_alone(self, task: Task) -> tuple[Task, Timing]:
+        alone = self.time(task.alone())
+        if task.behind is None or not _side_by_side(task):
+            return task.alone(), alone
+        behind = self.time(Task(task.behind))
+        try:
+            together = self.time(task)
+        except Misfit:
+            return task.alone(), alone
+        if self.interface.cost(together) > self.interface.cost(alone) + self.interface.cost(behind):
+            return task.alone(), alone
+        return task, together
+
+    def time(self, task: Task) -> Timing:
+        """The time of a task, cut in the way that costs least.
+
+        The cost is its cycles and those that the DRAM would take for its bytes alone: traffic is worth saving
+        even behind computation. A larger buffer allows all that a smaller one does, so it never costs more.
+        Raises Misfit if the task cannot be cut to fit.
+        """
+        shape = task.anonymous()
+        if shape not in self._known:
+            plans, misfits = list[Plan](), list[Misfit]()
+            for choice in self.choices(task):
+                try:
+                    plans.append(self.plan(task, choice))
+                except Misfit as misfit:
+                    misfits.append(misfit)
+            if not plans:
+                raise misfits[0]
+            plan, timing = self._cheapest(plans)
+            self._known[shape] = replace(timing, actions=self._actions(task, plan, timing))
+        return self._known[shape]
+
+    def _cheapest(self, plans: Sequence[Plan]) -> tuple[Plan, Timing]:
+        """The plan that costs least, and its time. Those that cannot are not run."""
+        best, least = None, math.inf
+        for bound, plan in sorted(
+            ((self.interface.least_cost(one), one) for one in plans), key=itemgetter(0)
+        ):
+            if bound < least:
+                timing = self.interface.time(plan)
+                if (cost := self.interface.cost(timing)) < least:
+                    best, least = (plan, timing), cost
+        assert best is not None
+        return best
+
+    def choices(self, task: Task) -> Iterator[Choice]:
+        """Ways of cutting a task, from those that need least of the buffers."""
+        bounds = task.operation.bounds
+        if isinstance(bounds, Vectors):
+            yield from chunks(self.spec, task)
+            return
+        widths = self.widths(task.operation)
+        if isinstance(bounds, Convolution) and not _pointwise(bounds):
+            yield from convolution.groupings(task, bounds, self.window(bounds, widths))
+        else:
+            gemm = bounds.as_gemm()
+            yield from matmul.tilings(self.spec, task, gemm, self.product(gemm, widths))
+
+    def plan(self, task: Task, choice: Choice) -> Plan:
+        """The nest of a task cut in one way. Raises Misfit if a buffer is too small for it."""
+        bounds = task.operation.bounds
+        if isinstance(bounds, Vectors):
+            assert isinstance(choice, int)
+            return standalone(self.spec, self.interface, task, choice)
+        widths = self.widths(task.operation)
+        if isinstance(choice, matmul.Tiling):
+            gemm = bounds.as_gemm()
+            shape = self.product(gemm, widths)
+            return matmul.plan(self.spec, self.interface, task, gemm, shape, self.fill_cycles, choice)
+        assert isinstance(bounds, Convolution)
+        shape = self.window(bounds, widths)
+        return convolution.plan(self.spec, self.interface, task, bounds, shape, self.fill_cycles, choice)
+
+    def _actions(self, task: Task, plan: Plan, timing: Timing) -> Actions:
+        """What a task does. Whatever crosses the pins is written to a buffer or read from it once besides."""
+        busy = timing.busy
+        passed = sum(busy.get(stage, 0) for stage in (STREAMING, VECTORS))
+        elements = round(passed * self.spec.nonlinear.elements_per_cycle)
+        cycles = round(busy.get(ARRAY, 0)) - self.fill_cycles
+        sram = {buffer: math.ceil(bits * cycles) for buffer, bits in plan.reads.items()}
+        wires = sum(sram.values())
+        sram["vectors"] = elements * self.spec.buffers.vector_element_bits
+        sram["ports"] = 8 * sum(timing.ema_bytes.values())
+        macs = task.operation.macs
+        if not macs:
+            return Actions(elements=elements, sram_bits=sram)
+        (first, several), (second, many) = self.slices(self.widths(task.operation))
+        pairs = several * many
+        return Actions(
+            {(first, second): pairs * macs}, self.sum_bits, (pairs - 1) * macs, elements, sram, wires
+        )
+
+
+def _side_by_side(task: Task) -> bool:
+    """Whether each vector of what runs behind lies in results that are on the chip together."""
+    bounds, behind = task.operation.bounds, task.behind
+    if behind is None or isinstance(bounds, Vectors):
+        return False
+    assert isinstance(behind.bounds, Vectors)
+    length = behind.bounds.length
+    if isinstance(bounds, Convolution) and not _pointwise(bounds):
+        return bounds.groups == 1 and length % (bounds.rows * bounds.columns) == 0
+    return length == bounds.as_gemm().columns
+
+
+def _pointwise(bounds: Convolution) -> bool:
+    """Whether a convolution is a product of pixels by channels."""
+    return bounds.kernel == (1, 1)
