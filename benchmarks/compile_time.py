@@ -1,4 +1,4 @@
-"""Seconds that `fick compile` takes the first time and again, as whole processes, with an empty cache.
+"""Seconds that `fick compile` takes the first time and again, as whole processes, with an empty cache, and memory.
 
     python benchmarks/compile_time.py [MODEL]
 
@@ -8,6 +8,7 @@ MODEL is the terrain UNet unless another is named.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -33,7 +34,11 @@ def main() -> None:
             bundles.append(Path(output).read_bytes())
     same = "the same bytes" if bundles[0] == bundles[1] else "OTHER BYTES"
     first, second = seconds
-    print(f"first {first:.1f} s, second {second:.1f} s: {first / second:.1f} times as fast, {same}")
+    # Of the largest process among those that compiled, in kilobytes on Linux.
+    peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+    print(
+        f"first {first:.1f} s, second {second:.1f} s: {first / second:.1f} times as fast, {same}; {peak_gb:.1f} GB"
+    )
 
 
 if __name__ == "__main__":

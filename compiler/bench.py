@@ -69,9 +69,8 @@ def bench(
     with Model(bundle, threads=threads) as ours:
         feeds: dict[str, Any] = example_inputs(ours, seed)
         runners: dict[str, Run] = {"fick": lambda: next(iter(ours.run(**feeds).values()))}
-        if peers:
-            for name in peers:
-                runners[name] = peer(name, model, feeds, threads)
+        for name in peers:
+            runners[name] = peer(name, model, feeds, threads)
         timings = measure(runners, rounds, progress)
         memory = ours.memory
         result: dict[str, Any] = {
@@ -176,7 +175,7 @@ def _openvino(source: Any, feeds: dict[str, NDArray[Any]], threads: int) -> Run:
     core = openvino.Core()
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": str(threads)}
     model = core.read_model(str(source))
-    model.reshape({name: list(value.shape) for name, value in feeds.items()})
+    model.reshape(_sizes(feeds))
     request = core.compile_model(model, "CPU", options).create_infer_request()
     return lambda: np.array(next(iter(request.infer(feeds).values())))
 

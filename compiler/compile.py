@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,21 +100,10 @@ def compile(
     )
 
 
-def _in_cache(work: Callable[..., Skeleton], *arguments: Any, **named: Any) -> Skeleton:
-    """Work that keeps what it makes in the cache. Raises UserError if the cache cannot be written."""
-    try:
-        return work(*arguments, **named)
-    except OSError as error:
-        raise UserError(
-            f"cannot keep kernels in {cache_folder()}: {error.strerror or error}; free some space, or name another "
-            "folder as FICK_CACHE"
-        ) from error
+Ingredients = tuple[Skeleton, dict[str, Mapping[str, NDArray[Any]]]]
 
 
-Parts = tuple[Skeleton, dict[str, Mapping[str, NDArray[Any]]]]
-
-
-def _kept(whole: Whole, place: Path | None) -> Parts | None:
+def _kept(whole: Whole, place: Path | None) -> Ingredients | None:
     skeleton = kept(place) if place else None
     if skeleton is None:
         return None
@@ -134,7 +123,7 @@ def _built(
     seed: int,
     sampler: Mapping[str, Any] | None,
     reporter: Silent,
-) -> Parts:
+) -> Ingredients:
     from .build import build, tensors  # slow to load: TVM and the rewriter
 
     imported = {name: source.imported() for name, source in whole.components.items()}
@@ -143,18 +132,23 @@ def _built(
         from .preview import latent_to_rgb
 
         facts["latent_to_rgb"] = latent_to_rgb(imported["vae_decoder"]).tolist()
-    skeleton = _in_cache(
-        build,
-        imported,
-        profile,
-        cache_folder(),
-        name=whole.name,
-        seed=seed,
-        sampler=sampler,
-        pipeline_facts=facts,
-        files=whole.files,
-        reporter=reporter,
-    )
+    try:
+        skeleton = build(
+            imported,
+            profile,
+            cache_folder(),
+            name=whole.name,
+            seed=seed,
+            sampler=sampler,
+            pipeline_facts=facts,
+            files=whole.files,
+            reporter=reporter,
+        )
+    except OSError as error:
+        raise UserError(
+            f"cannot keep kernels in {cache_folder()}: {error.strerror or error}; free some space, or name another "
+            "folder as FICK_CACHE"
+        ) from error
     if place:
         # What cannot be kept is compiled again next time, and is no reason to fail now.
         with contextlib.suppress(OSError, UserError):

@@ -237,16 +237,11 @@ def _last_cycle(gemm: list[int], dataflow: Dataflow) -> float:
     return folds(Gemm(*gemm), 32, 32, dataflow).last_cycle
 
 
-def _given(value: float) -> float:
-    return value
-
-
 MEASURES: dict[str, Callable[..., float]] = {
     "array_cycles": _array_cycles,
     "core_energy_mj": _core_energy_mj,
     "energy_at_peak_mj": _energy_at_peak_mj,
     "full_rate_w": _full_rate_w,
-    "given": _given,
     "gmac": _gmac,
     "image_latency_s": _image_latency_s,
     "last_cycle": _last_cycle,

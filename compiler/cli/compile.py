@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,18 +52,6 @@ def command(
             memory_limit_bytes=size_of(memory_limit) if memory_limit else None,
             reporter=reporter,
         )
-    facts = {
-        "bundle": str(report.bundle),
-        "random_weights": report.random_weights,
-        "nodes": report.nodes,
-        "kernels": report.kernels,
-        "calls": report.calls,
-        "weight_bytes": report.weight_bytes,
-        "arena_bytes": report.arena_bytes,
-        "state_bytes": report.state_bytes,
-        "peak_bytes": report.peak_bytes,
-        "seconds": report.seconds,
-    }
     show(
         f"{report.bundle}",
         {
@@ -73,7 +62,7 @@ def command(
             "time": f"{sum(report.seconds.values()):.1f} s",
         },
         json_file,
-        facts,
+        {**asdict(report), "bundle": str(report.bundle)},
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ def milliseconds(seconds: float) -> str:
 
 
 def line(value: Any) -> str:
-    pick: Callable[[Any], str] = str
+    """A fact in one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {pick(one)}" for name, one in value.items())
-    return ", ".join(pick(one) for one in value) if isinstance(value, list) else pick(value)
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

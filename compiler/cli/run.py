@@ -1,10 +1,7 @@
 """fick run: pictures from a bundle."""
 
-from __future__ import annotations
-
 import io
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,21 +9,9 @@ import numpy as np
 import typer
 
 from ...ir.errors import UserError
-from ...runtime import TextToImage, load, png
+from ...runtime import TextToImage, load, png, samplers
 from .arguments import BundleArgument, JsonOption, size_of
 from .output import show, write_result
-
-
-class SamplerName(StrEnum):
-    """Samplers that `fick run` takes by name."""
-
-    consistency = "consistency"
-    ddim = "ddim"
-    ddpm = "ddpm"
-    dpm_solver = "dpm-solver++"
-    euler = "euler"
-    plms = "plms"
-
 
 EXAMPLE = (
     "Example: `fick run emoji.fick --prompt 'cat with heart eyes' --steps 20 --seed 7 -o cat.png` or "
@@ -49,7 +34,9 @@ def command(
         float, typer.Option(min=0.0, max=1.0, help="How much of --init may change, 0 to 1.")
     ] = 0.8,
     steps: Annotated[int | None, typer.Option(min=1, help="Calls of the model.")] = None,
-    sampler: Annotated[SamplerName | None, typer.Option(help="[default: the bundle's own]")] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help=f"{', '.join(samplers.KINDS)}. [default: the bundle's own]")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same picture.")] = 0,
     count: Annotated[int, typer.Option(min=1, max=64, help="Pictures, side by side; seeds count up.")] = 1,
     prompt_input: Annotated[
@@ -88,7 +75,7 @@ def command(
             raise UserError(f"{bundle} reads no text and no picture; leave --prompt and --init out")
         else:
             asked = _prompt(prompt_input or [], model)
-        chosen = {**_noise_of(model.manifest), "kind": sampler.value} if sampler else None
+        chosen = {**_noise_of(model.manifest), "kind": sampler} if sampler else None
         samples: list[Any] = []
         started = time.perf_counter()
         with terminal() as reporter:

@@ -41,7 +41,7 @@ def test_every_unit_takes_as_long_as_cycle_by_cycle(name: str, kind: str) -> Non
     """Every way of cutting every task, those that fit no buffer included."""
     timed, reference = 0, REFERENCES[name]
 
-    @settings(max_examples=120, deadline=None)
+    @settings(max_examples=200, deadline=None)
     @given(specs(shipped(name)), tasks(kind))
     def check(spec: Tiled, task: Task) -> None:
         nonlocal timed
