@@ -71,12 +71,3 @@ def normalised(node: ir.Node) -> Vectors:
     else:
         count = math.prod(shape) // shape[node.attributes.get_int("axis", -1)]
     return Vectors(count, math.prod(shape) // count)
-
-
-def split_heads(node: ir.Node) -> tuple[tuple[int, ...], tuple[int, int]]:
-    """(batch, heads, queries, features of a query) and (keys, features of a value)."""
-    query, key, value = (sizes(operand) for operand in given(node)[:3])
-    if len(query) == 4:
-        return query, (key[2], value[3])
-    heads, shared = (node.attributes.get_int(name, 1) for name in ("q_num_heads", "kv_num_heads"))
-    return (query[0], heads, query[1], query[2] // heads), (key[1], value[2] // shared)

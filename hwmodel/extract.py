@@ -7,11 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from fractions import Fraction
 from functools import reduce
 
 import onnx_ir as ir
 
-from ..ir import blocks
+from ..ir import annotations, attention, blocks
 from ..ir.errors import UserError
 from ..ir.groups import Group, groups
 from ..ir.modules import module_path
@@ -19,7 +20,7 @@ from ..ir.naming import MODULES
 from ..ir.operators import ELEMENTWISE, REARRANGING
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
-from .bounds import convolution, gemm, given, matmul, normalised, sizes, split_heads
+from .bounds import convolution, gemm, given, matmul, normalised, sizes
 from .specs import Bits
 from .workload import (
     Fused,
@@ -50,6 +51,9 @@ KINDS = {
 
 NONLINEAR = frozenset({"Cos", "Erf", "Exp", "Gelu", "Log", "Sigmoid", "Sin", "Swish", "Tanh"})
 """Elementwise operators that take a lookup or a polynomial rather than an adder or a multiplier."""
+
+SCORE_CLASSES = {"self": TensorClass.SELF_SCORES, "cross": TensorClass.CROSS_SCORES}
+SCORES = frozenset(SCORE_CLASSES.values())
 
 FUSED_NAMES = {"Swish": "silu", "Gelu": "gelu"}
 
@@ -124,7 +128,7 @@ class _Walk:
         made = [
             replace(operation, group=group.id, variant=self.variant, stage=stages[group.id])
             for group in found
-            if group.kind not in VIEWS | CONVERSIONS
+            if not all(node.op_type in VIEWS or _converts(node) for node in group.nodes)
             for operation in self._expand(group)
         ]
         readers = Counter(operand.value for operation in made for operand in operation.read())
@@ -160,11 +164,12 @@ class _Walk:
         return {group.id: member.get(group.anchor, "") for group in found}
 
     def _expand(self, group: Group) -> Iterator[Operation]:
-        node, result = group.anchor, self._operand(group.outputs[-1])
+        node = group.anchor
         name = module_path(node) or str(node.name or node.outputs[0].name)
         if node.op_type == "Attention":
-            yield from self._attention(name, node, result)
+            yield from self._attention(name, node, self._operand(node.outputs[0]))
             return
+        result = self._operand(group.outputs[-1])
         operands = given(node)
         kind = KINDS.get(node.op_type) or _elementwise_kind(group)
         match kind:
@@ -182,38 +187,38 @@ class _Walk:
                 return
         constants = "scale and shift" if kind is Kind.NORMALISATION else "bias"
         own = [Fused(constants, self._operand(value)) for value in operands[len(main) :]]
-        yield Operation(
-            name, kind, bounds, tuple(map(self._operand, main)), result, (*own, *self._fused(group))
-        )
+        read = tuple(map(self._operand, main))
+        if kind is Kind.MATMUL and SCORES & {result.tensor_class, *(one.tensor_class for one in read)}:
+            kind = Kind.SCORES if result.tensor_class in SCORES else Kind.VALUES
+        whole = Operation(name, kind, bounds, read, result, (*own, *self._fused(group)))
+        yield from whole.by_precision(self._row_bits(main[0]))
 
     def _attention(self, name: str, node: ir.Node, result: Operand) -> Iterator[Operation]:
-        """softmax(Q K^T) V as three operations. Keys that do not depend on the sample come from a prompt.
-
-        Queries are [batch, heads, tokens, features] or [batch, tokens, heads * features].
-        """
+        """softmax(Q K^T) V as three operations. Keys that do not depend on the sample come from a prompt."""
         query, key, value = (self._operand(operand) for operand in given(node)[:3])
-        (batch, heads, queries, wide), (keys, deep) = split_heads(node)
+        size = attention.sizes(node)
         tensor_class = TensorClass.SELF_SCORES
         if self.rates[str(given(node)[1].name)] is not Rate.SAMPLE:
             tensor_class = TensorClass.CROSS_SCORES
-        elements, bits = batch * heads * queries * keys, self.native.of(tensor_class)
+        count, bits = size.batch * size.heads, self.native.of(tensor_class)
         raw, scores = (
-            Operand(f"{result.value}/{part}", elements, bits, tensor_class) for part in ("qk", "softmax")
+            Operand(f"{result.value}/{part}", count * size.queries * size.keys, bits, tensor_class)
+            for part in ("qk", "softmax")
         )
         mask = [Fused("mask", self._operand(operand)) for operand in node.inputs[3:4] if operand is not None]
-        product = Gemm(batch * heads, queries, wide, keys)
+        product = Gemm(count, size.queries, size.wide, size.keys)
         yield Operation(f"{name}/qk", Kind.SCORES, product, (query, key), raw, tuple(mask))
         yield Operation(
-            f"{name}/softmax", Kind.SOFTMAX, Vectors(batch * heads * queries, keys), (raw,), scores
+            f"{name}/softmax", Kind.SOFTMAX, Vectors(count * size.queries, size.keys), (raw,), scores
         )
-        product = Gemm(batch * heads, queries, keys, deep)
+        product = Gemm(count, size.queries, size.keys, size.deep)
         yield Operation(f"{name}/pv", Kind.VALUES, product, (scores, value), result)
 
     def _fused(self, group: Group) -> Iterator[Fused]:
         """The work that follows the anchor, by what it is for rather than by what it computes."""
         inside = {output for node in group.nodes for output in node.outputs}
         for node in group.nodes:
-            if node is group.anchor or node.op_type in VIEWS | CONVERSIONS:
+            if node is group.anchor or node.op_type in VIEWS or _converts(node):
                 continue
             outside = [value for value in node.inputs if value is not None and value not in inside]
             if not outside:
@@ -229,10 +234,14 @@ class _Walk:
 
     def _operand(self, value: ir.Value) -> Operand:
         source, bits = self._source(value)
-        constant = self.rates[str(value.name)] is Rate.CONSTANT
-        tensor_class = TensorClass.WEIGHTS if constant else TensorClass.ACTIVATIONS
+        tensor_class = TensorClass.ACTIVATIONS
+        if self.rates[str(value.name)] is Rate.CONSTANT:
+            tensor_class = TensorClass.WEIGHTS
+        elif annotations.SCORES in source.metadata_props:
+            tensor_class = SCORE_CLASSES[source.metadata_props[annotations.SCORES]]
         bits = bits or _stored_bits(source) or self.native.of(tensor_class)
-        return Operand(str(source.name), math.prod(sizes(value)), bits, tensor_class)
+        packed = annotations.stored_bits(source)
+        return Operand(str(source.name), math.prod(sizes(value)), bits, tensor_class, packed)
 
     def _source(self, value: ir.Value) -> tuple[ir.Value, int | None]:
         """The value that views and conversions show, and its bits if it is dequantised on the way."""
@@ -240,15 +249,27 @@ class _Walk:
         while True:
             node = value.producer()
             made = self.makers.get(str(value.name), value)
-            if node is not None and node.op_type in VIEWS | CONVERSIONS:
-                shown = given(node)[0]
-                if node.op_type == "DequantizeLinear" and bits is None and shown.dtype is not None:
-                    bits = shown.dtype.bitwidth
+            if node is not None and (node.op_type in VIEWS or _converts(node)):
+                bits = bits or max(annotations.row_bits(value), default=None)
+                shown = given(node)[1 if node.op_type == "Where" else 0]
+                if node.op_type == "DequantizeLinear":
+                    bits = bits or annotations.bits(shown)
                 value = shown
             elif node is None and made is not value:
                 value = made
             else:
                 return value, bits
+
+    def _row_bits(self, value: ir.Value) -> dict[int, Fraction]:
+        """Shares of rows by precision, if a choice between precisions is what views show."""
+        while (node := value.producer()) is not None and node.op_type in VIEWS:
+            value = given(node)[0]
+        return annotations.row_bits(value)
+
+
+def _converts(node: ir.Node) -> bool:
+    """Whether a node changes nothing but the number format."""
+    return node.op_type in CONVERSIONS or bool(annotations.row_bits(node.outputs[0]))
 
 
 def _stage_of(path: str) -> str:
@@ -264,8 +285,8 @@ def _stored_bits(value: ir.Value) -> int | None:
     widths: list[int] = []
     for node, _ in value.uses():
         output = node.outputs[0]
-        if node.op_type == "QuantizeLinear" and output.dtype is not None:
-            widths.append(output.dtype.bitwidth)
+        if node.op_type == "QuantizeLinear" and (width := annotations.bits(output)) is not None:
+            widths.append(width)
         elif node.op_type in VIEWS and (below := _stored_bits(output)) is not None:
             widths.append(below)
         else:

@@ -134,7 +134,7 @@ def plan(
             yield from held(rows, columns)
 
     def block(rows: int, fetched: bool) -> Iterator[Step | Loop]:
-        size = rows * gemm.reduction * first.bits
+        size = math.ceil(rows * gemm.reduction * first.moved_bits)
         yield interface.read(streams.activations, size, first.tensor_class, "activations")
         yield from drain.opened()
         for count, columns in tiles(gemm.columns, shape.columns):

@@ -89,7 +89,7 @@ class Drain:
     def tile(self, results: int) -> tuple[Step, ...]:
         """``results`` leave the array."""
         task, elements = self._task, math.ceil(results * self._kept)
-        size = elements * task.operation.result.bits
+        size = math.ceil(elements * task.operation.result.moved_bits)
         what = task.operation.result.tensor_class
         passing = Step(STREAMING, math.ceil(elements / self._lanes), takes=("results",), frees=("results",))
         if task.behind is None:
@@ -117,7 +117,7 @@ class Drain:
             return ()
         elements = math.ceil(results * self._kept)
         scaling = Step(VECTORS, math.ceil(elements / self._lanes), takes=("block",), frees=("block",))
-        size, what = elements * behind.result.bits, behind.result.tensor_class
+        size, what = math.ceil(elements * behind.result.moved_bits), behind.result.tensor_class
         return (
             Step(STREAMING, 0, fills=("block",)),
             _filling(scaling, "out"),
@@ -163,7 +163,9 @@ def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Pla
         return Step(stage, math.ceil(count / lanes), "", (taken,), filled, filled, (taken,))
 
     def store(count: int, taken: str) -> Step:
-        return interface.write(streams.output, count * result.bits, result.tensor_class, taken)
+        return interface.write(
+            streams.output, math.ceil(count * result.moved_bits), result.tensor_class, taken
+        )
 
     def through(count: int) -> tuple[Step, ...]:
         match operation.kind:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 from functools import cached_property
 
 from ..ir.rates import Rate
@@ -44,16 +45,32 @@ class TensorClass(StrEnum):
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor that an operation reads or writes. ``value`` names it in the program, whatever views lie between."""
+    """A tensor that an operation reads or writes. ``value`` names it in the program, whatever views lie between.
+
+    ``packed_bits`` is what an element takes off the chip, in the mean, if it is compressed there.
+    """
 
     value: str
     elements: int
     bits: int
     tensor_class: TensorClass
+    packed_bits: Fraction | None = None
+
+    @property
+    def moved_bits(self) -> Fraction:
+        """What an element takes off the chip."""
+        return Fraction(self.bits) if self.packed_bits is None else self.packed_bits
 
     @property
     def size_bits(self) -> int:
-        return self.elements * self.bits
+        """What all of it takes off the chip."""
+        return math.ceil(self.elements * self.moved_bits)
+
+    def part(self, label: str, share: Fraction, bits: int | None = None) -> Operand:
+        """A share of its rows under a name of its own, of other ``bits`` if they are given."""
+        return replace(
+            self, value=f"{self.value}/{label}", elements=round(self.elements * share), bits=bits or self.bits
+        )
 
 
 @dataclass(frozen=True)
@@ -157,6 +174,29 @@ class Operation:
     def macs(self) -> int:
         return self.bounds.macs
 
+    def by_precision(self, shares: Mapping[int, Fraction]) -> Iterator[Operation]:
+        """A product as several, one for each precision of the rows of its first operand; whole if ``shares`` has
+        no more than one.
+        """
+        left = self.bounds
+        if len(shares) < 2 or not isinstance(left, Gemm):
+            yield self
+            return
+        rows = left.rows
+        for index, (bits, share) in enumerate(shares.items()):
+            count = left.rows if index == len(shares) - 1 else round(rows * share)
+            if count:
+                really, label = Fraction(count, rows), f"{bits} bits"
+                yield replace(
+                    self,
+                    name=f"{self.name} at {label}",
+                    bounds=replace(left, rows=count),
+                    operands=(self.operands[0].part(label, really, bits), *self.operands[1:]),
+                    result=self.result.part(label, really),
+                    fused=tuple(_shared(one, label, really) for one in self.fused),
+                )
+            left = replace(left, rows=left.rows - count)
+
     def read(self) -> Iterator[Operand]:
         """Every operand, those of fused work included."""
         yield from self.operands
@@ -179,6 +219,14 @@ class Operation:
             result=unnamed(self.result),
             fused=tuple(Fused(one.kind, unnamed(one.operand) if one.operand else None) for one in self.fused),
         )
+
+
+def _shared(work: Fused, label: str, share: Fraction) -> Fused:
+    """The part of fused work that belongs to a share of the rows: a bias is read whole."""
+    operand = work.operand
+    if operand is None or operand.tensor_class is TensorClass.WEIGHTS:
+        return work
+    return replace(work, operand=operand.part(label, share))
 
 
 @dataclass(frozen=True)

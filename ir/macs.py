@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import onnx_ir as ir
 
+from .attention import sizes
+
 
 def _sizes(value: ir.Value | None) -> tuple[int, ...]:
     assert value is not None and value.shape is not None
@@ -33,18 +35,9 @@ def _gemm(node: ir.Node) -> int:
 
 
 def _attention(node: ir.Node) -> int:
-    """q k^T and weights v: each query meets each key once in every feature of q, and once in every one of v.
-
-    Operands are [batch, heads, tokens, features] or [batch, tokens, heads * features]; keys and values may
-    have fewer heads than queries, and each of theirs then serves several.
-    """
-    query, key, value = (_sizes(operand) for operand in node.inputs[:3])
-    if len(query) == 4:
-        heads, wide, deep = query[1], query[3], value[3]
-    else:
-        heads, shared = (node.attributes.get_int(name, 1) for name in ("q_num_heads", "kv_num_heads"))
-        wide, deep = query[2] // heads, value[2] // shared
-    return query[0] * heads * query[-2] * key[-2] * (wide + deep)
+    """q k^T and weights v: each query meets each key once in every feature of q, and once in every one of v."""
+    size = sizes(node)
+    return size.batch * size.heads * size.queries * size.keys * (size.wide + size.deep)
 
 
 COUNTS: dict[str, Callable[[ir.Node], int]] = {

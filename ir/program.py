@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,6 +56,10 @@ class Program:
     state: dict[str, tuple[int, ...]] = field(default_factory=dict[str, tuple[int, ...]])
     tables: dict[str, NDArray[np.float32]] = field(default_factory=dict[str, NDArray[np.float32]])
     history: list[HistoryEntry] = field(default_factory=list[HistoryEntry])
+
+    def copy(self) -> Program:
+        """The same program with graphs of its own, which a pass may change; tensors are shared."""
+        return replace(self, variants={name: model.clone() for name, model in self.variants.items()})
 
     def links(self) -> list[Link]:
         """Every value that passes from one variant to another, in the order of what reads it."""

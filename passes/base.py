@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-import onnx_ir as ir
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
@@ -18,16 +17,25 @@ from ..ir.program import HistoryEntry, Program
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
-Referee = Callable[[ir.Model, Mapping[str, NDArray[Any]]], dict[str, NDArray[Any]]]
+Arrays = Mapping[str, NDArray[Any]]
+
+Referee = Callable[[Program, Sequence[str]], Callable[[Arrays], Arrays]]
+"""Of a program and names of values inside: a call of it, inputs to outputs and those values."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass may ask for. A pass imports none of it; a field that is None was not given."""
+    """What a pass may ask for. A pass imports none of it; a field that is None was not given.
+
+    ``calibration``  inputs of calls along denoising trajectories
+    ``quality``      what a program's pictures are worth against the float model's
+    ``cost_model``   predicted seconds, bytes or joules of a program
+    """
 
     seed: int = 0
     referee: Referee | None = None
-    calibration: Sequence[Mapping[str, NDArray[Any]]] | None = None
+    calibration: Sequence[Arrays] | None = None
+    quality: Callable[[Program], Mapping[str, float]] | None = None
     cost_model: Callable[[Program], Mapping[str, float]] | None = None
     progress: Callable[[int, int], None] | None = None
     work_folder: Path | None = None
@@ -45,6 +53,8 @@ class Pass(ABC, Generic[ConfigT]):
 
     name: ClassVar[str]
     Config: ClassVar[type[BaseModel]]
+    needs: ClassVar[str] = ""
+    """The kind of hardware without which the pass makes no sense; empty if any will do."""
 
     def __init__(self, config: ConfigT | None = None) -> None:
         self.config: ConfigT = config if config is not None else self.Config()  # type: ignore[assignment]

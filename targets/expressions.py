@@ -38,10 +38,3 @@ class Apply:
 
 
 Expression = Load | Value | Literal | Apply
-
-ARITY = {
-    "Add": 2, "Sub": 2, "Mul": 2, "Div": 2, "Pow": 2, "Max": 2, "Min": 2,
-    "Neg": 1, "Abs": 1, "Reciprocal": 1, "Sqrt": 1, "Exp": 1, "Log": 1, "Sin": 1, "Cos": 1, "Floor": 1,
-    "Erf": 1, "Tanh": 1, "Sigmoid": 1, "Swish": 1, "Relu": 1, "Gelu": 1, "GeluTanh": 1, "Identity": 1,
-}  # fmt: skip
-"""Every operator that may stand in an ``Apply``, with its number of arguments."""

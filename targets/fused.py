@@ -146,6 +146,8 @@ def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
     if op == "Swish" and (alpha := node.attributes.get_float("alpha", 1.0)) != 1.0:
         gate = Apply("Sigmoid", (Apply("Mul", (args[0], Literal(alpha))),))
         return Apply("Mul", (args[0], gate))
+    if op == "ThresholdedRelu":
+        return Apply(op, (args[0], Literal(node.attributes.get_float("alpha", 1.0))))
     if op in ("Max", "Min") and len(args) != 2:
         result = args[0]
         for arg in args[1:]:

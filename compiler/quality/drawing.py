@@ -117,6 +117,10 @@ class PipelineArtist:
         )
         return Drawing(np.asarray(result.images[0]), np.stack(latents), time.perf_counter() - started)
 
+    def replace_unet(self, unet: Any) -> None:
+        """Draw with another UNet from now on."""
+        self._pipe.unet = unet
+
     def cost(self, steps: int) -> dict[str, int]:
         parts = (self._pipe.unet, self._pipe.text_encoder, self._pipe.vae)
         return {"weight_bytes": sum(4 * one.numel() for part in parts for one in part.parameters())}

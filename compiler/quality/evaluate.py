@@ -81,7 +81,7 @@ def evaluate(
         "seeds": seeds,
         "steps": steps,
         "guidance_scale": guidance_scale,
-        "fidelity": _fidelity(theirs, ours),
+        "fidelity": nearness(theirs, ours),
         "cost": costs,
     }
     if judge is not None:
@@ -117,7 +117,8 @@ def judged(judge: Judge, pictures: NDArray[np.uint8], prompts: Sequence[Prompt])
     return found
 
 
-def _fidelity(theirs: Sequence[Drawing], ours: Sequence[Drawing]) -> dict[str, Any]:
+def nearness(theirs: Sequence[Drawing], ours: Sequence[Drawing]) -> dict[str, Any]:
+    """How near ``ours`` are to ``theirs``, drawn from the same prompts and seeds."""
     pairs = list(zip(theirs, ours, strict=True))
     if any(a.picture.shape != b.picture.shape or a.latents.shape != b.latents.shape for a, b in pairs):
         raise UserError("the two models draw pictures of different sizes; compare two of one size")

@@ -92,6 +92,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Sigmoid": sigmoid,
     "Swish": lambda a: a * sigmoid(a),
     "Relu": lambda a: T.max(a, constant(0.0)),
+    "ThresholdedRelu": lambda a, limit: T.Select(a > limit, a, constant(0.0)),
     "Gelu": gelu,
     "GeluTanh": gelu_tanh,
     "Identity": lambda a: a,

@@ -54,6 +54,9 @@ GRAPHS = {
         "g (float[1, 1, 40, 512] q, float[1, 1, 40, 512] k, float[1, 1, 40, 512] v) => (float[1, 1, 40, 512] y) "
         "{ y = Attention (q, k, v) }"
     ),
+    "small probabilities go": (
+        "g (float[2, 3, 17] x) => (float[2, 3, 17] y) { s = Softmax(x) y = ThresholdedRelu <alpha = 0.05> (s) }"
+    ),
     "names beyond ASCII": 'g (float[1, 4] "größe") => (float[1, 4] y) { y = Relu("größe") }',
     "an input that nothing reads": "g (float[1, 4] x, float[3] spare) => (float[1, 4] y) { y = Relu(x) }",
     "concatenation": "g (float[1, 2, 4] x, float[1, 3, 4] z) => (float[1, 5, 4] y) { y = Concat <axis = 1> (x, z) }",

@@ -1,0 +1,93 @@
+"""Pictures by programs: a pipeline whose UNet is a program on the referee.
+
+It gives passes what they ask of their context: calls to calibrate with, and what a program's pictures are worth.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.errors import UserError
+from ...ir.interpreter import Interpreter
+from ...ir.program import Program
+from ...passes.base import Context
+from ...runtime.diffusers_unet import DiffusersUNet
+from ...runtime.model import TensorInfo
+from .drawing import Drawing, PipelineArtist
+from .evaluate import Prompt, judged, nearness, plain
+from .judge import Judge
+
+Calls = list[dict[str, NDArray[Any]]]
+
+
+class Studio:
+    """Draws ``prompts`` with programs made from the pipeline in ``folder``, each from its number as the seed.
+
+    ``progress`` counts pictures of one program. Raises UserError if there are no prompts.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        prompts: Sequence[Prompt],
+        *,
+        steps: int,
+        guidance_scale: float,
+        judge: Judge | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        if not prompts:
+            raise UserError("there are no prompts to calibrate with; give at least one.")
+        self._artist, self._prompts, self._judge = PipelineArtist(folder), prompts, judge
+        self._config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        self._settings = steps, guidance_scale
+        self._progress = progress or (lambda done, total: None)
+
+    def draw(self, program: Program) -> tuple[list[Drawing], Calls]:
+        """A picture of each prompt, and all calls that the program got."""
+        unet = _Recorder(program)
+        self._artist.replace_unet(DiffusersUNet(unet, self._config))
+        drawings: list[Drawing] = []
+        for seed, prompt in enumerate(self._prompts):
+            self._progress(seed, len(self._prompts))
+            drawings.append(self._artist.draw(prompt.text, seed, *self._settings))
+        self._progress(len(self._prompts), len(self._prompts))
+        return drawings, unet.calls
+
+    def context(self, program: Program, seed: int = 0) -> Context:
+        """What passes over ``program`` may ask for. Its own pictures are what others are held against."""
+        theirs, calls = self.draw(program)
+
+        def quality(changed: Program) -> dict[str, Any]:
+            ours, _ = self.draw(changed)
+            found: dict[str, Any] = nearness(theirs, ours)
+            if self._judge is not None:
+                found |= judged(self._judge, np.stack([one.picture for one in ours]), self._prompts)
+            return plain(found)
+
+        return Context(
+            seed=seed, referee=Interpreter, calibration=calls, quality=quality, progress=self._progress
+        )
+
+
+class _Recorder:
+    """A program as ``DiffusersUNet`` runs one; keeps what it was given."""
+
+    def __init__(self, program: Program) -> None:
+        self._call = Interpreter(program)
+        self.inputs = {
+            name: TensorInfo(name, str(value.dtype.numpy()), tuple(value.shape.numpy()), "")  # type: ignore[union-attr]
+            for name, value in self._call.inputs.items()
+        }
+        self.calls: Calls = []
+
+    def run(self, **inputs: Any) -> dict[str, NDArray[Any]]:
+        feeds = {name: np.array(value, dtype=self.inputs[name].dtype) for name, value in inputs.items()}
+        self.calls.append(feeds)
+        return self._call(feeds)

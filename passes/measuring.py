@@ -1,0 +1,34 @@
+"""What a change does to a program's outputs, on the calls that it is calibrated with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ir.program import Program
+from .base import Arrays, Context
+
+
+def watch(
+    context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays]
+) -> Iterator[Arrays]:
+    """The outputs, and the values called ``names``, of every call."""
+    referee: Any = context.require("referee", "calibration")
+    call = referee(program, names)
+    for done, inputs in enumerate(calls):
+        yield call(inputs)
+        if context.progress is not None:
+            context.progress(done + 1, len(calls))
+
+
+def output_error(context: Context, before: Program, after: Program, calls: Sequence[Arrays]) -> float:
+    """|after - before| / |before| of all outputs of all calls together."""
+    difference = size = 0.0
+    for theirs, ours in zip(watch(context, before, [], calls), watch(context, after, [], calls), strict=True):
+        for name, wanted in theirs.items():
+            exact = wanted.astype(np.float64)
+            difference += float(np.square(ours[name] - exact).sum())
+            size += float(np.square(exact).sum())
+    return float(np.sqrt(difference / size)) if size else 0.0

@@ -1,0 +1,75 @@
+"""Recipes: what is read, and what is said of what cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fick.compiler.recipes import LARGEST_BYTES, PASSES, check_needs, read_recipe
+from fick.ir.errors import UserError
+from fick.passes.pssa import PruneScores
+from fick.passes.tips import Tips
+
+
+def recipe(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
+    made = read_recipe(
+        recipe(
+            tmp_path,
+            '[[pass]]\nname = "tips"\nlow_bits = 5\n[[pass]]\nname = "prune-scores"\n[[pass]]\nname = "tips"\n',
+        )
+    )
+    assert [type(one) for one in made] == [Tips, PruneScores, Tips]
+    assert made[0].config.low_bits == 5
+    assert made[2].config == Tips().config
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[[pass]", "cannot be read"),
+        ("", r"should hold tables \[\[pass\]\]"),
+        ("pass = 3", r"should hold tables \[\[pass\]\]"),
+        ("pass = [3]", "pass 1: there is no pass None; the passes are prune-scores, tips"),
+        ("[[pass]]\nname = 'tips'\n[other]\n", r"should hold tables \[\[pass\]\] and nothing else"),
+        ("[[pass]]\nthreshold = 1\n", "there is no pass None"),
+        ("[[pass]]\nname = 'tip'\n", "there is no pass 'tip'"),
+        ("[[pass]]\nname = ['tips']\n", "there is no pass"),
+        ("[[pass]]\nname = 'tips'\nlow_bits = 40\n", r"pass 1 \(tips\), low_bits: .*less than or equal to 8"),
+        ("[[pass]]\nname = 'tips'\nlimit = 1\n", r"limit: .*its parameters are threshold, high_bits, low_bits"),
+        ("[[pass]]\nname = 'tips'\nthreshold = nan\n", "threshold: .*finite"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(UserError, match=told) as caught:
+        read_recipe(recipe(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        read_recipe(tmp_path / "missing.toml")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="cannot be read"):
+        read_recipe(tmp_path / "binary.toml")
+    (tmp_path / "large.toml").write_bytes(b"#" * (LARGEST_BYTES + 1))
+    with pytest.raises(UserError, match="1 MiB"):
+        read_recipe(tmp_path / "large.toml")
+
+
+def test_hardware_that_a_pass_is_not_for() -> None:
+    check_needs([Tips()], "bit-slice", "dbsc")
+    with pytest.raises(UserError, match="pass tips needs a bit-slice core, which x86-64-v4 does not have"):
+        check_needs([Tips()], "cpu", "x86-64-v4")
+
+
+@pytest.mark.parametrize("name", PASSES)
+def test_parameters_are_documented_with_their_unit(name: str) -> None:
+    for field in PASSES[name].Config.model_fields.values():
+        assert field.description and field.description.endswith("]."), field
