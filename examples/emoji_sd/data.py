@@ -93,6 +93,12 @@ def load(cache: Path) -> tuple[list[Emoji], np.ndarray]:
     return emojis, np.stack(pictures)
 
 
+def prompts(emojis: list[Emoji], count: int) -> list[str]:
+    """So many captions, drawn without repetition, each with its category behind a tab."""
+    drawn = random.Random(0).sample(emojis, min(count, len(emojis)))
+    return [f"{emoji.caption()}\t{CATEGORIES[emoji.category]}" for emoji in drawn]
+
+
 def augment(pictures: torch.Tensor, flippable: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
     """Small shifts and scales, and a mirror where it is safe. `pictures` is [b, 3, 64, 64] in -1..1."""
     count = len(pictures)

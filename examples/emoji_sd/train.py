@@ -10,14 +10,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 import typer
+from rich.progress import track
 from safetensors.torch import save_file
 from torch import Tensor
 
-from . import data, export, models, sheet, train_autoencoder, train_denoiser, train_measures
+from fick.compiler.quality.drawing import PipelineArtist
+from fick.compiler.quality.evaluate import judged, plain, read_prompts
+from fick.compiler.quality.judge import Judge
+
+from . import card, curve, data, export, models, sheet, train_autoencoder, train_denoiser, train_measures
+
+PROMPTS, JUDGED, STEPS, GUIDANCE = 256, 64, 20, 5.0
 
 
 def main(
@@ -71,8 +79,30 @@ def main(
     sheet.draw(made, output / "contact-sheet.png")
     export.save(made, output)
     save_judge(classifier, contrastive, seen, tokenizer, measures, output / "judge", folder / "tokenizer")
+    asked = {
+        "prompts.txt": data.prompts(known, PROMPTS),
+        "prompts-held-out.txt": data.prompts(others, PROMPTS),
+    }
+    for name, lines in asked.items():
+        (output / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        measures[name] = judge_pictures(output, output / name)
+    curve.draw(folder, output / "curve.png")
+    parts = (made.unet, made.vae, made.text_encoder)
+    parameters = sum(one.numel() for part in parts for one in part.parameters())
+    card.write(measures, parameters, data.HELD_OUT_SHARE, output / "README.md")
     (output / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
     print(json.dumps(measures, indent=1))
+
+
+def judge_pictures(pipeline: Path, prompts: Path) -> dict[str, Any]:
+    """What the judge says of pictures of the first prompts, each drawn by diffusers from its number as the seed."""
+    asked = read_prompts(prompts)[:JUDGED]
+    artist = PipelineArtist(pipeline)
+    drawn = [
+        artist.draw(prompt.text, seed, STEPS, GUIDANCE).picture
+        for seed, prompt in enumerate(track(asked, "pictures"))
+    ]
+    return plain(judged(Judge(pipeline / "judge"), np.stack(drawn), asked))
 
 
 def words(emoji: data.Emoji) -> str:
