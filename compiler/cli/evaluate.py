@@ -32,6 +32,15 @@ def command(
         Path | None,
         typer.Option(metavar="FOLDER", help="The networks that judge. [default: judge/ in the reference]"),
     ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Your inception-2015-12-05.pt: adds FID against --real."),
+    ] = None,
+    real: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Real pictures, for FID.")] = None,
+    clip: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Your CLIP in transformers' layout: adds CLIP score."),
+    ] = None,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="Drawings, to resume from, and sheet.png."),
@@ -43,10 +52,12 @@ def command(
     from ..quality.evaluate import evaluate as measure
     from ..quality.evaluate import read_prompts
     from ..quality.judge import Judge
+    from ..quality.standard import Standard
 
     for source in (candidate, reference):
         if not source.exists():
             raise UserError(f"{source}: no such bundle or pipeline folder")
+    standard = Standard(inception, real, clip) if inception or real or clip else None
     place = judge or reference / "judge"
     with terminal() as reporter:
         reporter.stage("draw")
@@ -59,6 +70,7 @@ def command(
             guidance_scale=guidance,
             folder=output,
             judge=Judge(place) if judge or place.is_dir() else None,
+            standard=standard,
             progress=reporter.update,
         )
         reporter.finish()
@@ -81,6 +93,10 @@ def _evaluation_rows(facts: Mapping[str, Any]) -> dict[str, str]:
         for kind in ("category", "retrieval"):
             if f"{kind}_accuracy" in found:
                 rows[f"{side}: {kind} accuracy"] = interval(found[f"{kind}_accuracy"])
+    for side, found in facts.get("standard", {}).items():
+        for key, name in (("fid", "FID"), ("clip_score", "CLIP score")):
+            if key in found:
+                rows[f"{side}: {name}"] = f"{found[key]:.2f}"
     for side, cost in facts["cost"].items():
         rows[f"{side}: a picture"] = (
             f"{cost['image_s']['median']:.2f} s, {milliseconds(cost['step_s'])} a step"

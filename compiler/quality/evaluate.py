@@ -18,6 +18,7 @@ from .gallery import Gallery
 from .interval import Interval, bootstrap, mean
 from .judge import Judge
 from .sheet import side_by_side
+from .standard import Standard
 
 MOST_ROWS = 12
 
@@ -53,12 +54,13 @@ def evaluate(
     guidance_scale: float,
     folder: Path,
     judge: Judge | None = None,
+    standard: Standard | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Draw every prompt from seeds 0, 1, ... with both models, and measure.
 
     Drawings are kept in ``folder``, where another call goes on from, and which gets ``sheet.png``. Without a
-    judge only fidelity and cost are measured.
+    judge only fidelity and cost are measured; ``standard`` adds FID and CLIP score by networks of the user's.
     """
     jobs = [(prompt.text, seed) for prompt in prompts for seed in range(seeds)]
     report = progress or (lambda done, total: None)
@@ -91,6 +93,11 @@ def evaluate(
             for name, drawings in drawn.items()
         }
     labels = [text for text, _ in jobs]
+    if standard is not None:
+        result["standard"] = {
+            name: standard.of(np.stack([one.picture for one in drawings]), labels)
+            for name, drawings in drawn.items()
+        }
     side_by_side(labels[:MOST_ROWS], theirs[:MOST_ROWS], ours[:MOST_ROWS], folder / "sheet.png")
     return plain(result)
 

@@ -177,6 +177,19 @@ class TestEvaluation:
         # Two were kept; the third is drawn, and the candidate is the same bundle.
         assert len(drawn) == 4 and result["fidelity"]["psnr_db"]["value"] == 100
 
+    def test_measures_of_the_user_s_own_networks_stand_beside_the_others(self, home, tmp_path):
+        class Brightness:
+            def of(self, pictures, prompts):
+                assert list(prompts) == ["cat", "dog", "cat dog"]
+                return {"fid": float(pictures.mean())}
+
+        bundle = home / "tiny-sd.fick"
+        result = evaluation.evaluate(
+            bundle, bundle, evaluation.read_prompts(home / "prompts.txt"), steps=2, seeds=1, guidance_scale=2.0,
+            folder=tmp_path, standard=Brightness(),
+        )  # fmt: skip
+        assert result["standard"]["candidate"] == result["standard"]["reference"] != {}
+
     @pytest.mark.parametrize(
         ("change", "said"),
         [
@@ -185,6 +198,7 @@ class TestEvaluation:
             ({"--reference": "none"}, "no such bundle or pipeline"),
             ({"--judge": "."}, "holds no judge of pictures"),
             ({"--steps": "0"}, "--steps"),
+            ({"--inception": "none.pt"}, "give --inception and --real together"),
         ],
     )
     def test_mistakes(self, home, tmp_path, change, said):
