@@ -12,7 +12,7 @@ help:
 	@echo "make test   run the tests"
 	@echo "make check  run the linter, the type checker and the import rules"
 	@echo "make bench  measure against the peers and print the README's table"
-	@echo "make docs   write docs/cli.md from the code"
+	@echo "make docs   write docs/cli.md and the tables of docs/hardware.md from the code"
 	@echo "make clean  remove .venv and everything that was built"
 
 demo: $(VENV)/.base
@@ -30,8 +30,9 @@ check: $(VENV)/.full
 bench: $(VENV)/.full
 	@$(BIN)/python benchmarks/table.py
 
-docs: $(VENV)/.base
+docs: $(VENV)/.full
 	@$(BIN)/python tools/cli_docs.py
+	@$(BIN)/python tools/hardware_docs.py
 
 clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
@@ -44,7 +45,7 @@ $(VENV)/.base: pyproject.toml setup.py | $(BIN)/python
 
 $(VENV)/.full: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing fick, torch and the development tools into $(VENV) (a few minutes the first time)"
-	@$(INSTALL) '.[compile,torch,dev]'
+	@$(INSTALL) '.[compile,torch,metrics,dev]'
 	@touch $@
 
 # A half-made environment is removed, so that the next try does not take it for a whole one.

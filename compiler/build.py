@@ -21,6 +21,7 @@ from .frontends import Imported
 from .link import link, plan_source, weights_offsets
 from .programs import fused
 from .progress import Silent
+from .recipes import NOTHING, Recipe
 from .skeleton import Part, Skeleton
 
 
@@ -34,16 +35,20 @@ def build(
     sampler: Mapping[str, Any] | None = None,
     pipeline_facts: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | None = None,
+    recipe: Recipe = NOTHING,
+    model: Any = None,
     reporter: Silent | None = None,
 ) -> Skeleton:
-    """Compile imported models, the main one first, into one library.
+    """Compile imported models, the main one first, into one library. ``recipe`` is for the main one of ``model``.
 
     Kernels and the core's objects are kept in ``cache_folder`` by content. Raises UserError for what the target
     cannot run.
     """
     reporter = reporter or Silent()
     reporter.stage("optimise")
-    programs = {component: fused(imported, seed) for component, imported in components.items()}
+    first, *others = components
+    programs = {first: fused(components[first], seed, recipe=recipe, model=model, reporter=reporter)}
+    programs |= {name: fused(components[name], seed) for name in others}
     reporter.stage("compile kernels")
     compiled = {
         component: lower(program, profile, cache_folder / "kernels", reporter.update)

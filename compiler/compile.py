@@ -17,6 +17,7 @@ from ..targets import profile as profiles
 from .cache import cache_folder, digest
 from .frontends import Whole, open_model
 from .progress import Silent
+from .recipes import NOTHING, Recipe, read_recipe
 from .skeleton import Skeleton, kept
 
 
@@ -47,6 +48,7 @@ def compile(
     seed: int = 0,
     sampler: Mapping[str, Any] | None = None,
     memory_limit_bytes: int | None = None,
+    recipe: str | os.PathLike[str] | None = None,
     reporter: Silent | None = None,
 ) -> Report:
     """Compile a diffusion UNet into a bundle.
@@ -54,12 +56,14 @@ def compile(
     ``model`` is what ``open_model`` takes: an .onnx file, a diffusers folder, a configuration or its name, a
     torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` names a device
     profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
-    stored as the bundle's default for ``generate``.
+    stored as the bundle's default for ``generate``; ``recipe`` is a file of optional passes (see recipes.py).
 
     Raises UserError for whatever the user can mend. Nothing is written unless all of it can be.
     """
     reporter = reporter or Silent()
     profile = profiles.load(target)
+    wanted = read_recipe(Path(recipe)) if recipe is not None else NOTHING
+    wanted.check_hardware(profile.kind, profile.name)
     reporter.stage("import")
     whole = open_model(model, shapes=shapes, seed=seed)
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
@@ -67,11 +71,13 @@ def compile(
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
     settings = [
         whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
-        sorted(whole.files.items()),
+        sorted(whole.files.items()), wanted.settings(),
     ]  # fmt: skip
     name = digest(whole.components, settings)
     place = cache_folder() / "compilations" / f"{name}.fick" if name else None
-    skeleton, weights = _kept(whole, place) or _built(whole, place, profile, seed, sampler, reporter)
+    skeleton, weights = _kept(whole, place) or _built(
+        whole, place, profile, seed, sampler, wanted, model, reporter
+    )
     memory = skeleton.manifest["memory"]
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
     if memory["peak_bytes"] > limit:
@@ -122,6 +128,8 @@ def _built(
     profile: profiles.Profile,
     seed: int,
     sampler: Mapping[str, Any] | None,
+    recipe: Recipe,
+    model: Any,
     reporter: Silent,
 ) -> Ingredients:
     from .build import build, tensors  # slow to load: TVM and the rewriter
@@ -142,6 +150,8 @@ def _built(
             sampler=sampler,
             pipeline_facts=facts,
             files=whole.files,
+            recipe=recipe,
+            model=model,
             reporter=reporter,
         )
     except OSError as error:

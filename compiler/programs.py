@@ -12,44 +12,71 @@ from ..ir.files import write_whole
 from ..ir.program import Program
 from ..ir.rates import Rate
 from ..ir.saved import pack, unpack
-from ..passes.base import Context, apply
+from ..passes.base import apply
 from ..runtime.loader import check_bundle
 from .cache import cache_folder, digest
-from .frontends import Imported, open_source
+from .frontends import UNET, Config, Imported, open_model, open_source
 from .pipeline import pipeline
+from .progress import Silent
+from .recipes import NOTHING, Recipe
 from .skeleton import manifest_of, program_entry
 
 
-def fused(imported: Imported, seed: int = 0) -> Program:
-    """The program after all passes of the pipeline."""
+def fused(
+    imported: Imported,
+    seed: int = 0,
+    *,
+    recipe: Recipe = NOTHING,
+    model: Any = None,
+    reporter: Silent | None = None,
+) -> Program:
+    """The program after the recipe's passes and all of the pipeline. ``model`` is what was imported."""
     used = {str(value.name) for value in imported.model.graph.inputs if value.uses()}
     rates = {name: Rate(rate) for name, rate in imported.inputs.items() if name in used}
     for value in [value for value in imported.model.graph.inputs if value.name not in used]:
         imported.model.graph.inputs.remove(value)
     program = Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
-    return apply(pipeline(), program, Context(seed=seed))
+    context = recipe.context(program, model, seed, reporter or Silent())
+    return apply([*recipe.passes, *pipeline()], program, context)
 
 
-def structure(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Program:
+def structure(
+    model: Any,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    seed: int = 0,
+    recipe: Recipe = NOTHING,
+    reporter: Silent | None = None,
+) -> Program:
     """The fused program of a bundle's main component or of any model, less its large weights.
 
     That of a model is kept for the next time. Raises UserError for whatever the user can mend.
     """
     if str(model).endswith(".fick"):
+        if recipe.passes:
+            raise UserError(f"{model} is compiled already; give a recipe with the model that it was made of.")
         component = next(iter(manifest_of(Path(model))["components"]))
         return unpack(check_bundle(model, [program_entry(component)]).entries[program_entry(component)])
-    source = open_source(model, shapes=shapes, seed=seed)
-    name = digest({"unet": source}, [shapes, seed])
+    # Of a whole pipeline that is what its bundle runs: both branches of guidance as one batch.
+    source = open_model(model, shapes=shapes, seed=seed).components[UNET]
+    name = digest({"unet": source}, [shapes, seed, recipe.settings()])
     place = cache_folder() / "programs" / f"{name}.zip"
     if name and place.is_file():
         try:
             return unpack(place.read_bytes())
         except UserError:
             pass  # damaged: made again below
-    data = pack(fused(source.imported(), seed))
+    data = pack(fused(source.imported(), seed, recipe=recipe, model=model, reporter=reporter))
     if name:
         # What cannot be kept is made again next time, and is no reason to fail now.
         with contextlib.suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(place, data)
     return unpack(data)
+
+
+def random_weights(model: Any) -> bool:
+    """Whether a bundle's or a model's weights were drawn, because it came from a configuration alone."""
+    if str(model).endswith(".fick"):
+        return manifest_of(Path(model)).get("random_weights") is True
+    return isinstance(open_source(model), Config)

@@ -1,31 +1,100 @@
-"""Recipes: which optional passes a compilation runs, with what parameters, as a TOML file.
+"""Recipes: which optional passes a compilation runs and what they are calibrated with, as a TOML file.
+
+[calibration]
+prompts = "prompts.txt"     beside the recipe, one a line
 
 [[pass]]
 name = "tips"
-threshold = 0.4
+threshold = 0.9
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from ..ir.errors import UserError, first_line
-from ..passes.base import Pass
+from ..ir.program import Program
+from ..passes.base import Context, Pass
 from ..passes.pssa import PruneScores
 from ..passes.tips import Tips
+from .frontends import is_text_to_image
+from .progress import Silent
 
 PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Tips)}
 
 LARGEST_BYTES = 1 << 20
 
 
-def read_recipe(path: Path) -> list[Pass[Any]]:
-    """The passes of a recipe, in its order. Raises UserError naming what is wrong and what would be right."""
+class Calibration(BaseModel):
+    """The denoising trajectories that passes look at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    prompts: Path = Field(description="File of prompts, one a line; relative to the recipe.")
+    pictures: int = Field(default=8, ge=1, le=1000, description="How many of them are drawn [pictures].")
+    steps: int = Field(default=20, ge=1, le=1000, description="Steps of a picture [steps].")
+    guidance_scale: FiniteFloat = Field(default=5.0, description="Guidance scale [1].")
+
+
+class Recipe(BaseModel):
+    """Optional passes, in order. A pass that needs calls of the model asks for ``calibration``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    passes: tuple[Pass[Any], ...] = ()
+    calibration: Calibration | None = None
+
+    def check_hardware(self, kind: str, name: str) -> None:
+        """Raises UserError for a pass that makes no sense on hardware ``name`` of this ``kind``."""
+        for one in self.passes:
+            if one.needs and one.needs != kind:
+                raise UserError(
+                    f"pass {one.name} needs a {one.needs} core, which {name} does not have; leave it out of the "
+                    f"recipe, or estimate for hardware of kind {one.needs}."
+                )
+
+    def context(self, program: Program, model: Any, seed: int, reporter: Silent) -> Context:
+        """What the passes may ask for, over ``program`` of the pipeline ``model``.
+
+        Raises UserError if there is a calibration and the model is no folder of a whole pipeline.
+        """
+        if self.calibration is None:
+            return Context(seed=seed)
+        if not isinstance(model, str | Path) or not is_text_to_image(Path(model)):
+            raise UserError(
+                f"the recipe calibrates with prompts, and {model} reads none; give the folder of a whole pipeline."
+            )
+        from .quality.evaluate import read_prompts
+        from .quality.studio import Studio
+
+        wanted = self.calibration
+        prompts = read_prompts(wanted.prompts)[: wanted.pictures]
+        reporter.stage("calibrate")
+        studio = Studio(
+            Path(model), prompts, steps=wanted.steps, guidance_scale=wanted.guidance_scale, progress=reporter.update
+        )  # fmt: skip
+        return studio.context(program, seed)
+
+    def settings(self) -> list[Any]:
+        """Everything that the outcome follows from, for a digest."""
+        prompts = self.calibration.prompts.read_bytes().hex() if self.calibration else ""
+        passes = [[one.name, one.config.model_dump(mode="json")] for one in self.passes]
+        return [
+            passes,
+            self.calibration.model_dump(mode="json", exclude={"prompts"}) if self.calibration else None,
+            prompts,
+        ]
+
+
+NOTHING = Recipe()
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Raises UserError naming what is wrong and what would be right."""
     try:
         with path.open("rb") as file:
             text = file.read(LARGEST_BYTES + 1)
@@ -35,14 +104,30 @@ def read_recipe(path: Path) -> list[Pass[Any]]:
     except (OSError, ValueError) as error:
         raise UserError(f"recipe {path} cannot be read: {first_line(error)}.") from None
     listed = tables.pop("pass", None)
+    calibration = tables.pop("calibration", None)
     if tables or not isinstance(listed, list) or not listed:
         raise UserError(
-            f"recipe {path} should hold tables [[pass]] and nothing else, each with the name of a pass."
+            f"recipe {path} should hold tables [[pass]], each with the name of a pass, at most one [calibration], and "
+            "nothing else."
         )
-    return [_made(one, f"recipe {path}, pass {index + 1}") for index, one in enumerate(listed)]
+    return Recipe(
+        passes=tuple(_pass(one, f"recipe {path}, pass {index + 1}") for index, one in enumerate(listed)),
+        calibration=None if calibration is None else _calibration(calibration, path),
+    )
 
 
-def _made(table: Any, where: str) -> Pass[Any]:
+def _calibration(table: Any, recipe: Path) -> Calibration:
+    try:
+        read = Calibration.model_validate(table)
+    except ValidationError as error:
+        raise UserError(f"recipe {recipe}, calibration, {_said(error, Calibration)}") from None
+    prompts = recipe.parent / read.prompts
+    if not prompts.is_file():
+        raise UserError(f"recipe {recipe} calibrates with {prompts}: no such file of prompts.")
+    return read.model_copy(update={"prompts": prompts})
+
+
+def _pass(table: Any, where: str) -> Pass[Any]:
     name = table.get("name") if isinstance(table, dict) else None
     if not isinstance(name, str) or name not in PASSES:
         raise UserError(f"{where}: there is no pass {name!r}; the passes are {', '.join(sorted(PASSES))}.")
@@ -50,17 +135,10 @@ def _made(table: Any, where: str) -> Pass[Any]:
     try:
         return kind(kind.Config.model_validate({key: value for key, value in table.items() if key != "name"}))
     except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"]))
-        known = ", ".join(kind.Config.model_fields)
-        raise UserError(f"{where} ({name}), {field}: {first['msg']}; its parameters are {known}.") from None
+        raise UserError(f"{where} ({name}), {_said(error, kind.Config)}") from None
 
 
-def check_needs(passes: Sequence[Pass[Any]], kind: str, name: str) -> None:
-    """Raises UserError for a pass that makes no sense on hardware ``name`` of this ``kind``."""
-    for one in passes:
-        if one.needs and one.needs != kind:
-            raise UserError(
-                f"pass {one.name} needs a {one.needs} core, which {name} does not have; leave it out of the recipe, "
-                f"or estimate for hardware of kind {one.needs}."
-            )
+def _said(error: ValidationError, kind: type[BaseModel]) -> str:
+    first = error.errors()[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['msg']}; its parameters are {', '.join(kind.model_fields)}."

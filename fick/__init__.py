@@ -1,14 +1,20 @@
-"""fick takes diffusion models to the edge: ``compile`` a UNet into a bundle, ``load`` the bundle and run it."""
+"""fick takes diffusion models to the edge: ``compile`` a UNet into a bundle, ``load`` the bundle and run it, or
+``estimate`` what it would cost on an accelerator."""
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .compiler.compile import compile
+    from .compiler.estimate import estimate
     from .runtime import load
 
-__all__ = ["compile", "load"]
+__all__ = ["compile", "estimate", "load"]
 
-_HOMES = {"compile": "fick.compiler.compile", "load": "fick.runtime"}
+_HOMES = {
+    "compile": "fick.compiler.compile",
+    "estimate": "fick.compiler.estimate",
+    "load": "fick.runtime",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -51,12 +51,12 @@ class Technology(Table):
     )
 
     def multiply_pj(self, first_bits: int, second_bits: int) -> float:
-        return _through_origin(
+        return through_origin(
             first_bits * second_bits, {8 * 8: self.multiply_8_pj, 32 * 32: self.multiply_32_pj}
         )
 
     def add_pj(self, bits: int) -> float:
-        return _through_origin(bits, {8: self.add_8_pj, 16: self.add_16_pj, 32: self.add_32_pj})
+        return through_origin(bits, {8: self.add_8_pj, 16: self.add_16_pj, 32: self.add_32_pj})
 
     def sram_pj_per_bit(self, bank_bytes: int) -> float:
         points = {2**13: self.sram_8k_pj, 2**15: self.sram_32k_pj, 2**20: self.sram_1m_pj}
@@ -166,7 +166,7 @@ class Meter:
         )
 
 
-def _through_origin(at: float, points: Mapping[int, float]) -> float:
+def through_origin(at: float, points: Mapping[int, float]) -> float:
     """Linear between points and the origin, and beyond the last point in proportion to it."""
     last = max(points)
     if at > last:

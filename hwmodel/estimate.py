@@ -9,15 +9,20 @@ from typing import Any
 from ..ir.errors import UserError
 from ..ir.program import Program
 from ..ir.rates import Rate
+from .area import resources
 from .cores import core
 from .energy import Joules, Meter
 from .extract import extract
 from .hardware import Hardware
-from .memory import ARRAY, Timing
+from .memory import ARRAY, STREAMING, VECTORS, Timing
 from .nonlinear import Task
+from .roofs import Roofs, dram_bytes_per_s
 from .workload import TensorClass, Workload
 
 NONE = Joules()
+
+UNITS = {ARRAY: "array", STREAMING: "nonlinear", VECTORS: "nonlinear"}
+"""Unit of each stage on the chip; every other stage is a port of the memory."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +39,10 @@ class Cost:
     cross_scores: float = 0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(Cost)))
+        return Cost(*(getattr(self, name) + getattr(other, name) for name in PARTS))
 
     def __mul__(self, times: float) -> Cost:
-        return Cost(*(getattr(self, one.name) * times for one in fields(Cost)))
+        return Cost(*(getattr(self, name) * times for name in PARTS))
 
     @property
     def ema_bytes(self) -> dict[str, int]:
@@ -53,6 +58,9 @@ class Cost:
             "energy_mj": asdict(self.energy),
             "ema_bytes": self.ema_bytes,
         }
+
+
+PARTS = tuple(one.name for one in fields(Cost))
 
 
 @dataclass(frozen=True)
@@ -94,7 +102,10 @@ def estimate(
     ``macs``, ``step_*``, ``ema_bytes``, ``stages`` and ``array_busy`` are those of the mean step; ``image_*`` count
     the prologue of the prompt as well. ``operators`` lists one run of each task and ``runs`` how often an image has
     it; where a normalisation or softmax runs behind another operator, ``behind`` names it and the two are one task.
-    ``bound`` is compute, nonlinear, bandwidth, fill or untimed. Energies are in mJ, bytes cross the pins.
+    ``bound`` is compute, nonlinear, bandwidth, fill or untimed; ``busy_cycles`` are those in which the busiest part
+    of a unit works. Energies are in mJ, bytes cross the pins; ``step_static_mj`` is what is drawn whatever happens,
+    a part of ``step_energy_mj``. ``peak_macs_per_s`` by mode and ``dram_bytes_per_s`` are the roofs; ``mode`` is
+    the operator's. ``resources`` are those of the FPGA or the silicon, by part of the design.
 
     Raises UserError if ``steps`` is not positive, and as ``rows`` and ``extract`` do.
     """
@@ -111,12 +122,13 @@ def estimate(
             stages[stage] = stages.get(stage, Cost()) + row.cost * (runs[name] / steps)
     step = _sum(stages.values())
     image = _sum(row.cost * runs[name] for name, tasks in made.items() for row in tasks)
-    operators = [
-        _described(row) | {"variant": name, "runs": runs[name]}
-        for name, tasks in made.items()
-        if runs[name]
-        for row in tasks
-    ]
+    roofs, peaks, operators = Roofs(spec), dict[str, float](), list[dict[str, Any]]()
+    for name in (name for name in made if runs[name]):
+        for row in made[name]:
+            mode, peak = roofs.of(row.task.operation) or (None, 0.0)
+            if mode:
+                peaks[mode] = peak
+            operators.append(_described(row) | {"mode": mode, "variant": name, "runs": runs[name]})
     return {
         "model": workload.name,
         "hardware": spec.name,
@@ -126,11 +138,18 @@ def estimate(
         "step_latency_s": step.cycles / spec.clock_hz,
         "image_latency_s": image.cycles / spec.clock_hz,
         "step_energy_mj": asdict(step.energy),
+        "step_static_mj": {
+            "compute": spec.energy.compute_w * step.cycles / spec.clock_hz * 1e3,
+            "sram": spec.energy.sram_w * step.cycles / spec.clock_hz * 1e3,
+        },
         "image_energy_mj": asdict(image.energy),
         "ema_bytes": step.ema_bytes,
         "array_busy": step.busy_cycles / step.cycles if step.cycles else 0.0,
         "clock_hz": spec.clock_hz,
         "dram": dram or spec.energy.dram,
+        "peak_macs_per_s": peaks,
+        "dram_bytes_per_s": dram_bytes_per_s(spec),
+        "resources": resources(spec),
         "assumed": hardware.assumed(),
         "stages": [{"stage": name} | cost.summary(spec.clock_hz) for name, cost in stages.items()],
         "operators": operators,
@@ -156,10 +175,20 @@ def _described(row: Row) -> dict[str, Any]:
         "macs": operation.macs,
         "cycles": row.timing.cycles,
         "array_busy": cost.busy_cycles / cost.cycles if cost.cycles else 0.0,
+        "busy_cycles": _busy(row.timing),
         "bound": row.timing.bound,
         "energy_mj": asdict(cost.energy),
         "ema_bytes": cost.ema_bytes,
     }
+
+
+def _busy(timing: Timing) -> dict[str, float]:
+    """Cycles of work by unit: stages of one unit work side by side, and the busiest of them speaks for it."""
+    busy = {"array": 0.0, "nonlinear": 0.0, "memory": 0.0}
+    for stage, cycles in timing.busy.items():
+        unit = UNITS.get(stage, "memory")
+        busy[unit] = max(busy[unit], float(cycles))
+    return busy
 
 
 def _shape(bounds: Any) -> Iterator[tuple[str, Any]]:

@@ -127,7 +127,7 @@ class TiledCore(ABC):
             yield from chunks(self.spec, task)
             return
         widths = self.widths(task.operation)
-        if isinstance(bounds, Convolution) and not _pointwise(bounds):
+        if isinstance(bounds, Convolution) and not pointwise(bounds):
             yield from convolution.groupings(task, bounds, self.window(bounds, widths))
         else:
             gemm = bounds.as_gemm()
@@ -175,11 +175,11 @@ def _side_by_side(task: Task) -> bool:
         return False
     assert isinstance(behind.bounds, Vectors)
     length = behind.bounds.length
-    if isinstance(bounds, Convolution) and not _pointwise(bounds):
+    if isinstance(bounds, Convolution) and not pointwise(bounds):
         return bounds.groups == 1 and length % (bounds.rows * bounds.columns) == 0
     return length == bounds.as_gemm().columns
 
 
-def _pointwise(bounds: Convolution) -> bool:
+def pointwise(bounds: Convolution) -> bool:
     """Whether a convolution is a product of pixels by channels."""
     return bounds.kernel == (1, 1)

@@ -7,8 +7,8 @@ rests on constants that nobody published shows how it moves if each of them is a
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from ..ir.errors import UserError
 from ..ir.program import Program
+from .area import resources
 from .array import Dataflow, folds
 from .cores import core
 from .energy import Joules, Meter
@@ -74,6 +75,42 @@ class Row:
         """Whether the error is within the aim."""
         return self.figure.aim is None or abs(self.error) <= self.figure.aim
 
+    def shown(self) -> dict[str, str]:
+        """As a line of a table: number, what, reported, modelled, error, aim, whether it is held, and its role."""
+        figure = self.figure
+
+        def size(error: float, form: str) -> str:
+            return f"{100 * error:{form}}" + (" pts" if figure.points else "%")
+
+        return {
+            "number": figure.number,
+            "figure": figure.what,
+            "reported": f"{figure.reported:,.5g} {figure.unit}".strip(),
+            "modelled": f"{self.modelled:,.5g}",
+            "error": size(self.error, "+.2f"),
+            "aim": "-" if figure.aim is None else "exact" if figure.aim == 0 else size(figure.aim, "g"),
+            "held": "-" if figure.aim is None else "yes" if self.held else "NO",
+            "role": figure.role,
+        }
+
+    def ranked(self) -> list[tuple[str, Moves]]:
+        """What it is sensitive to, most of all first."""
+
+        def most(moves: Moves) -> float:
+            return max(abs(move) for move in moves if move is not None)
+
+        return sorted(self.sensitivity.items(), key=lambda item: -most(item[1]))
+
+    def facts(self) -> dict[str, Any]:
+        """Ready for JSON. ``sensitivity`` has the relative moves with a constant 25 % smaller and larger."""
+        return {
+            **self.figure.model_dump(exclude={"measure", "arguments", "headline"}),
+            "modelled": self.modelled,
+            "error": self.error,
+            "held": self.held,
+            "sensitivity": {path: list(moves) for path, moves in self.sensitivity.items()},
+        }
+
 
 @cache
 def figures() -> tuple[Figure, ...]:
@@ -82,18 +119,37 @@ def figures() -> tuple[Figure, ...]:
     return tuple(Figure.model_validate(one) for one in tomllib.loads(text)["figure"])
 
 
-def validate(programs: Mapping[str, Program], with_sensitivity: bool = False) -> list[Row]:
-    """A row for every figure. ``programs`` are the fused programs of "sd-1.5" and "bk-sdm-tiny" by name.
+def models() -> list[str]:
+    """Names of the models that figures are about."""
+    return sorted({figure.arguments["model"] for figure in figures() if "model" in figure.arguments})
 
-    Asked for their sensitivity, the headlines are computed twice for each assumed constant: half a minute.
+
+def validate(
+    programs: Mapping[str, Program],
+    with_sensitivity: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Row]:
+    """A row for every figure. ``programs`` are the fused programs of ``models()`` by name.
+
+    Asked for their sensitivity, the headlines are computed twice for each assumed constant, half a minute in all;
+    ``progress`` is told how many of how many constants are done.
     """
+    made = [Row(figure, _evaluate(figure, programs, _hardware(figure)), {}) for figure in figures()]
+    if not with_sensitivity:
+        return made
+    rests = {row.figure.number: _assumed(row.figure) for row in made if row.figure.headline}
+    total, done = sum(map(len, rests.values())), 0
+
+    def counted(paths: Iterable[str]) -> Iterator[str]:
+        nonlocal done
+        for path in paths:
+            yield path
+            done += 1
+            progress(done, total)
+
     return [
-        Row(
-            figure,
-            _evaluate(figure, programs, _hardware(figure)),
-            sensitivity(figure, programs) if with_sensitivity and figure.headline else {},
-        )
-        for figure in figures()
+        replace(row, sensitivity=sensitivity(row.figure, programs, counted(rests.get(row.figure.number, []))))
+        for row in made
     ]
 
 
@@ -106,7 +162,7 @@ def sensitivity(
         return {}
     modelled = _evaluate(figure, programs, hardware)
     found: dict[str, Moves] = {}
-    for path in hardware.assumed() if paths is None else paths:
+    for path in _assumed(figure) if paths is None else paths:
         low, high = (
             _moved(figure, programs, hardware.scaled(path, 1 + off), modelled) for off in (-OFF, OFF)
         )
@@ -124,6 +180,11 @@ def _moved(
         return _evaluate(figure, programs, changed) / modelled - 1
     except UserError:  # Such a machine does not run the model at all.
         return None
+
+
+def _assumed(figure: Figure) -> list[str]:
+    hardware = _hardware(figure)
+    return hardware.assumed() if hardware is not None else []
 
 
 def _hardware(figure: Figure) -> Hardware | None:
@@ -237,6 +298,11 @@ def _last_cycle(gemm: list[int], dataflow: Dataflow) -> float:
     return folds(Gemm(*gemm), 32, 32, dataflow).last_cycle
 
 
+def _resource(hardware: Hardware, of: str, part: str | None = None) -> float:
+    found = resources(hardware.spec)[of]
+    return found[part] if part else sum(found.values())
+
+
 MEASURES: dict[str, Callable[..., float]] = {
     "array_cycles": _array_cycles,
     "core_energy_mj": _core_energy_mj,
@@ -247,6 +313,7 @@ MEASURES: dict[str, Callable[..., float]] = {
     "last_cycle": _last_cycle,
     "low_precision_gain": _low_precision_gain,
     "parameters_m": _parameters_m,
+    "resource": _resource,
     "score_share": _score_share,
     "speedup": _speedup,
     "total_reduction": _total_reduction,

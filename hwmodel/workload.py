@@ -57,9 +57,9 @@ class Operand:
     packed_bits: Fraction | None = None
 
     @property
-    def moved_bits(self) -> Fraction:
+    def moved_bits(self) -> int | Fraction:
         """What an element takes off the chip."""
-        return Fraction(self.bits) if self.packed_bits is None else self.packed_bits
+        return self.bits if self.packed_bits is None else self.packed_bits
 
     @property
     def size_bits(self) -> int:

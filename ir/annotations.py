@@ -36,7 +36,8 @@ def stored_bits(value: ir.Value) -> Fraction | None:
 
 def row_bits(value: ir.Value) -> dict[int, Fraction]:
     """Share of the rows by their bits, the widest first; empty if all rows are alike."""
-    shares: Mapping[str, str] = json.loads(value.metadata_props.get(ROW_BITS, "{}"))
+    text = value.metadata_props.get(ROW_BITS)
+    shares: Mapping[str, str] = json.loads(text) if text else {}
     return {
         int(width): Fraction(share) for width, share in sorted(shares.items(), key=lambda one: -int(one[0]))
     }

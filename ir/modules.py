@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 
 import onnx_ir as ir
 
@@ -12,7 +13,11 @@ SCOPES = "pkg.torch.onnx.name_scopes"
 
 def module_path(node: ir.Node) -> str:
     """The dotted path of the module, such as ``down_blocks.0.resnets.0.conv1``; empty if not known."""
-    scopes = node.metadata_props.get(SCOPES)
+    return _innermost(node.metadata_props.get(SCOPES, ""))
+
+
+@cache
+def _innermost(scopes: str) -> str:
     if not scopes:
         return ""
     try:

@@ -44,12 +44,13 @@ def branch_kind(nodes: tuple[ir.Node, ...]) -> BranchKind | None:
     """What a residual region, or a module, computes, told by its operators; None if it is no known block.
 
     A resnet is two normalised convolutions. Attention has one residual; a transformer also holds a
-    feed-forward part, which is a LayerNormalization and products of matrices without attention.
+    feed-forward part, which is a LayerNormalization and products of matrices without attention. Attention taken
+    apart (ir/attention.py) is told by its softmax.
     """
     count = Counter(node.op_type for node in nodes)
     products = count["MatMul"] + count["Gemm"]
-    if count["Attention"]:
-        return "transformer" if count["LayerNormalization"] > count["Attention"] else "attention"
+    if attentions := count["Attention"] + count["Softmax"]:
+        return "transformer" if count["LayerNormalization"] > attentions else "attention"
     if count["GroupNormalization"] >= 2 and count["Conv"] >= 2:
         return "resnet"
     if count["LayerNormalization"] == 1 and products >= 2:

@@ -30,6 +30,10 @@ ShapeOption = Annotated[
 TargetOption = Annotated[
     str, typer.Option("--target", "-t", help="A device profile (see `fick targets`) or a .toml file.")
 ]
+RecipeOption = Annotated[
+    Path | None,
+    typer.Option("--recipe", metavar="FILE.toml", help="Optional passes, in order, and their parameters."),
+]
 
 
 def shapes(given: list[str] | None) -> dict[str, list[int]] | None:

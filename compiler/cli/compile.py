@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ...ir.errors import UserError
-from .arguments import JsonOption, ModelArgument, ShapeOption, TargetOption, shapes, size_of
+from .arguments import JsonOption, ModelArgument, RecipeOption, ShapeOption, TargetOption, shapes, size_of
 from .output import megabytes, show
 
 EXAMPLE = "Example: `fick compile sd-1.5 --target host -o sd.fick` then `fick bench sd.fick`"
@@ -34,6 +34,7 @@ def command(
         str | None,
         typer.Option(metavar="JSON", help='The bundle\'s own sampler, e.g. \'{"kind": "euler"}\'.'),
     ] = None,
+    recipe: RecipeOption = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -50,6 +51,7 @@ def command(
             seed=seed,
             sampler=_sampler(sampler),
             memory_limit_bytes=size_of(memory_limit) if memory_limit else None,
+            recipe=recipe,
             reporter=reporter,
         )
     show(

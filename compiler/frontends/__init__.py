@@ -14,7 +14,17 @@ from .onnx_file import OnnxFile
 from .pipeline_folder import is_text_to_image, open_pipeline
 from .torch_module import TorchModule
 
-__all__ = ["Imported", "Source", "Whole", "import_model", "known_configs", "open_model", "open_source"]
+__all__ = [
+    "UNET",
+    "Config",
+    "Imported",
+    "Source",
+    "Whole",
+    "import_model",
+    "known_configs",
+    "open_model",
+    "open_source",
+]
 
 UNET = "unet"
 

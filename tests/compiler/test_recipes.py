@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from fick.compiler.recipes import LARGEST_BYTES, PASSES, check_needs, read_recipe
+from fick.compiler.recipes import LARGEST_BYTES, PASSES, Recipe, read_recipe
 from fick.ir.errors import UserError
 from fick.passes.pssa import PruneScores
 from fick.passes.tips import Tips
@@ -19,12 +21,14 @@ def recipe(folder: Path, text: str) -> Path:
 
 
 def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
-    made = read_recipe(
+    read = read_recipe(
         recipe(
             tmp_path,
             '[[pass]]\nname = "tips"\nlow_bits = 5\n[[pass]]\nname = "prune-scores"\n[[pass]]\nname = "tips"\n',
         )
     )
+    made = read.passes
+    assert read.calibration is None
     assert [type(one) for one in made] == [Tips, PruneScores, Tips]
     assert made[0].config.low_bits == 5
     assert made[2].config == Tips().config
@@ -37,13 +41,16 @@ def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
         ("", r"should hold tables \[\[pass\]\]"),
         ("pass = 3", r"should hold tables \[\[pass\]\]"),
         ("pass = [3]", "pass 1: there is no pass None; the passes are prune-scores, tips"),
-        ("[[pass]]\nname = 'tips'\n[other]\n", r"should hold tables \[\[pass\]\] and nothing else"),
+        ("[[pass]]\nname = 'tips'\n[other]\n", r"should hold tables \[\[pass\]\]"),
         ("[[pass]]\nthreshold = 1\n", "there is no pass None"),
         ("[[pass]]\nname = 'tip'\n", "there is no pass 'tip'"),
         ("[[pass]]\nname = ['tips']\n", "there is no pass"),
         ("[[pass]]\nname = 'tips'\nlow_bits = 40\n", r"pass 1 \(tips\), low_bits: .*less than or equal to 8"),
         ("[[pass]]\nname = 'tips'\nlimit = 1\n", r"limit: .*its parameters are threshold, high_bits, low_bits"),
         ("[[pass]]\nname = 'tips'\nthreshold = nan\n", "threshold: .*finite"),
+        ("calibration = 1\n[[pass]]\nname = 'tips'\n", "calibration, : .*its parameters are prompts"),
+        ("[calibration]\nsteps = 3\n[[pass]]\nname = 'tips'\n", "calibration, prompts: Field required"),
+        ("[calibration]\nprompts = 'none.txt'\n[[pass]]\nname = 'tips'\n", "none.txt: no such file of prompts"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, told: str) -> None:
@@ -64,12 +71,32 @@ def test_a_file_that_is_none(tmp_path: Path) -> None:
 
 
 def test_hardware_that_a_pass_is_not_for() -> None:
-    check_needs([Tips()], "bit-slice", "dbsc")
+    recipe = Recipe(passes=(Tips(),))
+    recipe.check_hardware("bit-slice", "dbsc")
     with pytest.raises(UserError, match="pass tips needs a bit-slice core, which x86-64-v4 does not have"):
-        check_needs([Tips()], "cpu", "x86-64-v4")
+        recipe.check_hardware("cpu", "x86-64-v4")
 
 
 @pytest.mark.parametrize("name", PASSES)
 def test_parameters_are_documented_with_their_unit(name: str) -> None:
     for field in PASSES[name].Config.model_fields.values():
         assert field.description and field.description.endswith("]."), field
+
+
+def test_a_processor_without_the_core_refuses_before_any_work(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "[[pass]]\nname = 'tips'\n")
+    command = [
+        sys.executable,
+        "-m",
+        "fick",
+        "compile",
+        "sd-1.5",
+        "--target",
+        "x86-64-v3",
+        "--recipe",
+        str(path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "pass tips needs a bit-slice core, which x86-64-v3 does not have" in done.stderr
+    assert not (tmp_path / "sd-1.5.fick").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fick.hwmodel import validation
 from fick.hwmodel.hardware import load
 from fick.hwmodel.validation import MEASURES, OFF, Row, figures, sensitivity, validate
 from fick.ir.program import Program
@@ -22,11 +23,11 @@ def test_within_its_aim(table: dict[str, Row], number: str) -> None:
 
 def test_the_reference_table_is_all_there() -> None:
     numbers = {int(figure.number.rstrip("abcdef")) for figure in figures()}
-    assert numbers == set(range(1, 12)) - {9}
+    assert numbers == set(range(1, 13)) - {9}
     assert {figure.measure for figure in figures()} == MEASURES.keys()
     roles = {figure.number: figure.role for figure in figures()}
     assert [roles[number] for number in ("4a", "5a", "7", "8b")] == ["prediction"] * 4
-    assert [roles[number] for number in ("1", "2", "6a")] == ["input"] * 3
+    assert [roles[number] for number in ("1", "2", "6a", "12a", "12b")] == ["input"] * 5
     assert roles["10a"] == roles["6c"] == "calibration"
     # Only what the literature leaves open goes without an aim.
     assert {figure.number for figure in figures() if figure.aim is None} == {"6b", "10b"}
@@ -55,3 +56,14 @@ def test_headlines_say_what_they_rest_on(published: dict[str, Program]) -> None:
     assert {"clock_hz", "array.inputs", "energy.bank_bytes", "energy.compute_w"} <= gain.keys()
     assert gain["array.strided_use"][1] is None and gain["array.strided_use"][0] == 0
     assert sensitivity(by_number["4a"], published) == {}
+
+
+def test_progress_counts_constants(published: dict[str, Program], monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = ["clock_hz", "energy.compute_w"]
+    monkeypatch.setattr(validation, "_assumed", lambda figure: paths)
+    told: list[tuple[int, int]] = []
+    rows = validate(published, True, lambda done, total: told.append((done, total)))
+    headlines = [row for row in rows if row.figure.headline]
+    assert told == [(done, 2 * len(headlines)) for done in range(1, 2 * len(headlines) + 1)]
+    assert all(set(row.sensitivity) == set(paths) for row in headlines)
+    assert [path for path, _ in headlines[0].ranked()] == paths

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from fick.ir.annotations import SCORES, STORED_BITS
+from fick.ir.blocks import discover
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
@@ -73,6 +74,14 @@ def test_the_effect_is_the_measured_one_and_the_program_given_stays() -> None:
     error = np.sqrt(sum(np.square(b - a).sum() for a, b in pairs) / sum(np.square(a).sum() for a, _ in pairs))
     assert after.history[-1].effect["output_error"] == pytest.approx(error, rel=1e-3)
     assert pruned(0.5).history[-1].effect == after.history[-1].effect
+
+
+def test_blocks_are_found_as_before() -> None:
+    kinds = [
+        [(block.kind, block.resolution) for block in discover(one.variants["full"].graph).blocks]
+        for one in (small_unet.program(), pruned(1.0))
+    ]
+    assert kinds[0] == kinds[1]
 
 
 def test_maps_to_calibrate_with_are_needed() -> None:

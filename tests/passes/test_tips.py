@@ -10,6 +10,7 @@ from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.passes.base import Context, apply
+from fick.passes.pssa import PruneScores
 from fick.passes.tips import Tips, TipsConfig
 
 from . import small_unet
@@ -78,6 +79,15 @@ def test_unimportant_pixels_keep_their_upper_slice() -> None:
         assert list(one) == [12, 6]
         assert sum(one.values()) == 1
         assert float(one[6]) == pytest.approx(effect["low_share"])
+
+
+def test_both_passes_go_together_in_either_order() -> None:
+    context, both = small_unet.context(), [PruneScores(), Tips()]
+    programs = [apply(order, small_unet.program(), context) for order in (both, both[::-1])]
+    outputs = [Interpreter(one)(small_unet.calls()[0])["output"] for one in programs]
+    assert [len(mixed(one)) for one in programs] == [2, 2]
+    # Ranges come from outputs that differ by the pruning: the same steps to a few percent.
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.1 * outputs[0].std()
 
 
 def test_the_threshold_decides_how_many() -> None:

@@ -1,0 +1,57 @@
+"""What any model costs on an accelerator: its fused program, priced by the hardware model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ..hwmodel import topology
+from ..hwmodel.estimate import estimate as price
+from ..hwmodel.hardware import load
+from ..ir.errors import UserError
+from .programs import random_weights, structure
+from .progress import Silent
+from .recipes import NOTHING, read_recipe
+
+
+def estimate(
+    model: Any,
+    hardware: str | os.PathLike[str],
+    *,
+    steps: int = 50,
+    dram: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    recipe: str | os.PathLike[str] | None = None,
+    reporter: Silent | None = None,
+) -> dict[str, Any]:
+    """Cycles, joules and bytes of an image of ``steps`` calls of ``model``; the keys are `hwmodel.estimate`'s.
+
+    ``model`` is whatever `fick.compile` takes, a bundle for any target (its program is estimated), or a SCALE-Sim
+    topology ``.csv``. ``hardware`` is the name of a spec or the path of a ``.toml``, ``dram`` a table in place of
+    the spec's, ``shapes`` fixes sizes of inputs by name, and ``recipe`` is a file of optional passes, whose effect is
+    listed as ``passes``. Only sizes count: ``random_weights`` says whether the
+    weights came from a configuration alone.
+
+    Raises UserError for whatever the user can mend: no such model or hardware, a spec with a field at fault, an
+    operand wider than the core takes, a layer that no buffer holds.
+    """
+    machine = load(hardware)
+    suffix = Path(model).suffix.lower() if isinstance(model, str | os.PathLike) else ""
+    wanted = read_recipe(Path(recipe)) if recipe is not None else NOTHING
+    wanted.check_hardware(machine.spec.kind, machine.spec.name)
+    if shapes and suffix in (".csv", ".fick"):
+        raise UserError(f"{model} has its shapes already; give shapes with a model that leaves them open.")
+    if suffix == ".csv":
+        if wanted.passes:
+            raise UserError(f"{model} is a table of shapes and no pass can change it; give the model itself.")
+        return price(topology.load(model, machine.spec.bits), machine, steps, dram) | {
+            "random_weights": False,
+            "passes": [],
+        }
+    program = structure(model, shapes=shapes, recipe=wanted, reporter=reporter)
+    optional = {one.name for one in wanted.passes}
+    passes = [asdict(one) for one in program.history if one.pass_name in optional]
+    return price(program, machine, steps, dram) | {"random_weights": random_weights(model), "passes": passes}
