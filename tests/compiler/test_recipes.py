@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+import fick
 from fick.compiler.recipes import LARGEST_BYTES, PASSES, Recipe, read_recipe
 from fick.ir.errors import UserError
 from fick.passes.pssa import PruneScores
 from fick.passes.tips import Tips
+
+from . import pipelines
 
 
 def recipe(folder: Path, text: str) -> Path:
@@ -100,3 +103,28 @@ def test_a_processor_without_the_core_refuses_before_any_work(tmp_path: Path) ->
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "pass tips needs a bit-slice core, which x86-64-v3 does not have" in done.stderr
     assert not (tmp_path / "sd-1.5.fick").exists()
+
+
+def test_an_estimate_with_a_recipe_is_that_of_the_changed_program(tmp_path: Path) -> None:
+    pipelines.make(tmp_path)
+    (tmp_path / "prompts.txt").write_text("cat\ndog\n")
+    path = recipe(
+        tmp_path,
+        "[calibration]\nprompts = 'prompts.txt'\npictures = 1\nsteps = 2\n"
+        "[[pass]]\nname = 'prune-scores'\nthreshold = 1.0\n[[pass]]\nname = 'tips'\n",
+    )
+    model = tmp_path / "tiny-sd"
+    plain, changed = (fick.estimate(model, "dbsc", steps=2, recipe=one) for one in (None, path))
+    assert [one["pass_name"] for one in changed["passes"]] == ["prune-scores", "tips"]
+    effect = changed["passes"][0]["effect"]
+    assert 0 < effect["score_bytes_saved"] < 1 and effect["output_error"] > 0
+    scores = "self-attention scores"
+    assert changed["ema_bytes"][scores] <= plain["ema_bytes"][scores]
+    assert changed["macs"] == plain["macs"]
+    assert any(one["name"].endswith("at 6 bits") for one in changed["operators"])
+    # The same again, out of what was kept.
+    assert fick.estimate(model, "dbsc", steps=2, recipe=path) == changed
+    with pytest.raises(UserError, match="needs a bit-slice core, which sda does not have"):
+        fick.estimate(model, "sda", recipe=path)
+    with pytest.raises(UserError, match="reads none; give the folder of a whole pipeline"):
+        fick.estimate("bk-sdm-tiny", "dbsc", recipe=path)
