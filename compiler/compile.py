@@ -58,7 +58,8 @@ def compile(
     profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
     stored as the bundle's default for ``generate``; ``recipe`` is a file of optional passes (see recipes.py).
 
-    Raises UserError for whatever the user can mend. Nothing is written unless all of it can be.
+    Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
+    whatever the user can mend. Nothing is written unless all of it can be.
     """
     reporter = reporter or Silent()
     profile = profiles.load(target)
@@ -69,17 +70,21 @@ def compile(
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
-    settings = [
-        whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
-        sorted(whole.files.items()), wanted.settings(),
-    ]  # fmt: skip
-    name = digest(whole.components, settings)
-    place = cache_folder() / "compilations" / f"{name}.fick" if name else None
-    skeleton, weights = _kept(whole, place) or _built(
-        whole, place, profile, seed, sampler, wanted, model, reporter
-    )
-    memory = skeleton.manifest["memory"]
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
+
+    def compiled(profile: profiles.Profile) -> Ingredients:
+        settings = [
+            whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
+            sorted(whole.files.items()), wanted.settings(),
+        ]  # fmt: skip
+        name = digest(whole.components, settings)
+        place = cache_folder() / "compilations" / f"{name}.fick" if name else None
+        return _kept(whole, place) or _built(whole, place, profile, seed, sampler, wanted, model, reporter)
+
+    skeleton, weights = compiled(profile)
+    if skeleton.manifest["memory"]["peak_bytes"] > limit and profile.enlarge_weights:
+        skeleton, weights = compiled(profile.model_copy(update={"enlarge_weights": False}))
+    memory = skeleton.manifest["memory"]
     if memory["peak_bytes"] > limit:
         raise UserError(
             f"{whole.name} needs {memory['peak_bytes'] / 1e6:.0f} MB ({memory['weights_bytes'] / 1e6:.0f} MB of "

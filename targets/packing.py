@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from .winograd import transform_filters
+
 
 class Dense(BaseModel):
     """Row-major, as the program has it."""
@@ -44,4 +46,27 @@ class Panels(BaseModel):
         return panels.reshape(len(self.starts), halves.shape[2], self.width)
 
 
-Packing = Annotated[Dense | Panels, Field(discriminator="kind")]
+class WinogradPanels(BaseModel):
+    """Filters [K, C, 3, 3], transformed for tiles of ``outputs`` squared: [panels, n * n, C, width], with panels as
+    ``Panels`` has them.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    kind: Literal["winograd"] = "winograd"
+    outputs: int
+    width: int
+    starts: tuple[int, ...]
+
+    def pack(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
+        filters = transform_filters(source, self.outputs)
+        columns, channels, side, _ = filters.shape
+        # [n, n, C, K]: a position's matrix as the products take it.
+        positions = filters.transpose(2, 3, 1, 0).reshape(side * side, channels, columns)
+        panels = np.zeros((len(self.starts), side * side, channels, self.width), dtype=source.dtype)
+        for panel, start in zip(panels, self.starts, strict=True):
+            block = positions[..., start : start + self.width]
+            panel[..., : block.shape[-1]] = block
+        return panels
+
+
+Packing = Annotated[Dense | Panels | WinogradPanels, Field(discriminator="kind")]

@@ -34,6 +34,12 @@ class Profile(BaseModel):
     vector_registers: int = Field(ge=8, le=64, description="Architectural vector registers.")
     cores: int = Field(ge=1, le=1024, description="Cores that a run is divided among by default.")
     l2_bytes: int = Field(gt=0, description="Second-level cache of one core, in bytes.")
+    macs_per_byte: float = Field(
+        gt=0, description="Float32 multiply-accumulates of all cores while a byte of memory arrives."
+    )
+    enlarge_weights: bool = Field(
+        default=True, description="Whether a layer may take more memory for weights to be faster."
+    )
     formats: tuple[str, ...] = Field(description="Number formats with kernels.")
     memory_bytes: int = Field(
         gt=0, description="Memory a model may use, in bytes: the default --memory-limit."

@@ -15,8 +15,10 @@ from ..lowering import Lowering
 from ..packing import Panels
 from ..profile import Profile
 from ..views import View, merge_axes
+from ..winograd import TAPS
 from .contraction import Contraction, Tile, choose_tile, panel_starts
 from .elementwise import Pad
+from .lower_winograd import choose, lower_winograd
 
 
 def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
@@ -39,10 +41,7 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
     pads = attributes.get_ints("pads", [0] * 2 * rank)
     if attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise UserError(f"operator Conv with auto_pad is not supported, at {describe(node)}")
-    x = lowering.view(data)
-    if any(pads):
-        x = padded(lowering, x, pads[:rank], pads[rank:], profile, str(node.name))
-    shape = shape_of(node.outputs[0])
+    x, shape = lowering.view(data), shape_of(node.outputs[0])
     spatial = range(2, 2 + rank)
     out_rows = (0, *spatial)
     bias = node.inputs[2] if len(node.inputs) > 2 else None
@@ -51,6 +50,15 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
         per_channel = lowering.reshaped(lowering.view(bias), (shape[1], *[1] * rank))
         affine = [("Add", per_channel.expand(shape))]
     fused = fuse(lowering, group, node, affine)
+    small = tuple(kernel) == (TAPS, TAPS) and fused.parts == 1
+    if small and set(strides) == set(dilations) == {1} and (outputs := choose(profile, shape, x.shape[1])):
+        before = (pads[0], pads[1])
+        lower_winograd(
+            lowering, fused, node, profile, outputs=outputs, shape=shape, x=x, before=before, weight=weight
+        )
+        return
+    if any(pads):
+        x = padded(lowering, x, pads[:rank], pads[rank:], profile, str(node.name))
     contract(
         lowering,
         fused,

@@ -1,0 +1,82 @@
+"""Minimal filtering (Winograd 1980; Lavin and Gray, arXiv 1509.09308): 3 x 3 convolutions with fewer products.
+
+A tile of m x m outputs takes n x n products of transformed inputs and filters, n = m + 2, where the sum itself takes
+9 m^2:  Y = A^T [ (G g G^T) * (B^T d B) ] A.  The matrices follow from n - 1 points by Toom and Cook's construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+TAPS = 3
+
+Matrix = tuple[tuple[Fraction, ...], ...]
+
+
+@dataclass(frozen=True)
+class Transforms:
+    """``inputs`` is B^T [n, n], ``filters`` G [n, 3], ``outputs`` A^T [m, n]."""
+
+    inputs: Matrix
+    filters: Matrix
+    outputs: Matrix
+
+
+POINTS: dict[int, tuple[Fraction, ...]] = {
+    2: (Fraction(0), Fraction(1), Fraction(-1)),
+    4: (Fraction(0), Fraction(1), Fraction(-1), Fraction(1, 2), Fraction(-2)),
+}
+"""By the outputs of a tile along an axis. Reciprocal points of opposite sign lose least to rounding (Barabasz et al.,
+arXiv 1803.10986, table 2)."""
+
+ERRORS = {2: 8e-7, 4: 4e-6}
+"""Rounding of a sum over 320 channels in float32, relative to its deviation, by the outputs of a tile: as measured
+(tests/targets/test_winograd.py) and rounded up. Direct sums have 4e-7."""
+
+
+@cache
+def transforms(outputs: int) -> Transforms:
+    """F(outputs, 3): exact fractions."""
+    return toom_cook(outputs, POINTS[outputs])
+
+
+def toom_cook(outputs: int, points: Sequence[Fraction]) -> Transforms:
+    """From outputs + 1 different points and infinity."""
+    size = outputs + TAPS - 1
+    inputs, filters = list[tuple[Fraction, ...]](), list[tuple[Fraction, ...]]()
+    for index, point in enumerate(points):
+        others = [other for place, other in enumerate(points) if place != index]
+        scale = Fraction(1)
+        for other in others:
+            scale *= point - other
+        inputs.append((*_monic(others), Fraction(0)))
+        filters.append(tuple(point**power / scale for power in range(TAPS)))
+    inputs.append(_monic(points))
+    filters.append((Fraction(0),) * (TAPS - 1) + (Fraction(1),))
+    last = [Fraction(int(power == outputs - 1)) for power in range(outputs)]
+    rows = [tuple([point**power for point in points] + [last[power]]) for power in range(outputs)]
+    assert len(inputs) == size
+    return Transforms(tuple(inputs), tuple(filters), tuple(rows))
+
+
+def _monic(roots: Sequence[Fraction]) -> tuple[Fraction, ...]:
+    """Coefficients, lowest power first, of the product of x - root."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        shifted = [Fraction(0), *coefficients]
+        coefficients = [
+            high - root * low for high, low in zip(shifted, [*coefficients, Fraction(0)], strict=True)
+        ]
+    return tuple(coefficients)
+
+
+def transform_filters(weights: NDArray[np.float32], outputs: int) -> NDArray[np.float32]:
+    """[..., 3, 3] to [..., n, n]: G g G^T in double precision, rounded once."""
+    g = np.array([[float(entry) for entry in row] for row in transforms(outputs).filters])
+    return (g @ weights.astype(np.float64) @ g.T).astype(np.float32)

@@ -1,0 +1,117 @@
+"""Minimal filtering: the matrices exactly, the kernels against float64 NumPy over drawn shapes."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fick.targets.cpu.contraction import choose_tile, panel_starts
+from fick.targets.cpu.winograd import WinogradInput, WinogradProduct
+from fick.targets.expressions import Apply, Load, Value
+from fick.targets.packing import WinogradPanels
+from fick.targets.winograd import ERRORS, POINTS, toom_cook, transform_filters, transforms
+
+from .kernels import PROFILE, run
+from .test_kernels import noise
+
+OUTPUTS = sorted(POINTS)
+
+
+def convolved(
+    image: np.ndarray, weight: np.ndarray, before: tuple[int, int], size: tuple[int, int]
+) -> np.ndarray:
+    """[n, rows, columns, outputs] in double precision; zeros around the image."""
+    rows, columns = size
+    after = [
+        max(one + 2 - was - first, 0) for one, was, first in zip(size, image.shape[1:3], before, strict=True)
+    ]
+    framed = np.pad(image.astype(np.float64), ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0)))
+    exact = weight.astype(np.float64)
+    return sum(
+        framed[:, y : y + rows, x : x + columns] @ exact[:, :, y, x].T for y in range(3) for x in range(3)
+    )  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_the_algorithm_is_exact_in_fractions(outputs: int) -> None:
+    made, size = transforms(outputs), outputs + 2
+    signal = [Fraction(place * place - 7, place + 3) for place in range(size)]
+    taps = [Fraction(2, 3), Fraction(-5), Fraction(1, 7)]
+
+    def times(matrix: tuple[tuple[Fraction, ...], ...], vector: list[Fraction]) -> list[Fraction]:
+        return [sum((a * b for a, b in zip(row, vector, strict=True)), Fraction(0)) for row in matrix]
+
+    products = [a * b for a, b in zip(times(made.inputs, signal), times(made.filters, taps), strict=True)]
+    wanted = [sum(taps[tap] * signal[place + tap] for tap in range(3)) for place in range(outputs)]
+    assert times(made.outputs, products) == wanted
+
+
+def test_lavin_and_gray_s_matrices_are_those_of_their_points_up_to_scale() -> None:
+    made = toom_cook(4, [Fraction(point) for point in (0, 1, -1, 2, -2)])
+    assert made.outputs[3] == (0, 1, -1, 8, -8, 1)
+    assert made.inputs[5] == (0, 4, 0, -5, 0, 1)
+    assert [entry * 24 for entry in made.filters[3]] == [1, 2, 4]
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.sampled_from(OUTPUTS), st.integers(1, 2), st.integers(1, 14), st.integers(1, 14), st.integers(1, 40),
+    st.integers(1, 70), st.tuples(st.integers(0, 1), st.integers(0, 1)), st.integers(1, 3), st.booleans(),
+)  # fmt: skip
+def test_convolution_with_an_epilogue(
+    outputs: int, images: int, rows: int, columns: int, inputs: int, filters: int, before: tuple[int, int],
+    blocks: int, relu: bool,
+) -> None:  # fmt: skip
+    """Results at every place of a picture with zeros around it, edges of tiles among them."""
+    shape = (max(rows + 2 - 2 * before[0], 1), max(columns + 2 - 2 * before[1], 1))
+    size = (shape[0] + 2 * before[0] - 2, shape[1] + 2 * before[1] - 2)
+    if min(size) < 1:
+        return
+    image, weight = noise(1, images, *shape, inputs), noise(2, filters, inputs, 3, 3)
+    residual = noise(3, images, *size, filters)
+    tiles = (images, -(-size[0] // outputs), -(-size[1] // outputs))
+    count, side = int(np.prod(tiles)), outputs + 2
+    tile = choose_tile(count, filters, 1, PROFILE.vector_lanes, PROFILE.vector_registers)
+    panels = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(filters, tile.width))
+    strides = (size[0] * size[1] * filters, size[1] * filters, filters, 1)
+    epilogue = Apply("Add", (Value(), Load(4, strides)))
+    first = WinogradInput(
+        ("float32",) * 2, outputs, tiles, shape, before, inputs,
+        (shape[0] * shape[1] * inputs, shape[1] * inputs, inputs), PROFILE.vector_lanes,
+    )  # fmt: skip
+    second = WinogradProduct(
+        ("float32",) * 5, outputs, tiles, size, inputs, filters, tile, strides,
+        Apply("Relu", (epilogue,)) if relu else epilogue, min(blocks, count),
+    )  # fmt: skip
+    changed = np.full((side * side, count, inputs), np.nan, np.float32)
+    run(first, image, changed)
+    out = np.full((images, *size, filters), np.nan, np.float32)
+    scratch = np.full(second.scratch_floats, np.nan, np.float32)
+    run(second, changed, panels.pack(weight), out, scratch, residual)
+    wanted = convolved(image, weight, before, size) + residual
+    exact = np.maximum(wanted, 0) if relu else wanted
+    # The error of the algorithm itself, relative to the deviation of a sum of 9 x inputs products; its largest of
+    # some thousand is below a hundred deviations of it (its rounding errors are not of one size).
+    assert np.abs(out - exact).max() <= 100 * ERRORS[outputs] * np.sqrt(9 * inputs)
+
+
+@pytest.mark.parametrize("outputs", OUTPUTS)
+def test_the_stated_error_is_the_measured_one(outputs: int) -> None:
+    """In float32, sums over 320 channels of unit noise: root of the mean square relative to that of the result."""
+    rng, single, channels, side = np.random.default_rng(0), np.float32, 320, outputs + 2
+    made = [
+        np.array([[float(entry) for entry in row] for row in matrix], single)
+        for matrix in (transforms(outputs).inputs, transforms(outputs).outputs)
+    ]
+    image = rng.standard_normal((64, side, side, channels)).astype(single)
+    weight = (rng.standard_normal((16, channels, 3, 3)) / np.sqrt(9 * channels)).astype(single)
+    changed = made[0] @ image.transpose(0, 3, 1, 2) @ made[0].T
+    sums = np.einsum("tcij,kcij->tkij", changed, transform_filters(weight, outputs), dtype=single)
+    found = made[1] @ sums @ made[1].T
+    wanted = convolved(image, weight, (0, 0), (outputs, outputs)).transpose(0, 3, 1, 2)
+    error = np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean())
+    assert ERRORS[outputs] / 2 < error < ERRORS[outputs]
