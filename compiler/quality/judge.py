@@ -36,9 +36,8 @@ class Judge:
         try:
             facts = json.loads((self._folder / "judge.json").read_text(encoding="utf-8"))
             self.categories: list[str] = list(facts["categories"])
-            self.real: NDArray[np.float32] = safetensors.load_file(self._folder / "real.safetensors")[
-                "features"
-            ]
+            real = safetensors.load_file(self._folder / "real.safetensors")["features"]
+            self.real: NDArray[np.float32] = real.astype(np.float32)
             merges = (self._folder / "merges.txt").read_bytes()
             vocabulary = (self._folder / "vocab.json").read_bytes()
             self._tokenizer = Tokenizer(vocabulary, merges, facts["tokenizer"])

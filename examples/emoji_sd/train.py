@@ -129,11 +129,11 @@ def save_judge(
     # Text of nothing but padding has no mean: the example is a token and its end.
     ids[:] = tokenizer.bos_token_id
     train_measures.export(classifier, {"image": image}, ["features", "logits"], folder / "classifier.onnx")
-    train_measures.export(contrastive.image, {"image": image}, ["embedding"], folder / "image.onnx")
-    train_measures.export(contrastive.text, {"input_ids": ids}, ["embedding"], folder / "text.onnx")
+    train_measures.export(contrastive.image, {"image": image}, ["vector"], folder / "image.onnx")
+    train_measures.export(contrastive.text, {"input_ids": ids}, ["vector"], folder / "text.onnx")
     with torch.no_grad():
         features = torch.cat([classifier(part)[0] for part in pictures.split(256)])
-    save_file({"features": features.contiguous()}, folder / "real.safetensors")
+    save_file({"features": features.half().contiguous()}, folder / "real.safetensors")
     merges = (vocabulary / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
     (folder / "merges.txt").write_text("".join(f"{line}\n" for line in merges), encoding="utf-8")
     (folder / "vocab.json").write_bytes((vocabulary / "vocab.json").read_bytes())

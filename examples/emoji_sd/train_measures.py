@@ -10,6 +10,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import numpy as np
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,6 +22,7 @@ from . import data, loop, models
 BATCH = 128
 WIDTH = 128
 LEARNING_RATE = 2e-3
+SMALLEST_HALVED = 1024  # elements
 
 
 class Trunk(nn.Sequential):
@@ -164,11 +167,24 @@ def retrieval(
 
 
 def export(model: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
-    """As ONNX with an open batch."""
-    torch.onnx.export(
-        model.cpu(), (), str(path), kwargs=inputs, dynamo=True, output_names=outputs, external_data=False,
+    """As ONNX with an open batch, weights in half precision: whoever runs it widens them again."""
+    program = torch.onnx.export(
+        model.cpu(), (), kwargs=inputs, dynamo=True, output_names=outputs,
         dynamic_shapes={name: {0: torch.export.Dim("batch")} for name in inputs}, verbose=False,
     )  # fmt: skip
+    assert program is not None
+    graph = program.model.graph
+    for value in list(graph.initializers.values()):
+        tensor = value.const_value
+        if tensor is None or tensor.dtype is not ir.DataType.FLOAT or tensor.size < SMALLEST_HALVED:
+            continue
+        half = ir.Value(name=f"{value.name}/half", const_value=ir.tensor(tensor.numpy().astype(np.float16)))
+        widened = ir.node("Cast", [half], {"to": int(ir.DataType.FLOAT)})
+        ir.convenience.replace_all_uses_with(value, widened.outputs[0])
+        del graph.initializers[str(value.name)]
+        graph.register_initializer(half)
+        graph.insert_before(graph[0], widened)
+    ir.save(program.model, path)
 
 
 def _batch(step: int, pictures: Tensor, flippable: Tensor) -> tuple[Tensor, Tensor]:
