@@ -2,6 +2,9 @@
 
 Keys and values pass by in blocks while running maxima and sums keep the softmax exact: Milakov and
 Gimelshein (arXiv 1805.02867) for the recurrence, FlashAttention (Dao et al., arXiv 2205.14135) for the tiling.
+
+Vectors run along the queries: a key's or a value's number is multiplied with as many queries as a vector holds. So
+heads of any width fill the vectors, and the softmax takes its maxima and sums without crossing them.
 """
 
 from __future__ import annotations
@@ -13,8 +16,8 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .kernel import Kernel, fill, flat, lane_chunks, local, reduce_lanes
-from .vector_math import exp
+from .kernel import Kernel, fill, flat, lane_chunks, local
+from .vector_math import LOG2_E, exp2
 
 LOWEST = -1.0e30
 """Stands for minus infinity without making (-inf) - (-inf)."""
@@ -22,12 +25,12 @@ LOWEST = -1.0e30
 
 @dataclass(frozen=True)
 class Attention(Kernel):
-    """Operands: q, k, v, scratch for the transposed keys, out, [mask].
+    """Operands: q, k, v, scratch, out, [mask].
 
-    Strides are those of (batch, head, token, channel); channels of v and out are contiguous. A task computes
-    ``tile_rows`` queries against ``block`` keys at a time, ``width`` of them in registers. ``causal`` hides from
-    a query the keys after it. A mask has strides (batch, head, query, key): floats are added to the scores,
-    booleans say which keys a query sees.
+    Strides are those of (batch, head, token, channel). A task takes runs of ``tile`` queries of one head, all of
+    them in ``blocks`` tasks, against ``block`` keys at a time, ``rows`` of them in registers, and sums ``channels``
+    of the values at a time. ``causal`` hides from a query the keys after it. A mask has strides (batch, head, query,
+    key): floats are added to the scores, booleans say which keys a query sees.
     """
 
     batch: int
@@ -41,87 +44,96 @@ class Attention(Kernel):
     k_strides: tuple[int, ...]
     v_strides: tuple[int, ...]
     out_strides: tuple[int, ...]
-    tile_rows: int
-    width: int
+    tile: int
+    rows: int
+    channels: int
     block: int
+    blocks: int
     lanes: int
     causal: bool = False
     mask_strides: tuple[int, ...] = ()
 
     @property
-    def panels(self) -> int:
-        return math.ceil(self.keys / self.block) * (self.block // self.width)
+    def bands(self) -> int:
+        """Runs of queries; the last overlaps its neighbour."""
+        return math.ceil(self.queries / self.tile)
 
     @property
     def scratch_floats(self) -> int:
-        return self.batch * self.heads * self.panels * self.width * self.depth
+        """Of each task a run of queries, channel by channel, and their scores against a block of keys."""
+        return self.batch * self.heads * self.blocks * (self.depth + self.block) * self.tile
+
+    @property
+    def _vectors(self) -> list[tuple[int, int]]:
+        return lane_chunks(self.tile, self.lanes)
 
     def body(self, operands: Sequence[Any]) -> None:
-        self._transpose_keys(operands[1], operands[3])
-        bands = math.ceil(self.queries / self.tile_rows)
-        with T.parallel(0, self.batch * self.heads * bands) as task:
-            head = task // bands
-            first = T.min(task % bands * self.tile_rows, self.queries - self.tile_rows)
-            self._band(operands, head, first)
+        per_block = math.ceil(self.bands / self.blocks)
+        with T.parallel(0, self.batch * self.heads * self.blocks) as task:
+            head, first = task // self.blocks, task % self.blocks * per_block
+            with T.serial(0, T.min(per_block, self.bands - first)) as band:
+                self._band(operands, task, head, T.min((first + band) * self.tile, self.queries - self.tile))
 
-    def _transpose_keys(self, k: Any, scratch: Any) -> None:
-        with T.parallel(0, self.batch * self.heads * self.panels) as task:
-            head, panel = task // self.panels, task % self.panels
-            base = flat([head // self.heads, head % self.heads], self.k_strides[:2])
-            with T.serial(0, self.depth) as channel:
-                with T.serial(0, self.width) as lane:
-                    # The last panel repeats the last key; its scores are masked below.
-                    key = T.min(panel * self.width + lane, self.keys - 1)
-                    value = k[base + flat([key, channel], self.k_strides[2:])]
-                    T.buffer_store(scratch, value, [(task * self.depth + channel) * self.width + lane])
-
-    def _band(self, operands: Sequence[Any], head: Any, first: Any) -> None:
-        rows = range(self.tile_rows)
-        sums = [local(self.value_depth) for _ in rows]
-        weights = [local(self.block) for _ in rows]
-        top = [local(1) for _ in rows]
-        total = [local(self.lanes) for _ in rows]
-        for row in rows:
-            for start, width in lane_chunks(self.value_depth, self.lanes):
-                with T.vectorized(0, width) as lane:
-                    T.buffer_store(sums[row], T.float32(0), [start + lane])
-            fill(top[row], 1, LOWEST)
-            fill(total[row], self.lanes, 0.0)
+    def _band(self, operands: Sequence[Any], task: Any, head: Any, first: Any) -> None:
+        queries = task * ((self.depth + self.block) * self.tile)
+        scores = queries + self.depth * self.tile
+        self._turn_queries(operands[0], operands[3], head, first, queries)
+        sums = [[local(width) for _, width in self._vectors] for _ in range(self.value_depth)]
+        top, total = ([local(width) for _, width in self._vectors] for _ in range(2))
+        for held, value in ((top, LOWEST), (total, 0.0), *((one, 0.0) for one in sums)):
+            for vector, (_, width) in zip(held, self._vectors, strict=True):
+                fill(vector, width, value)
         with T.serial(0, math.ceil(self.keys / self.block)) as block:
-            with T.serial(0, self.block // self.width) as part:
-                self._scores(operands, head, first, block, part, weights)
-            for row in rows:
-                self._soften(weights[row], sums[row], top[row], total[row])
-            self._weigh(operands[2], head, block, weights, sums)
+            with T.serial(0, self.block // self.rows) as group:
+                self._scores(operands, head, first, block, group, queries, scores)
+            for index, (start, width) in enumerate(self._vectors):
+                mine = [channel[index] for channel in sums]
+                self._soften(operands[3], scores + start, width, mine, top[index], total[index])
+            self._weigh(operands[2], operands[3], head, block, scores, sums)
         self._finish(operands[4], head, first, sums, total)
 
-    def _scores(
-        self, operands: Sequence[Any], head: Any, first: Any, block: Any, part: Any, weights: Any
-    ) -> None:
-        q, keys = operands[0], operands[3]
-        vectors = lane_chunks(self.width, self.lanes)
-        tile = [[local(width) for _, width in vectors] for _ in range(self.tile_rows)]
-        for sums in tile:
-            for total, (_, width) in zip(sums, vectors, strict=True):
-                fill(total, width, 0.0)
-        panel = head * self.panels + block * (self.block // self.width) + part
+    def _turn_queries(self, q: Any, scratch: Any, head: Any, first: Any, at: Any) -> None:
+        """Channel by channel, scaled so that the softmax is one of powers of two."""
         base = flat([head // self.heads, head % self.heads, first], self.q_strides[:3])
         with T.serial(0, self.depth) as channel:
-            at = (panel * self.depth + channel) * self.width
-            for row, sums in enumerate(tile):
-                left = q[base + row * self.q_strides[2] + channel * self.q_strides[3]]
-                for total, (start, width) in zip(sums, vectors, strict=True):
+            with T.serial(0, self.tile) as query:
+                value = q[base + flat([query, channel], self.q_strides[2:])] * T.float32(self.scale * LOG2_E)
+                T.buffer_store(scratch, value, [at + channel * self.tile + query])
+
+    def _scores(
+        self,
+        operands: Sequence[Any],
+        head: Any,
+        first: Any,
+        block: Any,
+        group: Any,
+        queries: Any,
+        scores: Any,
+    ) -> None:
+        """The queries against ``rows`` keys."""
+        k, scratch = operands[1], operands[3]
+        base = flat([head // self.heads, head % self.heads], self.k_strides[:2])
+        keys = [block * self.block + group * self.rows + row for row in range(self.rows)]
+        whole = self.keys % self.block == 0
+        # The last block repeats the last key; its scores are hidden below.
+        starts = [base + (key if whole else T.min(key, self.keys - 1)) * self.k_strides[2] for key in keys]
+        sums = [[local(width) for _, width in self._vectors] for _ in keys]
+        for row in sums:
+            for vector, (_, width) in zip(row, self._vectors, strict=True):
+                fill(vector, width, 0.0)
+        with T.serial(0, self.depth) as channel:
+            for start, row in zip(starts, sums, strict=True):
+                left = k[start + channel * self.k_strides[3]]
+                for vector, (offset, width) in zip(row, self._vectors, strict=True):
                     with T.vectorized(0, width) as lane:
-                        T.buffer_store(total, total[lane] + left * keys[at + start + lane], [lane])
-        for row, sums in enumerate(tile):
-            for total, (start, width) in zip(sums, vectors, strict=True):
+                        right = scratch[queries + channel * self.tile + offset + lane]
+                        T.buffer_store(vector, vector[lane] + left * right, [lane])
+        for place, (key, row) in enumerate(zip(keys, sums, strict=True)):
+            for vector, (offset, width) in zip(row, self._vectors, strict=True):
                 with T.vectorized(0, width) as lane:
-                    within = part * self.width + start + lane
-                    key = block * self.block + within
-                    score = total[lane] * T.float32(self.scale)
-                    T.buffer_store(
-                        weights[row], self._masked(score, operands, head, first + row, key), [within]
-                    )
+                    score = self._masked(vector[lane], operands, head, first + offset + lane, key)
+                    at = scores + (group * self.rows + place) * self.tile + offset
+                    T.buffer_store(scratch, score, [at + lane])
 
     def _masked(self, score: Any, operands: Sequence[Any], head: Any, query: Any, key: Any) -> Any:
         """The score that the softmax sees: hidden keys have the lowest there is."""
@@ -131,68 +143,75 @@ class Attention(Kernel):
             seen = T.min(key, self.keys - 1)
             at = flat([head // self.heads, head % self.heads, query, seen], self.mask_strides)
             hides = self.dtypes[5] == "bool"
-            score = T.Select(mask[at], score, lowest) if hides else T.max(score + mask[at], lowest)
+            score = (
+                T.Select(mask[at], score, lowest)
+                if hides
+                else T.max(score + mask[at] * T.float32(LOG2_E), lowest)
+            )
         if self.causal:
             score = T.Select(key <= query, score, lowest)
         if self.keys % self.block != 0:
             score = T.Select(key < self.keys, score, lowest)
         return score
 
-    def _soften(self, weights: Any, sums: Any, top: Any, total: Any) -> None:
-        """Scores become exponentials; what was summed under the old maximum is scaled to the new one."""
-        highest, factor = local(self.lanes), local(1)
-        with T.vectorized(0, self.lanes) as lane:
-            T.buffer_store(highest, weights[lane], [lane])
-        with T.serial(1, self.block // self.lanes) as vector:
-            with T.vectorized(0, self.lanes) as lane:
-                score = weights[vector * self.lanes + lane]
-                T.buffer_store(highest, T.max(highest[lane], score), [lane])
-        peak = local(1)
-        T.buffer_store(peak, T.max(top[0], reduce_lanes(highest, self.lanes, lambda a, b: T.max(a, b))), [0])
-        T.buffer_store(factor, exp(top[0] - peak[0]), [0])
-        T.buffer_store(top, peak[0], [0])
-        with T.vectorized(0, self.lanes) as lane:
-            T.buffer_store(total, total[lane] * factor[0], [lane])
-        with T.serial(0, self.block // self.lanes) as vector:
-            with T.vectorized(0, self.lanes) as lane:
-                at = vector * self.lanes + lane
-                T.buffer_store(weights, exp(weights[at] - peak[0]), [at])
-            with T.vectorized(0, self.lanes) as lane:
-                T.buffer_store(total, total[lane] + weights[vector * self.lanes + lane], [lane])
-        for start, width in lane_chunks(self.value_depth, self.lanes):
+    def _soften(self, scratch: Any, scores: Any, width: int, sums: list[Any], top: Any, total: Any) -> None:
+        """Scores become powers; what was summed under the old maximum is scaled to the new one."""
+        peak, factor = local(width), local(width)
+        with T.vectorized(0, width) as lane:
+            T.buffer_store(peak, top[lane], [lane])
+        with T.serial(0, self.block) as key:
             with T.vectorized(0, width) as lane:
-                T.buffer_store(sums, sums[start + lane] * factor[0], [start + lane])
+                T.buffer_store(peak, T.max(peak[lane], scratch[scores + key * self.tile + lane]), [lane])
+        with T.vectorized(0, width) as lane:
+            T.buffer_store(factor, exp2(top[lane] - peak[lane]), [lane])
+        with T.vectorized(0, width) as lane:
+            T.buffer_store(top, peak[lane], [lane])
+        for held in (total, *sums):
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(held, held[lane] * factor[lane], [lane])
+        with T.serial(0, self.block) as key:
+            weight = local(width)
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(weight, exp2(scratch[scores + key * self.tile + lane] - peak[lane]), [lane])
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(scratch, weight[lane], [scores + key * self.tile + lane])
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(total, total[lane] + weight[lane], [lane])
 
-    def _weigh(self, v: Any, head: Any, block: Any, weights: Any, sums: Any) -> None:
+    def _weigh(self, v: Any, scratch: Any, head: Any, block: Any, scores: Any, sums: list[list[Any]]) -> None:
         """sums += weights x values, as many channels at a time as registers hold."""
         base = flat([head // self.heads, head % self.heads], self.v_strides[:2])
         count = T.min(self.block, self.keys - block * self.block)
-        for channel in range(0, self.value_depth, self.width):
-            vectors = lane_chunks(min(self.width, self.value_depth - channel), self.lanes)
-            tile = [[local(width) for _, width in vectors] for _ in range(self.tile_rows)]
-            for row, held in enumerate(tile):
-                for total, (start, width) in zip(held, vectors, strict=True):
+        for first in range(0, self.value_depth, self.channels):
+            channels = range(first, min(first + self.channels, self.value_depth))
+            held = {channel: [local(width) for _, width in self._vectors] for channel in channels}
+            for channel in channels:
+                for vector, source, (_, width) in zip(
+                    held[channel], sums[channel], self._vectors, strict=True
+                ):
                     with T.vectorized(0, width) as lane:
-                        T.buffer_store(total, sums[row][channel + start + lane], [lane])
+                        T.buffer_store(vector, source[lane], [lane])
             with T.serial(0, count) as key:
-                at = base + (block * self.block + key) * self.v_strides[2] + channel
-                for row, held in enumerate(tile):
-                    for total, (start, width) in zip(held, vectors, strict=True):
+                at = base + (block * self.block + key) * self.v_strides[2]
+                for channel in channels:
+                    value = v[at + channel * self.v_strides[3]]
+                    for vector, (offset, width) in zip(held[channel], self._vectors, strict=True):
                         with T.vectorized(0, width) as lane:
-                            added = total[lane] + weights[row][key] * v[at + start + lane]
-                            T.buffer_store(total, added, [lane])
-            for row, held in enumerate(tile):
-                for total, (start, width) in zip(held, vectors, strict=True):
+                            weight = scratch[scores + key * self.tile + offset + lane]
+                            T.buffer_store(vector, vector[lane] + value * weight, [lane])
+            for channel in channels:
+                for vector, target, (_, width) in zip(
+                    held[channel], sums[channel], self._vectors, strict=True
+                ):
                     with T.vectorized(0, width) as lane:
-                        T.buffer_store(sums[row], total[lane], [channel + start + lane])
+                        T.buffer_store(target, vector[lane], [lane])
 
-    def _finish(self, out: Any, head: Any, first: Any, sums: Any, total: Any) -> None:
-        base = flat([head // self.heads, head % self.heads, first], self.out_strides[:3])
-        for row in range(self.tile_rows):
-            share = local(1)
-            whole = reduce_lanes(total[row], self.lanes, lambda a, b: a + b)
-            T.buffer_store(share, T.float32(1.0) / whole, [0])
-            for start, width in lane_chunks(self.value_depth, self.lanes):
+    def _finish(self, out: Any, head: Any, first: Any, sums: list[list[Any]], total: list[Any]) -> None:
+        for index, (offset, width) in enumerate(self._vectors):
+            share = local(width)
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(share, T.float32(1.0) / total[index][lane], [lane])
+            for channel, vectors in enumerate(sums):
                 with T.vectorized(0, width) as lane:
-                    at = base + row * self.out_strides[2] + start + lane
-                    T.buffer_store(out, sums[row][start + lane] * share[0], [at])
+                    at = [head // self.heads, head % self.heads, first + offset + lane, channel]
+                    T.buffer_store(out, vectors[index][lane] * share[lane], [flat(at, self.out_strides)])

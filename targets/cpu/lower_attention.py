@@ -12,8 +12,21 @@ from ..profile import Profile
 from ..views import View
 from .attention import Attention
 
-LONGEST_HEAD = 255
-"""Channels of a head whose running sums still fit a local array."""
+LONGEST_HEAD = 256
+"""Channels of a head whose running sums of a run of queries still lie in the first-level cache."""
+
+VECTORS = 2
+"""Vectors of queries in a run."""
+
+BLOCK = 128
+"""Keys at a time, or a few more: their scores and values stay in the first-level cache."""
+
+TASKS_A_CORE = 8
+
+MANY_KEYS = 512
+"""From so many on, each head's keys and values are laid side by side first: they pass by once for each run of
+queries, and among the other heads' they would not stay in the cache.
+"""
 
 
 def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
@@ -29,8 +42,8 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     batch, heads, queries, depth = q.shape
     k, v = (_shared(lowering, one, heads) for one in (k, v))
     keys, value_depth = v.shape[2], v.shape[3]
-    if v.strides[3] != 1:
-        v = lowering.materialised(v, (0, 2, 1, 3))
+    if keys >= MANY_KEYS:
+        k, v = (lowering.materialised(one) for one in (k, v))
     out = lowering.fresh((batch, heads, queries, value_depth), (0, 2, 1, 3))
     masks = [
         lowering.view(value).expand((batch, heads, queries, keys)) for value in node.inputs[3:4] if value
@@ -39,7 +52,7 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     causal = bool(attributes.get_int("is_causal", 0))
     for start, channels in _runs(value_depth, profile.vector_lanes):
         part, target = v.slice(3, start, channels), out.slice(3, start, channels)
-        rows, width, block = _tile(channels, keys, profile)
+        tile, rows, block = _tile(queries, keys, profile)
         kernel = Attention(
             dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
             batch=batch,
@@ -53,9 +66,11 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
             k_strides=k.strides,
             v_strides=part.strides,
             out_strides=target.strides,
-            tile_rows=min(rows, queries),
-            width=width,
+            tile=tile,
+            rows=rows,
+            channels=_evenly(channels, _most(profile)),
             block=block,
+            blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
             lanes=profile.vector_lanes,
             causal=causal,
             mask_strides=masks[0].strides if masks else (),
@@ -91,22 +106,25 @@ def _shared(lowering: Lowering, view: View, heads: int) -> View:
 
 
 def _runs(depth: int, lanes: int) -> list[tuple[int, int]]:
-    """The value channels in runs (start, channels) whose sums fit a local array: each computes the scores anew."""
+    """The value channels in runs (start, channels) of at most LONGEST_HEAD: each computes the scores anew."""
     count = math.ceil(depth / LONGEST_HEAD)
     length = math.ceil(depth / count / lanes) * lanes if count > 1 else depth
     return [(start, min(length, depth - start)) for start in range(0, depth, length)]
 
 
-def _tile(depth: int, keys: int, profile: Profile) -> tuple[int, int, int]:
-    """Rows and width of the register tile, and keys at a time: full passes over the value channels, as tall as
-    fits.
-    """
-    lanes, registers = profile.vector_lanes, profile.vector_registers
-    candidates = [
-        ((-(-depth // (vectors * lanes)) * vectors * lanes) / depth + vectors / rows, rows, vectors)
-        for vectors in (1, 2, 3, 4)
-        if (rows := (registers - vectors - 1) // vectors) >= 4
-    ]
-    _, rows, vectors = min(candidates)
-    width = vectors * lanes
-    return rows, width, width * max(1, min(math.ceil(keys / width), 128 // width))
+def _tile(queries: int, keys: int, profile: Profile) -> tuple[int, int, int]:
+    """Queries of a run, keys in registers, and keys at a time."""
+    tile = min(VECTORS * profile.vector_lanes, queries)
+    # Fewer keys than fit cost nothing as long as sums outnumber what the multipliers have in flight.
+    rows = min(range(_most(profile) // 2, _most(profile) + 1), key=lambda rows: -keys % rows)
+    return tile, rows, rows * min(math.ceil(keys / rows), math.ceil(BLOCK / rows))
+
+
+def _most(profile: Profile) -> int:
+    """Sums of a run of queries that registers hold."""
+    return (profile.vector_registers - VECTORS - 1) // VECTORS
+
+
+def _evenly(count: int, most: int) -> int:
+    """The size of equal parts that are no larger than ``most``."""
+    return math.ceil(count / math.ceil(count / most))

@@ -2,8 +2,9 @@
 
 TVM lowers ``exp``, ``erf`` and ``tanh`` to scalar calls into libm, which costs more than the layer around
 them. The polynomials here stay in registers: ``exp`` by Cody-Waite range reduction and the Cephes minimax
-polynomial (error below 2 units in the last place), ``erf`` by Abramowitz and Stegun 7.1.26 (absolute error
-below 2e-7 in float32). Sin, Cos, Log and Pow occur on embeddings of a few hundred numbers and call libm.
+polynomial (error below 2 units in the last place), ``exp2`` by a minimax polynomial of its own, ``erf`` by
+Abramowitz and Stegun 7.1.26 (absolute error below 2e-7 in float32). Sin, Cos, Log and Pow occur on embeddings
+of a few hundred numbers and call libm.
 """
 
 from __future__ import annotations
@@ -18,6 +19,14 @@ from ..expressions import Apply, Expression, Literal, Load
 LOG2_E = 1.4426950408889634
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 EXP_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
+EXP2_POLYNOMIAL = (
+    1.3276470685e-3,
+    9.6755413240e-3,
+    5.5507132775e-2,
+    2.4022119724e-1,
+    6.9314696706e-1,
+    1.0000000717,
+)
 ERF_POLYNOMIAL = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 ERF_SCALE = 0.3275911
 
@@ -44,6 +53,15 @@ def exp(x: Any) -> Any:
     fraction = _horner(EXP_POLYNOMIAL, rest) * rest * rest + rest + constant(1.0)
     exponent = T.shift_left(T.cast(whole, "int32") + T.int32(127), T.int32(23))
     return fraction * T.reinterpret("float32", exponent)
+
+
+def exp2(x: Any) -> Any:
+    """A power of two for x of 0 or less, to 8e-8 of itself; below -125 it stays a number that counts as nothing."""
+    x = T.max(x, constant(-125.0))
+    whole = T.floor(x + constant(0.5))
+    fraction = _horner(EXP2_POLYNOMIAL, x - whole)
+    exponent = T.shift_left(T.cast(whole, "int32"), T.int32(23))
+    return T.reinterpret("float32", T.reinterpret("int32", fraction) + exponent)
 
 
 def sigmoid(x: Any) -> Any:

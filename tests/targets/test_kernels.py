@@ -116,8 +116,8 @@ def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, key
     kernel = Attention(
         dtypes=("float32",) * (5 + masked), batch=batch, heads=heads, queries=queries, keys=keys, depth=depth,
         value_depth=depth, scale=depth**-0.5, q_strides=strides(queries), k_strides=strides(keys),
-        v_strides=strides(keys), out_strides=strides(queries), tile_rows=min(5, queries), width=2 * LANES,
-        block=4 * LANES, lanes=LANES, causal=causal,
+        v_strides=strides(keys), out_strides=strides(queries), tile=min(2 * LANES, queries), rows=5, channels=7,
+        block=40, blocks=min(2, -(-queries // (2 * LANES))), lanes=LANES, causal=causal,
         mask_strides=(queries * keys, 0, keys, 1) if masked else (),
     )  # fmt: skip
     out = np.full_like(q, np.nan)
