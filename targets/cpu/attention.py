@@ -10,7 +10,7 @@ heads of any width fill the vectors, and the softmax takes its maxima and sums w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,12 @@ class Attention(Kernel):
 
     @property
     def scratch_floats(self) -> int:
-        """Of each task a run of queries, channel by channel, and their scores against a block of keys."""
-        return self.batch * self.heads * self.blocks * (self.depth + self.block) * self.tile
+        """Of each task a run of queries, their scores against a block of keys, and the sums of the values."""
+        return self.batch * self.heads * self.blocks * self._task_floats
+
+    @property
+    def _task_floats(self) -> int:
+        return (self.depth + self.block + self.value_depth) * self.tile
 
     @property
     def _vectors(self) -> list[tuple[int, int]]:
@@ -75,22 +79,25 @@ class Attention(Kernel):
                 self._band(operands, task, head, T.min((first + band) * self.tile, self.queries - self.tile))
 
     def _band(self, operands: Sequence[Any], task: Any, head: Any, first: Any) -> None:
-        queries = task * ((self.depth + self.block) * self.tile)
+        queries = task * self._task_floats
         scores = queries + self.depth * self.tile
-        self._turn_queries(operands[0], operands[3], head, first, queries)
-        sums = [[local(width) for _, width in self._vectors] for _ in range(self.value_depth)]
+        sums = scores + self.block * self.tile
+        scratch = operands[3]
+        self._turn_queries(operands[0], scratch, head, first, queries)
         top, total = ([local(width) for _, width in self._vectors] for _ in range(2))
-        for held, value in ((top, LOWEST), (total, 0.0), *((one, 0.0) for one in sums)):
-            for vector, (_, width) in zip(held, self._vectors, strict=True):
-                fill(vector, width, value)
+        for index, (start, width) in enumerate(self._vectors):
+            fill(top[index], width, LOWEST)
+            fill(total[index], width, 0.0)
+            with T.serial(0, self.value_depth) as channel:
+                with T.vectorized(0, width) as lane:
+                    T.buffer_store(scratch, T.float32(0), [sums + channel * self.tile + start + lane])
         with T.serial(0, math.ceil(self.keys / self.block)) as block:
             with T.serial(0, self.block // self.rows) as group:
                 self._scores(operands, head, first, block, group, queries, scores)
             for index, (start, width) in enumerate(self._vectors):
-                mine = [channel[index] for channel in sums]
-                self._soften(operands[3], scores + start, width, mine, top[index], total[index])
-            self._weigh(operands[2], operands[3], head, block, scores, sums)
-        self._finish(operands[4], head, first, sums, total)
+                self._soften(scratch, scores + start, sums + start, width, top[index], total[index])
+            self._weigh(operands[2], scratch, head, block, scores, sums)
+        self._finish(operands[4], scratch, head, first, sums, total)
 
     def _turn_queries(self, q: Any, scratch: Any, head: Any, first: Any, at: Any) -> None:
         """Channel by channel, scaled so that the softmax is one of powers of two."""
@@ -154,7 +161,7 @@ class Attention(Kernel):
             score = T.Select(key < self.keys, score, lowest)
         return score
 
-    def _soften(self, scratch: Any, scores: Any, width: int, sums: list[Any], top: Any, total: Any) -> None:
+    def _soften(self, scratch: Any, scores: Any, sums: Any, width: int, top: Any, total: Any) -> None:
         """Scores become powers; what was summed under the old maximum is scaled to the new one."""
         peak, factor = local(width), local(width)
         with T.vectorized(0, width) as lane:
@@ -166,9 +173,12 @@ class Attention(Kernel):
             T.buffer_store(factor, exp2(top[lane] - peak[lane]), [lane])
         with T.vectorized(0, width) as lane:
             T.buffer_store(top, peak[lane], [lane])
-        for held in (total, *sums):
+        with T.vectorized(0, width) as lane:
+            T.buffer_store(total, total[lane] * factor[lane], [lane])
+        with T.serial(0, self.value_depth) as channel:
             with T.vectorized(0, width) as lane:
-                T.buffer_store(held, held[lane] * factor[lane], [lane])
+                at = sums + channel * self.tile + lane
+                T.buffer_store(scratch, scratch[at] * factor[lane], [at])
         with T.serial(0, self.block) as key:
             weight = local(width)
             with T.vectorized(0, width) as lane:
@@ -178,40 +188,46 @@ class Attention(Kernel):
             with T.vectorized(0, width) as lane:
                 T.buffer_store(total, total[lane] + weight[lane], [lane])
 
-    def _weigh(self, v: Any, scratch: Any, head: Any, block: Any, scores: Any, sums: list[list[Any]]) -> None:
+    def _weigh(self, v: Any, scratch: Any, head: Any, block: Any, scores: Any, sums: Any) -> None:
         """sums += weights x values, as many channels at a time as registers hold."""
-        base = flat([head // self.heads, head % self.heads], self.v_strides[:2])
-        count = T.min(self.block, self.keys - block * self.block)
-        for first in range(0, self.value_depth, self.channels):
-            channels = range(first, min(first + self.channels, self.value_depth))
-            held = {channel: [local(width) for _, width in self._vectors] for channel in channels}
-            for channel in channels:
-                for vector, source, (_, width) in zip(
-                    held[channel], sums[channel], self._vectors, strict=True
-                ):
-                    with T.vectorized(0, width) as lane:
-                        T.buffer_store(vector, source[lane], [lane])
-            with T.serial(0, count) as key:
-                at = base + (block * self.block + key) * self.v_strides[2]
-                for channel in channels:
-                    value = v[at + channel * self.v_strides[3]]
-                    for vector, (offset, width) in zip(held[channel], self._vectors, strict=True):
-                        with T.vectorized(0, width) as lane:
-                            weight = scratch[scores + key * self.tile + offset + lane]
-                            T.buffer_store(vector, vector[lane] + value * weight, [lane])
-            for channel in channels:
-                for vector, target, (_, width) in zip(
-                    held[channel], sums[channel], self._vectors, strict=True
-                ):
-                    with T.vectorized(0, width) as lane:
-                        T.buffer_store(target, vector[lane], [lane])
+        whole, rest = divmod(self.value_depth, self.channels)
+        with T.serial(0, whole) as part:
+            self._weigh_part(v, scratch, head, block, scores, sums, part * self.channels, self.channels)
+        if rest:
+            self._weigh_part(v, scratch, head, block, scores, sums, whole * self.channels, rest)
 
-    def _finish(self, out: Any, head: Any, first: Any, sums: list[list[Any]], total: list[Any]) -> None:
-        for index, (offset, width) in enumerate(self._vectors):
-            share = local(width)
+    def _weigh_part(
+        self, v: Any, scratch: Any, head: Any, block: Any, scores: Any, sums: Any, first: Any, channels: int
+    ) -> None:
+        base = flat([head // self.heads, head % self.heads, 0, first], self.v_strides)
+        count = T.min(self.block, self.keys - block * self.block)
+        held = [[local(width) for _, width in self._vectors] for _ in range(channels)]
+
+        def places() -> Iterator[tuple[Any, int, Any]]:
+            for channel, vectors in enumerate(held):
+                for vector, (start, width) in zip(vectors, self._vectors, strict=True):
+                    yield vector, width, sums + (first + channel) * self.tile + start
+
+        for vector, width, at in places():
             with T.vectorized(0, width) as lane:
-                T.buffer_store(share, T.float32(1.0) / total[index][lane], [lane])
-            for channel, vectors in enumerate(sums):
+                T.buffer_store(vector, scratch[at + lane], [lane])
+        with T.serial(0, count) as key:
+            for channel, vectors in enumerate(held):
+                value = v[base + flat([block * self.block + key, channel], self.v_strides[2:])]
+                for vector, (start, width) in zip(vectors, self._vectors, strict=True):
+                    with T.vectorized(0, width) as lane:
+                        weight = scratch[scores + key * self.tile + start + lane]
+                        T.buffer_store(vector, vector[lane] + value * weight, [lane])
+        for vector, width, at in places():
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(scratch, vector[lane], [at + lane])
+
+    def _finish(self, out: Any, scratch: Any, head: Any, first: Any, sums: Any, total: list[Any]) -> None:
+        for share, (start, width) in zip(total, self._vectors, strict=True):
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(share, T.float32(1.0) / share[lane], [lane])
+            with T.serial(0, self.value_depth) as channel:
                 with T.vectorized(0, width) as lane:
-                    at = [head // self.heads, head % self.heads, first + offset + lane, channel]
-                    T.buffer_store(out, vectors[index][lane] * share[lane], [flat(at, self.out_strides)])
+                    at = [head // self.heads, head % self.heads, first + start + lane, channel]
+                    value = scratch[sums + channel * self.tile + start + lane] * share[lane]
+                    T.buffer_store(out, value, [flat(at, self.out_strides)])

@@ -12,9 +12,6 @@ from ..profile import Profile
 from ..views import View
 from .attention import Attention
 
-LONGEST_HEAD = 256
-"""Channels of a head whose running sums of a run of queries still lie in the first-level cache."""
-
 VECTORS = 2
 """Vectors of queries in a run."""
 
@@ -50,33 +47,31 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     ]
     scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
     causal = bool(attributes.get_int("is_causal", 0))
-    for start, channels in _runs(value_depth, profile.vector_lanes):
-        part, target = v.slice(3, start, channels), out.slice(3, start, channels)
-        tile, rows, block = _tile(queries, keys, profile)
-        kernel = Attention(
-            dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
-            batch=batch,
-            heads=heads,
-            queries=queries,
-            keys=keys,
-            depth=depth,
-            value_depth=channels,
-            scale=scale,
-            q_strides=q.strides,
-            k_strides=k.strides,
-            v_strides=part.strides,
-            out_strides=target.strides,
-            tile=tile,
-            rows=rows,
-            channels=_evenly(channels, _most(profile)),
-            block=block,
-            blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
-            lanes=profile.vector_lanes,
-            causal=causal,
-            mask_strides=masks[0].strides if masks else (),
-        )
-        scratch = lowering.fresh((kernel.scratch_floats,))
-        lowering.call(kernel, [q, k, part, scratch, target, *masks], str(node.name))
+    tile, rows, block = _tile(queries, keys, profile)
+    kernel = Attention(
+        dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
+        batch=batch,
+        heads=heads,
+        queries=queries,
+        keys=keys,
+        depth=depth,
+        value_depth=value_depth,
+        scale=scale,
+        q_strides=q.strides,
+        k_strides=k.strides,
+        v_strides=v.strides,
+        out_strides=out.strides,
+        tile=tile,
+        rows=rows,
+        channels=_evenly(value_depth, _most(profile)),
+        block=block,
+        blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
+        lanes=profile.vector_lanes,
+        causal=causal,
+        mask_strides=masks[0].strides if masks else (),
+    )
+    scratch = lowering.fresh((kernel.scratch_floats,))
+    lowering.call(kernel, [q, k, v, scratch, out, *masks], str(node.name))
     result = node.outputs[0]
     if len(shape_of(result)) == 3:
         tokens = out.transpose((0, 2, 1, 3)).reshape(shape_of(result))
@@ -103,13 +98,6 @@ def _shared(lowering: Lowering, view: View, heads: int) -> View:
     apart = lowering.reshaped(view, (batch, own, 1, tokens, channels))
     spread = apart.expand((batch, own, heads // own, tokens, channels))
     return lowering.reshaped(spread, (batch, heads, tokens, channels))
-
-
-def _runs(depth: int, lanes: int) -> list[tuple[int, int]]:
-    """The value channels in runs (start, channels) of at most LONGEST_HEAD: each computes the scores anew."""
-    count = math.ceil(depth / LONGEST_HEAD)
-    length = math.ceil(depth / count / lanes) * lanes if count > 1 else depth
-    return [(start, min(length, depth - start)) for start in range(0, depth, length)]
 
 
 def _tile(queries: int, keys: int, profile: Profile) -> tuple[int, int, int]:
