@@ -42,8 +42,8 @@ class Context:
 
     def require(self, field: str, wanted_by: str) -> Any:
         """The field's value. Raises UserError, before any work is done, if it was not given."""
-        value = getattr(self, field)
-        if value is None:
+        value: Any = getattr(self, field)
+        if value is None or value == []:
             raise UserError(f"pass {wanted_by} needs {field.replace('_', ' ')}; give it when compiling")
         return value
 

@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 from ..ir import attention
 from ..ir.annotations import BITS, set_row_bits
 from ..ir.blocks import Block, discover
+from ..ir.errors import UserError
 from ..ir.macs import COUNTS
 from ..ir.making import Maker
 from ..ir.program import Program
@@ -42,6 +43,12 @@ class TipsConfig(BaseModel):
     high_bits: int = Field(default=12, ge=4, le=16, description="Width of important activations [bits].")
     low_bits: int = Field(default=6, ge=2, le=8, description="Width of the others [bits].")
 
+    @model_validator(mode="after")
+    def _lower(self) -> TipsConfig:
+        if self.low_bits >= self.high_bits:
+            raise ValueError(f"low_bits {self.low_bits} should be less than high_bits {self.high_bits}")
+        return self
+
 
 class Tips(Pass[TipsConfig]):
     """Program -> the same with feed-forward activations of two precisions, and the share of rows in each.
@@ -58,6 +65,10 @@ class Tips(Pass[TipsConfig]):
         changed = program.copy()
         graph = changed.variants["full"].graph
         layers = list(_layers(graph, program.rates))
+        if not layers:
+            raise UserError(
+                "pass tips finds no feed-forward layer behind a cross-attention that it has not changed."
+            )
         ranges = _ranges(context, program, [_read(one) for layer in layers for one in layer.products], calls)
         mixed: list[tuple[ir.Value, str, int]] = []
         for layer in layers:

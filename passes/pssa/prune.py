@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from ...ir import attention
 from ...ir.annotations import SCORES, STORED_BITS
 from ...ir.blocks import discover
+from ...ir.errors import UserError
 from ...ir.making import Maker
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
@@ -48,19 +49,22 @@ class PruneScores(Pass[PruneScoresConfig]):
         calls = context.require("calibration", self.name)
         changed = program.copy()
         graph = changed.variants["full"].graph
-        mine = [node for node in graph if node.op_type == "Attention" and _is_self(node, graph, program)]
+        rates = analyse(graph, program.rates)
+        mine = [node for node in graph if node.op_type == "Attention" and _is_self(node, rates)]
         maps = [self._prune(node, side) for node, side in _grids(graph, mine) if attention.is_plain(node)]
+        if not maps:
+            raise UserError("pass prune-scores finds no self-attention of pixels that it has not changed.")
         for results in watch(context, changed, [one.name for one in maps], calls):
             for one in maps:
                 one.count(results[one.name])
         for one in maps:
             one.pruned.metadata_props[STORED_BITS] = str(Fraction(one.bits, one.elements))
         elements = sum(one.elements for one in maps)
-        stored = Fraction(sum(one.bits for one in maps), elements or 1)
+        stored = Fraction(sum(one.bits for one in maps), elements)
         return changed, {
             "maps": len(maps),
             "left_alone": len(mine) - len(maps),
-            "kept_share": sum(one.kept for one in maps) / (elements or 1),
+            "kept_share": sum(one.kept for one in maps) / elements,
             "bits_per_score": float(stored),
             "score_bytes_saved": float(1 - stored / self.config.value_bits),
             "output_error": output_error(context, program, changed, calls),
@@ -104,8 +108,9 @@ class _Map:
         self.kept += int(np.count_nonzero(scores))
 
 
-def _is_self(node: ir.Node, graph: ir.Graph, program: Program) -> bool:
-    return analyse(graph, program.rates)[str(node.inputs[1].name)] is Rate.SAMPLE  # type: ignore[union-attr]
+def _is_self(node: ir.Node, rates: Mapping[str, Rate]) -> bool:
+    keys = node.inputs[1]
+    return keys is not None and rates[str(keys.name)] is Rate.SAMPLE
 
 
 def _grids(graph: ir.Graph, nodes: Iterable[ir.Node]) -> Iterator[tuple[ir.Node, int]]:

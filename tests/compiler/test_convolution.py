@@ -14,6 +14,7 @@ from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported
 from fick.ir import referee
 from fick.ir.canonical import canonicalise
+from fick.ir.errors import UserError
 from fick.targets import profile
 from fick.targets.cpu.lower_winograd import choose
 
@@ -92,6 +93,20 @@ def test_a_target_whose_weights_may_not_grow_sums_directly(tmp_path: Path) -> No
                 target is HOST
             )
     assert sizes[1] < sizes[0] / 2
+
+
+def test_memory_that_is_short_makes_weights_small_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    ir.save(model(GRAPHS["zeros on two sides"], np.random.default_rng(4)), path)
+    roomy = fick.compile(path, output=tmp_path / "roomy.fick")
+    tight = fick.compile(path, output=tmp_path / "tight.fick", memory_limit_bytes=roomy.peak_bytes - 1)
+    assert tight.weight_bytes < roomy.weight_bytes / 2
+    with fick.load(roomy.bundle) as one, fick.load(tight.bundle) as other:
+        x = np.random.default_rng(5).standard_normal(one.inputs["x"].shape).astype(np.float32)
+        wanted = one.run(x=x)["y"]
+        np.testing.assert_allclose(other.run(x=x)["y"], wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+    with pytest.raises(UserError, match="raise --memory-limit"):
+        fick.compile(path, output=tmp_path / "none.fick", memory_limit_bytes=tight.peak_bytes - 1)
 
 
 def test_few_pixels_and_few_channels_are_summed_directly() -> None:

@@ -51,6 +51,7 @@ def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
         ("[[pass]]\nname = 'tips'\nlow_bits = 40\n", r"pass 1 \(tips\), low_bits: .*less than or equal to 8"),
         ("[[pass]]\nname = 'tips'\nlimit = 1\n", r"limit: .*its parameters are threshold, high_bits, low_bits"),
         ("[[pass]]\nname = 'tips'\nthreshold = nan\n", "threshold: .*finite"),
+        ("[[pass]]\nname = 'tips'\nlow_bits = 7\nhigh_bits = 6\n", "low_bits 7 should be less than high_bits 6"),
         ("calibration = 1\n[[pass]]\nname = 'tips'\n", "calibration, : .*its parameters are prompts"),
         ("[calibration]\nsteps = 3\n[[pass]]\nname = 'tips'\n", "calibration, prompts: Field required"),
         ("[calibration]\nprompts = 'none.txt'\n[[pass]]\nname = 'tips'\n", "none.txt: no such file of prompts"),

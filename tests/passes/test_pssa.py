@@ -84,6 +84,11 @@ def test_blocks_are_found_as_before() -> None:
     assert kinds[0] == kinds[1]
 
 
+def test_scores_are_pruned_once() -> None:
+    with pytest.raises(UserError, match="finds no self-attention"):
+        apply([PruneScores(), PruneScores()], small_unet.program(), small_unet.context())
+
+
 def test_maps_to_calibrate_with_are_needed() -> None:
     with pytest.raises(UserError, match="pass prune-scores needs calibration"):
         apply([PruneScores()], small_unet.program(), Context())

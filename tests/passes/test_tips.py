@@ -106,10 +106,16 @@ def test_fewer_bits_cost_more_of_the_output() -> None:
     assert 2 < errors[1] / errors[0] < 8
 
 
+def test_pixels_are_marked_once() -> None:
+    with pytest.raises(UserError, match="finds no feed-forward layer"):
+        apply([Tips(), Tips()], small_unet.program(), small_unet.context())
+
+
 def test_the_program_given_stays_and_calls_are_needed() -> None:
     before = small_unet.program()
     nodes = len(list(before.variants["full"].graph))
     apply([Tips()], before, small_unet.context())
     assert len(list(before.variants["full"].graph)) == nodes
-    with pytest.raises(UserError, match="pass tips needs calibration"):
-        apply([Tips()], before, Context())
+    for none in (None, []):
+        with pytest.raises(UserError, match="pass tips needs calibration"):
+            apply([Tips()], before, Context(calibration=none))
