@@ -12,8 +12,7 @@ from ..profile import Profile
 from ..views import View
 from .attention import Attention
 
-VECTORS = 2
-"""Vectors of queries in a run."""
+MANY_QUERIES = 1024
 
 BLOCK = 128
 """Keys at a time, or a few more: their scores and values stay in the first-level cache."""
@@ -47,7 +46,9 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     ]
     scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
     causal = bool(attributes.get_int("is_causal", 0))
-    tile, rows, block = _tile(queries, keys, profile)
+    vectors = _vectors(queries, profile)
+    most = (profile.vector_registers - vectors - 1) // vectors
+    tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most)
     kernel = Attention(
         dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
         batch=batch,
@@ -63,7 +64,7 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
         out_strides=out.strides,
         tile=tile,
         rows=rows,
-        channels=_evenly(value_depth, _most(profile)),
+        channels=_evenly(value_depth, most),
         block=block,
         blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
         lanes=profile.vector_lanes,
@@ -100,17 +101,16 @@ def _shared(lowering: Lowering, view: View, heads: int) -> View:
     return lowering.reshaped(spread, (batch, heads, tokens, channels))
 
 
-def _tile(queries: int, keys: int, profile: Profile) -> tuple[int, int, int]:
-    """Queries of a run, keys in registers, and keys at a time."""
-    tile = min(VECTORS * profile.vector_lanes, queries)
+def _vectors(queries: int, profile: Profile) -> int:
+    """Vectors of queries in a run: more reuse each key more often, fewer divide few queries more evenly."""
+    return 3 if profile.vector_registers >= 32 and queries >= MANY_QUERIES else 2
+
+
+def _tile(queries: int, keys: int, run: int, most: int) -> tuple[int, int, int]:
+    """Queries of a run, keys in registers, of which there is room for ``most``, and keys at a time."""
     # Fewer keys than fit cost nothing as long as sums outnumber what the multipliers have in flight.
-    rows = min(range(_most(profile) // 2, _most(profile) + 1), key=lambda rows: -keys % rows)
-    return tile, rows, rows * min(math.ceil(keys / rows), math.ceil(BLOCK / rows))
-
-
-def _most(profile: Profile) -> int:
-    """Sums of a run of queries that registers hold."""
-    return (profile.vector_registers - VECTORS - 1) // VECTORS
+    rows = min(range(most // 2 + 1, most + 1), key=lambda rows: -keys % rows)
+    return min(run, queries), rows, rows * min(math.ceil(keys / rows), math.ceil(BLOCK / rows))
 
 
 def _evenly(count: int, most: int) -> int:
