@@ -131,10 +131,7 @@ def _component(
         "inputs": [_described(tensor) for tensor in compiled.inputs],
         "outputs": [_described(tensor) for tensor in compiled.outputs],
         "memory": _memory(compiled),
-        "history": [
-            {"pass": entry.pass_name, "config": entry.config, "effect": entry.effect}
-            for entry in program.history
-        ],
+        "history": [entry.facts() for entry in program.history],
         "weights": {
             f"{name}/{weight.name}": {
                 "source": weight.source,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -53,5 +52,5 @@ def estimate(
         }
     program = structure(model, shapes=shapes, recipe=wanted, reporter=reporter)
     optional = {one.name for one in wanted.passes}
-    passes = [asdict(one) for one in program.history if one.pass_name in optional]
+    passes = [one.facts() for one in program.history if one.pass_name in optional]
     return price(program, machine, steps, dram) | {"random_weights": random_weights(model), "passes": passes}

@@ -1,11 +1,13 @@
 """Recipes: which optional passes a compilation runs and what they are calibrated with, as a TOML file.
 
-[calibration]
-prompts = "prompts.txt"     beside the recipe, one a line
+    [calibration]
+    prompts = "prompts.txt"  # beside the recipe, one a line
 
-[[pass]]
-name = "tips"
-threshold = 0.9
+    [[pass]]
+    name = "tips"
+    threshold = 0.9
+
+Every pass of ``PASSES`` may be named, with the fields of its ``Config``.
 """
 
 from __future__ import annotations

@@ -19,10 +19,14 @@ class Interpreter:
     """Calls a program as its loop does: whatever a step shares with the one before is not computed again.
 
     ``watched`` names values inside variants that a call returns besides the outputs; ``inputs`` are what the caller
-    gives, by name.
+    gives, by name. Raises ValueError for a program with tables or state: who gives those is not settled.
     """
 
     def __init__(self, program: Program, watched: Collection[str] = (), threads: int = 0) -> None:
+        if program.tables or program.state:
+            raise ValueError(
+                f"program {program.name} has tables or state, which calls one by one do not know"
+            )
         variants = [name for name in program.variants if name != "full"]
         self._variants = [_Variant(program.variants[name], watched, threads) for name in (*variants, "full")]
         self.inputs = {

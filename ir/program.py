@@ -22,6 +22,10 @@ class HistoryEntry:
     effect: dict[str, Any]
     seconds: float
 
+    def facts(self) -> dict[str, Any]:
+        """What is the same for the same input: all but the seconds."""
+        return {"pass": self.pass_name, "config": self.config, "effect": self.effect}
+
 
 @dataclass(frozen=True)
 class Link:

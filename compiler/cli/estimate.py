@@ -92,7 +92,7 @@ def _headline(facts: Mapping[str, Any]) -> dict[str, str]:
         rows["resources"] = ", ".join(f"{_three_figures(taken[name])} {RESOURCES[name]}" for name in taken)
     for one in facts["passes"]:
         effect = {key: value for key, value in one["effect"].items() if isinstance(value, float)}
-        rows[f"pass {one['pass_name']}"] = ", ".join(f"{key} {value:.3g}" for key, value in effect.items())
+        rows[f"pass {one['pass']}"] = ", ".join(f"{key} {value:.3g}" for key, value in effect.items())
     if facts["random_weights"]:
         rows["weights"] = "random: sizes are all that counts here"
     return rows

@@ -116,7 +116,7 @@ def test_an_estimate_with_a_recipe_is_that_of_the_changed_program(tmp_path: Path
     )
     model = tmp_path / "tiny-sd"
     plain, changed = (fick.estimate(model, "dbsc", steps=2, recipe=one) for one in (None, path))
-    assert [one["pass_name"] for one in changed["passes"]] == ["prune-scores", "tips"]
+    assert [one["pass"] for one in changed["passes"]] == ["prune-scores", "tips"]
     effect = changed["passes"][0]["effect"]
     assert 0 < effect["score_bytes_saved"] < 1 and effect["output_error"] > 0
     scores = "self-attention scores"
