@@ -27,14 +27,19 @@ def choose(profile: Profile, shape: Sequence[int], channels: int) -> int | None:
     """Outputs of a tile along an axis for a result [images, columns, rows, width], or None to sum directly."""
     if not profile.enlarge_weights:
         return None
-    costs = {
-        outputs: _filtered(shape, channels, outputs, profile.macs_per_byte)
+    ratios = {
+        outputs: predicted_ratio(profile, shape, channels, outputs)
         for outputs, error in ERRORS.items()
         if error <= LARGEST_ERROR
     }
-    best = min(costs, key=costs.__getitem__, default=None)
+    best = min(ratios, key=ratios.__getitem__, default=None)
+    return best if best is not None and GAIN * ratios[best] < 1 else None
+
+
+def predicted_ratio(profile: Profile, shape: Sequence[int], channels: int, outputs: int) -> float:
+    """Predicted time of minimal filtering over that of summing all products."""
     direct = _direct(shape, channels, profile.macs_per_byte)
-    return best if best is not None and GAIN * costs[best] < direct else None
+    return _filtered(shape, channels, outputs, profile.macs_per_byte) / direct
 
 
 def _direct(shape: Sequence[int], channels: int, macs_per_byte: float) -> float:
