@@ -28,7 +28,7 @@ check: $(VENV)/.full
 	@$(BIN)/python tools/import_rules.py
 
 bench: $(VENV)/.full
-	@$(BIN)/python benchmarks/table.py
+	@$(BIN)/python benchmarks/unet.py
 
 docs: $(VENV)/.full
 	@$(BIN)/python tools/cli_docs.py

@@ -36,6 +36,7 @@ def build(
     pipeline_facts: Mapping[str, Any] | None = None,
     files: Mapping[str, bytes] | None = None,
     recipe: Recipe = NOTHING,
+    precision: str = "float32",
     model: Any = None,
     reporter: Silent | None = None,
 ) -> Skeleton:
@@ -47,8 +48,12 @@ def build(
     reporter = reporter or Silent()
     reporter.stage("optimise")
     first, *others = components
-    programs = {first: fused(components[first], seed, recipe=recipe, model=model, reporter=reporter)}
-    programs |= {name: fused(components[name], seed) for name in others}
+    programs = {
+        first: fused(
+            components[first], seed, recipe=recipe, precision=precision, model=model, reporter=reporter
+        )
+    }
+    programs |= {name: fused(components[name], seed, precision=precision) for name in others}
     reporter.stage("compile kernels")
     compiled = {
         component: lower(program, profile, cache_folder / "kernels", reporter.update)
@@ -73,6 +78,7 @@ def build(
             "triple": profile.triple,
             "cpu_features": list(profile.requires),
         },
+        "precision": precision,
         "kernels": len({symbol for one in compiled.values() for symbol in one.kernels}),
         "memory": {key: sum(size[key] for size in sizes) for key in sizes[0]},
         "config": main.metadata.get("config", {}),

@@ -49,6 +49,7 @@ def compile(
     sampler: Mapping[str, Any] | None = None,
     memory_limit_bytes: int | None = None,
     recipe: str | os.PathLike[str] | None = None,
+    precision: str = "float32",
     reporter: Silent | None = None,
 ) -> Report:
     """Compile a diffusion UNet into a bundle.
@@ -56,7 +57,8 @@ def compile(
     ``model`` is what ``open_model`` takes: an .onnx file, a diffusers folder, a configuration or its name, a
     torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` names a device
     profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
-    stored as the bundle's default for ``generate``; ``recipe`` is a file of optional passes (see recipes.py).
+    stored as the bundle's default for ``generate``; ``recipe`` is a file of optional passes (see recipes.py);
+    ``precision`` is that of weights and of values between kernels.
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
@@ -65,6 +67,10 @@ def compile(
     profile = profiles.load(target)
     wanted = read_recipe(Path(recipe)) if recipe is not None else NOTHING
     wanted.check_hardware(profile.kind, profile.name)
+    if precision not in profile.formats:
+        raise UserError(
+            f"--precision {precision}: target {profile.name} has no such kernels; it has {', '.join(profile.formats)}"
+        )
     reporter.stage("import")
     whole = open_model(model, shapes=shapes, seed=seed)
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
@@ -75,11 +81,13 @@ def compile(
     def compiled(profile: profiles.Profile) -> Ingredients:
         settings = [
             whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
-            sorted(whole.files.items()), wanted.settings(),
+            sorted(whole.files.items()), wanted.settings(), precision,
         ]  # fmt: skip
         name = digest(whole.components, settings)
         place = cache_folder() / "compilations" / f"{name}.fick" if name else None
-        return _kept(whole, place) or _built(whole, place, profile, seed, sampler, wanted, model, reporter)
+        return _kept(whole, place) or _built(
+            whole, place, profile, seed, sampler, wanted, precision, model, reporter
+        )
 
     skeleton, weights = compiled(profile)
     if skeleton.manifest["memory"]["peak_bytes"] > limit and profile.enlarge_weights:
@@ -134,6 +142,7 @@ def _built(
     seed: int,
     sampler: Mapping[str, Any] | None,
     recipe: Recipe,
+    precision: str,
     model: Any,
     reporter: Silent,
 ) -> Ingredients:
@@ -156,6 +165,7 @@ def _built(
             pipeline_facts=facts,
             files=whole.files,
             recipe=recipe,
+            precision=precision,
             model=model,
             reporter=reporter,
         )

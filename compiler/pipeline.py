@@ -7,11 +7,17 @@ from typing import Any
 from ..passes.base import Pass
 from ..passes.fuse import Fuse
 from ..passes.hoist import Hoist
+from ..passes.store import Store, StoreConfig
+
+PRECISIONS = ("float32", "bfloat16")
 
 
-def pipeline() -> list[Pass[Any]]:
-    """From the canonical program to one that targets lower."""
-    return [
+def pipeline(precision: str = "float32") -> list[Pass[Any]]:
+    """From the canonical program to one that targets lower, with values of ``precision`` between its kernels."""
+    stages: list[Pass[Any]] = [
         Hoist(),  # what the prompt or the timestep alone decides leaves the loop
         Fuse(),  # which nodes run as one kernel
     ]
+    if precision != "float32":
+        stages.append(Store(StoreConfig(format=precision)))  # type: ignore[arg-type]
+    return stages

@@ -27,6 +27,7 @@ def fused(
     seed: int = 0,
     *,
     recipe: Recipe = NOTHING,
+    precision: str = "float32",
     model: Any = None,
     reporter: Silent | None = None,
 ) -> Program:
@@ -37,7 +38,7 @@ def fused(
         imported.model.graph.inputs.remove(value)
     program = Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
     context = recipe.context(program, model, seed, reporter or Silent())
-    return apply([*recipe.passes, *pipeline()], program, context)
+    return apply([*recipe.passes, *pipeline(precision)], program, context)
 
 
 def structure(

@@ -14,7 +14,7 @@ from rich.table import Table
 
 import fick
 from fick.compiler import pictures
-from fick.compiler.bench import measure
+from fick.compiler.bench.rounds import measure
 from fick.compiler.progress import terminal
 from fick.compiler.quality.drawing import PipelineArtist
 from fick.compiler.quality.fidelity import psnr_db

@@ -17,7 +17,8 @@ from terrain_model import SAMPLER, fetch
 
 import fick
 from fick.compiler import pictures
-from fick.compiler.bench import measure, peer
+from fick.compiler.bench.peers import Task, peer
+from fick.compiler.bench.rounds import measure
 from fick.compiler.progress import terminal
 from fick.runtime import Model, png
 
@@ -76,7 +77,7 @@ def compare(model: Model, source: Path) -> dict[str, float]:
             "sigma": np.array([sigma], np.float32),
             "difficulty": np.array([0.5], np.float32),
         }
-        theirs = peer("onnxruntime", source, feeds, 0)
+        theirs = peer("onnxruntime", Task(source, feeds))
         difference = max(difference, float(np.abs(model.run(**feeds)["denoised"] - theirs()).max()))
     with terminal() as reporter:
         reporter.stage("measure")

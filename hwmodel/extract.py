@@ -254,6 +254,8 @@ class _Walk:
                 shown = given(node)[1 if node.op_type == "Where" else 0]
                 if node.op_type == "DequantizeLinear":
                     bits = bits or annotations.bits(shown)
+                elif _recasts(node):
+                    bits = bits or min(_width(shown), _width(value))
                 value = shown
             elif node is None and made is not value:
                 value = made
@@ -269,7 +271,18 @@ class _Walk:
 
 def _converts(node: ir.Node) -> bool:
     """Whether a node changes nothing but the number format."""
-    return node.op_type in CONVERSIONS or bool(annotations.row_bits(node.outputs[0]))
+    return node.op_type in CONVERSIONS or _recasts(node) or bool(annotations.row_bits(node.outputs[0]))
+
+
+def _recasts(node: ir.Node) -> bool:
+    """Whether a node rounds numbers to another floating-point format, or widens them again."""
+    types = [value.dtype for value in (given(node)[0], node.outputs[0])] if node.op_type == "Cast" else []
+    return bool(types) and all(one is not None and one.is_floating_point() for one in types)
+
+
+def _width(value: ir.Value) -> int:
+    assert value.dtype is not None
+    return value.dtype.bitwidth
 
 
 def _stage_of(path: str) -> str:

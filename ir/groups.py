@@ -38,6 +38,11 @@ class Group:
         return self.anchor.op_type
 
     @property
+    def result(self) -> ir.Value:
+        """What the last node computes."""
+        return self.nodes[-1].outputs[0]
+
+    @property
     def inputs(self) -> list[ir.Value]:
         """Values read from outside, each once, in order of first use."""
         made = {output for node in self.nodes for output in node.outputs}

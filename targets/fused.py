@@ -15,6 +15,8 @@ from .graph_facts import describe, permutation, shape_of
 from .lowering import Lowering
 from .views import View
 
+FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
+
 
 @dataclass
 class Fused:
@@ -129,8 +131,8 @@ class _Builder:
 def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
     """One elementwise ONNX node over already built arguments."""
     op = node.op_type
-    if op == "Cast" and node.outputs[0].dtype is ir.DataType.FLOAT:
-        return args[0]  # loads are converted to float32 as they are
+    if op == "Cast" and node.outputs[0].dtype in FLOATS:
+        return args[0]  # kernels compute in float32: they widen what they load and round what they store
     if op not in ELEMENTWISE:
         raise UserError(f"operator {op} cannot run inside a fused kernel, at {describe(node)}")
     if op == "Clip":

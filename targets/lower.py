@@ -15,7 +15,7 @@ from .compiled import Call, Compiled, Operand, PackedWeight, StateTensor
 from .cpu import build
 from .cpu.lower import VIEWS, check_supported, copier, lower_group, lower_view
 from .graph_facts import shape_of
-from .lowering import Buffer, Lowering, PendingCall
+from .lowering import Buffer, Constant, Lowering, PendingCall
 from .profile import Profile
 from .views import View
 
@@ -57,14 +57,15 @@ def _place_constants(lowering: Lowering, program: Program) -> None:
     """Every tensor known when compiling: source weights, and what variant "constant" derives from them."""
     for model in program.variants.values():
         for name, value in model.graph.initializers.items():
-            lowering.constants[name] = value
+            lowering.constants[name] = Constant(name, lowering.dtype(value))
             tensor = value.const_value
             # Scalars that the graph itself spells out, as against learned ones, are compiled into the kernels.
             if name not in program.weights and tensor is not None and tensor.size == 1:
                 lowering.literals[name] = float(tensor.numpy().reshape(()))
     if "constant" in program.variants:
         for value in program.variants["constant"].graph.outputs:
-            lowering.constants[str(value.name)] = value
+            name = str(value.name)
+            lowering.constants[name] = Constant(name, lowering.dtype(value))
 
 
 def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> None:
@@ -74,7 +75,7 @@ def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> Non
         if (group := last_of.get(id(node))) is not None:
             lower_group(lowering, group, profile)
         elif id(node) not in inside:
-            if node.op_type not in VIEWS:
+            if node.op_type not in VIEWS and node.op_type != "Cast":
                 raise UserError(
                     f"node {node.name} belongs to no fusion group; run the fuse pass before lowering"
                 )

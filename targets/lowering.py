@@ -7,7 +7,7 @@ constant to ``weights``, what a variant leaves for others or for the caller to `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,11 +16,12 @@ import onnx_ir as ir
 from ..ir.errors import UserError
 from .compiled import ITEM_BYTES, Space
 from .graph_facts import shape_of
-from .packing import Dense, Packing
+from .packing import ROUNDED, Dense, Packing
 from .views import View
 
 DTYPES = {
     ir.DataType.FLOAT: "float32",
+    ir.DataType.BFLOAT16: "bfloat16",
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
     ir.DataType.BOOL: "bool",
@@ -64,6 +65,14 @@ class PendingCall:
 
 
 @dataclass(frozen=True)
+class Constant:
+    """A tensor known when compiling, by the name under which its numbers come, and the format it is kept in."""
+
+    source: str
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Weight:
     """A constant of the program in one packing."""
 
@@ -81,7 +90,7 @@ class Lowering:
     buffers: dict[str, Buffer] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     views: dict[str, View] = field(default_factory=dict)
-    constants: dict[str, ir.Value] = field(default_factory=dict)
+    constants: dict[str, Constant] = field(default_factory=dict)
     calls: list[PendingCall] = field(default_factory=list)
     variant: str = ""
 
@@ -94,16 +103,21 @@ class Lowering:
             self.views[name] = self.weight(name, shape_of(value), Dense())
         return self.views[name]
 
-    def weight(self, source: str, shape: Sequence[int], packing: Packing) -> View:
-        """A constant in the given packing, as a dense view of the packed shape."""
+    def weight(self, constant: str, shape: Sequence[int], packing: Packing) -> View:
+        """A constant in the given packing and its own format, as a dense view of the packed shape."""
+        source, dtype = self.constants[constant].source, self.constants[constant].dtype
+        if dtype in ROUNDED:
+            packing = packing.model_copy(update={"format": dtype})
         name = f"{source}|{packing.model_dump_json()}"
         if name not in self.weights:
-            value = self.constants[source]
-            dtype = self.dtype(value)
             _require_addressable(math.prod(shape), source)
             self.weights[name] = Weight(source, packing, tuple(shape))
             self.buffers[name] = Buffer(name, dtype, int(np.prod(shape, dtype=np.int64)), "weights")
         return View.dense(name, shape)
+
+    def dtypes(self, views: Iterable[View]) -> tuple[str, ...]:
+        """The formats that kernels find their operands in."""
+        return tuple(self.buffers[view.buffer].dtype for view in views)
 
     def literal(self, value: ir.Value) -> float | None:
         """The number that a scalar constant of the graph (not a weight) stands for."""
@@ -112,7 +126,7 @@ class Lowering:
     def dtype(self, value: ir.Value) -> str:
         if value.dtype is None or value.dtype not in DTYPES:
             raise UserError(
-                f"value {value.name} is of type {value.dtype}; float32, int64 and int32 can be compiled"
+                f"value {value.name} is of type {value.dtype}; float32, bfloat16, int64 and int32 can be compiled"
             )
         return DTYPES[value.dtype]
 

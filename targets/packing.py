@@ -1,6 +1,7 @@
 """How a constant of the program is laid out for the kernels: data, so that new weights can be packed later."""
 
-from typing import Annotated, Literal
+from abc import abstractmethod
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,18 +9,46 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .winograd import transform_filters
 
+TILE_ROWS = 16
+"""Rows of a matrix tile's register: of results as of pairs of factors."""
 
-class Dense(BaseModel):
-    """Row-major, as the program has it."""
+ROUNDED = ("bfloat16",)
+"""Formats that a checkpoint's float32 numbers are rounded to when they are packed."""
+
+
+def bfloat16_words(numbers: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The nearest bfloat16 numbers, of two the even one, as their bits."""
+    bits = np.ascontiguousarray(numbers, dtype=np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    # A number that is none has bits that the sum above would carry over.
+    return np.where(np.isnan(numbers), np.uint16(0x7FC0), rounded.astype(np.uint16))
+
+
+class Layout(BaseModel):
+    """``format`` is what the numbers are rounded to, if they are not kept as they are."""
 
     model_config = ConfigDict(frozen=True)
+    format: Literal["bfloat16"] | None = None
+
+    def pack(self, source: NDArray[Any]) -> NDArray[Any]:
+        """The numbers as the kernels find them; a rounded format as its bits."""
+        placed = self.place(source)
+        return placed if self.format is None else bfloat16_words(placed)
+
+    @abstractmethod
+    def place(self, source: NDArray[Any]) -> NDArray[Any]: ...
+
+
+class Dense(Layout):
+    """Row-major, as the program has it."""
+
     kind: Literal["dense"] = "dense"
 
-    def pack(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
+    def place(self, source: NDArray[Any]) -> NDArray[Any]:
         return np.ascontiguousarray(source)
 
 
-class Panels(BaseModel):
+class Panels(Layout):
     """A reduction matrix cut into column panels: [N, K] -> [panels, K, width].
 
     ``order`` permutes the axes of the source so that output channels come first and the reduction axes follow
@@ -28,14 +57,13 @@ class Panels(BaseModel):
     With ``parts`` 2, the columns are two halves of a gated layer and each panel holds as many of either.
     """
 
-    model_config = ConfigDict(frozen=True)
     kind: Literal["panels"] = "panels"
     order: tuple[int, ...]
     width: int
     starts: tuple[int, ...]
     parts: int = 1
 
-    def pack(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
+    def place(self, source: NDArray[Any]) -> NDArray[Any]:
         rows = np.transpose(source, self.order)
         halves = rows.reshape(self.parts, rows.shape[0] // self.parts, -1)
         width = self.width // self.parts
@@ -46,18 +74,31 @@ class Panels(BaseModel):
         return panels.reshape(len(self.starts), halves.shape[2], self.width)
 
 
-class WinogradPanels(BaseModel):
+class TilePanels(Panels):
+    """Panels of two matrix tiles: [panels, steps, 2, pairs, 16, 2], where a tile's row holds a pair of reduction
+    indices of 16 columns, and a step is as many pairs as a tile has rows.
+    """
+
+    kind: Literal["tiles"] = "tiles"  # type: ignore[assignment]
+
+    def place(self, source: NDArray[Any]) -> NDArray[Any]:
+        panels = super().place(source)
+        count, depth, width = panels.shape
+        steps = panels.reshape(count, depth // (2 * TILE_ROWS), TILE_ROWS, 2, 2, width // 2)
+        return steps.transpose(0, 1, 4, 2, 5, 3)
+
+
+class WinogradPanels(Layout):
     """Filters [K, C, 3, 3], transformed for tiles of ``outputs`` squared: [panels, n * n, C, width], with panels as
     ``Panels`` has them.
     """
 
-    model_config = ConfigDict(frozen=True)
     kind: Literal["winograd"] = "winograd"
     outputs: int
     width: int
     starts: tuple[int, ...]
 
-    def pack(self, source: NDArray[np.float32]) -> NDArray[np.float32]:
+    def place(self, source: NDArray[Any]) -> NDArray[Any]:
         filters = transform_filters(source, self.outputs)
         columns, channels, side, _ = filters.shape
         # [n, n, C, K]: a position's matrix as the products take it.
@@ -69,4 +110,4 @@ class WinogradPanels(BaseModel):
         return panels
 
 
-Packing = Annotated[Dense | Panels | WinogradPanels, Field(discriminator="kind")]
+Packing = Annotated[Dense | Panels | TilePanels | WinogradPanels, Field(discriminator="kind")]

@@ -33,6 +33,7 @@ class Profile(BaseModel):
     vector_lanes: int = Field(gt=0, le=64, description="float32 lanes of one vector register.")
     vector_registers: int = Field(ge=8, le=64, description="Architectural vector registers.")
     cores: int = Field(ge=1, le=1024, description="Cores that a run is divided among by default.")
+    l1_bytes: int = Field(gt=0, description="First-level data cache of one core, in bytes.")
     l2_bytes: int = Field(gt=0, description="Second-level cache of one core, in bytes.")
     macs_per_byte: float = Field(
         gt=0, description="Float32 multiply-accumulates of all cores while a byte of memory arrives."
@@ -41,6 +42,9 @@ class Profile(BaseModel):
         default=True, description="Whether a layer may take more memory for weights to be faster."
     )
     formats: tuple[str, ...] = Field(description="Number formats with kernels.")
+    tile_formats: tuple[str, ...] = Field(
+        default=(), description="Number formats that a matrix unit multiplies."
+    )
     memory_bytes: int = Field(
         gt=0, description="Memory a model may use, in bytes: the default --memory-limit."
     )

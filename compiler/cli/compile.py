@@ -35,6 +35,9 @@ def command(
         typer.Option(metavar="JSON", help='The bundle\'s own sampler, e.g. \'{"kind": "euler"}\'.'),
     ] = None,
     recipe: RecipeOption = None,
+    precision: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
+    ] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -52,6 +55,7 @@ def command(
             sampler=_sampler(sampler),
             memory_limit_bytes=size_of(memory_limit) if memory_limit else None,
             recipe=recipe,
+            precision=precision,
             reporter=reporter,
         )
     show(

@@ -42,10 +42,15 @@ class DiffusersFolder:
                 f"{self._component} holds no .safetensors weights; save the model with "
                 "safe_serialization=True."
             )
-        cls = _unet_class(metadata["config"], self._config)
+        module = self.torch_module()
+        return import_module(module, self.shapes, name=self.name, kind="diffusers", metadata=metadata)
+
+    def torch_module(self) -> Any:
+        """The UNet as diffusers loads it, in float32."""
+        cls = _unet_class(read_json(self._config), self._config)
         torch = require_torch()
         try:
-            module = cls.from_pretrained(
+            return cls.from_pretrained(
                 str(self._component),
                 use_safetensors=True,
                 local_files_only=True,
@@ -55,7 +60,6 @@ class DiffusersFolder:
         except Exception as error:  # diffusers, safetensors and json raise their own kinds on damaged files.
             reason = first_line(error)
             raise UserError(f"the weights in {self._component} cannot be read: {reason}.") from error
-        return import_module(module, self.shapes, name=self.name, kind="diffusers", metadata=metadata)
 
     def contents(self) -> tuple[str, list[Path]]:
         files = [self._config, self._schedule, *self._weights]
@@ -94,16 +98,19 @@ class Config:
         return self.path.resolve().parent.name if self.path.name == "config.json" else self.path.stem
 
     def imported(self) -> Imported:
-        return import_module(self._module(), self.shapes, name=self.name, kind="config", random_weights=True)
+        return import_module(
+            self.torch_module(), self.shapes, name=self.name, kind="config", random_weights=True
+        )
 
     def contents(self) -> tuple[str, list[Path]]:
         return f"random weights of seed {self.seed}", [self.path]
 
     def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
-        drawn = self._module().state_dict()
+        drawn = self.torch_module().state_dict()
         return {name: drawn[name].numpy().reshape(shape) for name, shape in wanted.items()}
 
-    def _module(self) -> Any:
+    def torch_module(self) -> Any:
+        """The UNet with its weights drawn."""
         config = read_json(self.path)
         cls = _unet_class(config, self.path)
         torch = require_torch()

@@ -55,6 +55,9 @@ class TorchModule:
     def imported(self) -> Imported:
         return import_module(self.module, self.shapes)
 
+    def torch_module(self) -> Any:
+        return self.module
+
     def contents(self) -> None:
         return None
 
@@ -159,14 +162,17 @@ def _published_shapes(module: Any) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir.Model:
+def keywords(module: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of ``forward`` for the graph's inputs by name, so that the first result is the first output."""
     call = dict(arguments)
-    diffusers_unet = bool(_published_shapes(module))
-    added = {key: call.pop(key) for key in ("text_embeds", "time_ids") if key in call and diffusers_unet}
-    if added:
-        call[ADDED] = added
-    if diffusers_unet:
-        call["return_dict"] = False
+    if not _published_shapes(module):
+        return call
+    added = {key: call.pop(key) for key in ("text_embeds", "time_ids") if key in call}
+    return {**call, **({ADDED: added} if added else {}), "return_dict": False}
+
+
+def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir.Model:
+    call = keywords(module, arguments)
     parameters = list(module.parameters())
     if any(parameter.dtype != torch.float32 for parameter in parameters):
         module = copy.deepcopy(module).float()
@@ -190,7 +196,7 @@ def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir
     for value in model.graph.inputs:
         value.name = str(value.name).removeprefix(f"{ADDED}_")
     if len(model.graph.outputs) == 1:
-        model.graph.outputs[0].name = "out_sample" if diffusers_unet else "output"
+        model.graph.outputs[0].name = "out_sample" if _published_shapes(module) else "output"
     return model
 
 

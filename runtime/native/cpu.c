@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 /* cpu.c: which instruction sets this processor and operating system offer, by the names that Linux uses. */
 #include <string.h>
 
@@ -5,6 +6,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 enum { LEAF1_ECX, LEAF7_EBX, LEAF7_ECX, LEAF7_EDX, LEAF7_1_EAX, LEAF_EXTENDED_ECX, REGISTERS };
 enum { NOTHING = 0, AVX_STATE = 0x6, AVX512_STATE = 0xe6, AMX_STATE = 0x60000 };
@@ -34,6 +39,16 @@ static uint64_t saved_state(uint32_t leaf1_ecx) {
   if (!(leaf1_ecx & 1u << 27)) return 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (uint64_t)high << 32 | low;
+}
+
+/* Linux saves the registers of the matrix unit only for a process that has asked for it. */
+static int permitted(const char *feature) {
+#ifdef __linux__
+  enum { ARCH_REQ_XCOMP_PERM = 0x1023, TILE_DATA = 18 };
+  if (strcmp(feature, "amx_tile") == 0) return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, TILE_DATA) == 0;
+#endif
+  (void)feature;
+  return 1;
 }
 
 static int has(const char *feature) {
@@ -69,13 +84,17 @@ static int has(const char *feature) {
   }
   return 0;
 }
+static int permitted(const char *feature) {
+  (void)feature;
+  return 1;
+}
 #else
 #error "fick's core knows x86-64 and 64-bit Arm"
 #endif
 
 const char *fick_cpu_lacks(const char *const *features) {
   for (; *features; features++) {
-    if (!has(*features)) return *features;
+    if (!has(*features) || !permitted(*features)) return *features;
   }
   return NULL;
 }

@@ -16,7 +16,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .kernel import Kernel, fill, flat, lane_chunks, local
+from .kernel import Kernel, fill, flat, lane_chunks, local, store
 from .vector_math import LOG2_E, exp2
 
 LOWEST = -1.0e30
@@ -230,4 +230,4 @@ class Attention(Kernel):
                 with T.vectorized(0, width) as lane:
                     at = [head // self.heads, head % self.heads, first + start + lane, channel]
                     value = scratch[sums + channel * self.tile + start + lane] * share[lane]
-                    T.buffer_store(out, value, [flat(at, self.out_strides)])
+                    store(out, value, flat(at, self.out_strides))

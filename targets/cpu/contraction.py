@@ -18,7 +18,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
-from .kernel import Kernel, evaluate, flat, lane_chunks, local, unflatten
+from .kernel import Kernel, evaluate, flat, lane_chunks, local, store, unflatten
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,9 @@ class Contraction(Kernel):
             self._accumulate(operands, sums, panel, rows, first_row, slice_index)
             finish()
             return
-        _either(slice_index == 0, zero, resume)
+        either(slice_index == 0, zero, resume)
         self._accumulate(operands, sums, panel, rows, first_row, slice_index)
-        _either(slice_index == slices - 1, finish, suspend)
+        either(slice_index == slices - 1, finish, suspend)
 
     def _row_coordinates(self, index: Any) -> tuple[list[Any], Any]:
         """Coordinates on the outer row axes, and the first row of the tile on the innermost."""
@@ -217,10 +217,10 @@ class Contraction(Kernel):
                         values = [sums[row][part][chunk][first + lane] for part in range(self.parts)]
                         at = [*rows, first_row + row, first_column + start + first + lane]
                         result = evaluate(self.epilogue, operands, at, values)
-                        T.buffer_store(operands[2], result, [flat(at, self.out_strides)])
+                        store(operands[2], result, flat(at, self.out_strides))
 
 
-def _either(condition: Any, then: Any, otherwise: Any) -> None:
+def either(condition: Any, then: Any, otherwise: Any) -> None:
     with T.If(condition):
         with T.Then():
             then()

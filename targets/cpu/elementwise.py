@@ -10,7 +10,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
-from .kernel import Kernel, evaluate, flat, lane_chunks, unflatten
+from .kernel import Kernel, evaluate, flat, lane_chunks, store, unflatten
 
 SERIAL_BELOW = 1 << 13
 """Fewer elements than this are not worth waking the other threads for."""
@@ -52,7 +52,7 @@ class Map(Kernel):
         with T.vectorized(0, width) as lane:
             at = [*outer, start + lane]
             result = evaluate(self.expression, operands, at, ())
-            T.buffer_store(operands[0], result, [flat(at, self.out_strides)])
+            store(operands[0], result, flat(at, self.out_strides))
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ class Pad(Kernel):
                 with T.serial(0, count // self.lanes) as vector:
                     with T.vectorized(0, self.lanes) as lane:
                         where = at + first * self.channels + vector * self.lanes + lane
-                        T.buffer_store(out, T.float32(0), [where])
+                        store(out, T.float32(0), where)
                 for start, width in lane_chunks(count % self.lanes, self.lanes):
                     with T.vectorized(0, width) as lane:
                         where = at + first * self.channels + count - count % self.lanes + start + lane
-                        T.buffer_store(out, T.float32(0), [where])
+                        store(out, T.float32(0), where)
 
             with T.If(T.And(row >= 0, row < rows)):
                 with T.Then():
@@ -109,8 +109,8 @@ class Pad(Kernel):
             with T.serial(0, full) as vector:
                 with T.vectorized(0, self.lanes) as lane:
                     channel = vector * self.lanes + lane
-                    T.buffer_store(out, image[source + channel * step], [target + channel])
+                    store(out, image[source + channel * step], target + channel)
         for start, width in lane_chunks(self.channels % self.lanes, self.lanes):
             with T.vectorized(0, width) as lane:
                 channel = full * self.lanes + start + lane
-                T.buffer_store(out, image[source + channel * step], [target + channel])
+                store(out, image[source + channel * step], target + channel)

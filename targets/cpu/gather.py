@@ -8,7 +8,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .kernel import Kernel, lane_chunks
+from .kernel import Kernel, lane_chunks, store
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Gather(Kernel):
                 with T.vectorized(0, self.lanes) as lane:
                     column = vector * self.lanes + lane
                     value = table[base + column * self.table_strides[1]]
-                    T.buffer_store(out, value, [place * self.columns + column])
+                    store(out, value, place * self.columns + column)
             for start, width in lane_chunks(self.columns % self.lanes, self.lanes):
                 with T.vectorized(0, width) as lane:
                     column = full * self.lanes + start + lane
                     value = table[base + column * self.table_strides[1]]
-                    T.buffer_store(out, value, [place * self.columns + column])
+                    store(out, value, place * self.columns + column)

@@ -14,7 +14,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
-from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, unflatten
+from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, store, unflatten
 
 VECTORS_AT_ONCE = 8
 """Channel vectors whose sums are held in registers together."""
@@ -140,7 +140,7 @@ class GroupNorm(Kernel):
                         normal = off * scratch[self._channel_slot(image, 1, c)] + bias[c]
                         where = [image, *unflatten(pixel, self.pixels), c]
                         result = evaluate(self.epilogue, operands, where, [normal])
-                        T.buffer_store(out, result, [flat(where, self.out_strides)])
+                        store(out, result, flat(where, self.out_strides))
 
                 if full:
                     with T.serial(0, full) as index:

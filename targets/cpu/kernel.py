@@ -16,12 +16,16 @@ from .vector_math import emit
 
 LONGEST_BUFFER = 2**31 - 1
 
+WORDS = {"bfloat16": "uint16"}
+"""Formats that arithmetic does not know, and the words that hold them."""
+
 
 @dataclass(frozen=True)
 class Kernel(ABC):
     """A specification fully determines its machine code (given a target): equal specifications share a kernel.
 
-    ``dtypes`` are those of the operands, in the order in which they are passed.
+    ``dtypes`` are those of the operands, in the order in which they are passed. Kernels compute in float32: what is
+    stored in fewer bits is widened where it is read and rounded by ``store``.
     """
 
     dtypes: tuple[str, ...]
@@ -36,17 +40,48 @@ class Kernel(ABC):
                 T.func_name(symbol)
                 # Aliasing is ruled out by the memory plan: an output never shares bytes with an input.
                 T.func_attr({"tirx.noalias": True})
-                handles = [T.arg(f"p{i}", T.handle(dtype)) for i, dtype in enumerate(self.dtypes)]
+                kinds = [WORDS.get(dtype, dtype) for dtype in self.dtypes]
+                handles = [T.arg(f"p{i}", T.handle(kind)) for i, kind in enumerate(kinds)]
                 buffers = [
-                    T.decl_buffer([LONGEST_BUFFER], dtype, data=handle)
-                    for handle, dtype in zip(handles, self.dtypes, strict=True)
+                    T.decl_buffer([LONGEST_BUFFER], kind, data=handle)
+                    for handle, kind in zip(handles, kinds, strict=True)
+                ]
+                operands = [
+                    Bfloat16(buffer) if dtype == "bfloat16" else buffer
+                    for buffer, dtype in zip(buffers, self.dtypes, strict=True)
                 ]
                 # Without these two, TVM would ask a runtime for every local array; with them they are on the
                 # stack, where LLVM promotes them to registers.
                 with T.attr(tirx.IntImm("int32", 0), "device_id", 0):
                     with T.attr(tirx.IntImm("int32", 0), "device_type", 1):
-                        self.body(buffers)
+                        self.body(operands)
         return cast(tirx.PrimFunc, builder.get())
+
+
+@dataclass(frozen=True)
+class Bfloat16:
+    """An operand of bfloat16 numbers: the upper halves of float32 numbers."""
+
+    words: Any
+
+    def __getitem__(self, at: Any) -> Any:
+        return T.reinterpret("float32", T.shift_left(T.cast(self.words[at], "uint32"), T.uint32(16)))
+
+
+def bfloat16_bits(value: Any) -> Any:
+    """A float32 as uint32, so that its upper half is the nearest bfloat16 (of two, the even one)."""
+    bits = T.reinterpret("uint32", value)
+    odd = T.bitwise_and(T.shift_right(bits, T.uint32(16)), T.uint32(1))
+    return bits + T.uint32(0x7FFF) + odd
+
+
+def store(operand: Any, value: Any, at: Any) -> None:
+    """Write a float32 to an operand in the format that it is stored in."""
+    if isinstance(operand, Bfloat16):
+        word = T.cast(T.shift_right(bfloat16_bits(value), T.uint32(16)), "uint16")
+        T.buffer_store(operand.words, word, [at])
+    else:
+        T.buffer_store(operand, value, [at])
 
 
 def local(count: int) -> Any:

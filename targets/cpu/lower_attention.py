@@ -11,6 +11,8 @@ from ..lowering import Lowering
 from ..profile import Profile
 from ..views import View
 from .attention import Attention
+from .tile_attention import QUERIES, TileAttention
+from .tiles import STEP
 
 MANY_QUERIES = 1024
 
@@ -37,20 +39,73 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     v = _heads(lowering, node.inputs[2], key_heads)
     batch, heads, queries, depth = q.shape
     k, v = (_shared(lowering, one, heads) for one in (k, v))
-    keys, value_depth = v.shape[2], v.shape[3]
-    if keys >= MANY_KEYS:
-        k, v = (lowering.materialised(one) for one in (k, v))
-    out = lowering.fresh((batch, heads, queries, value_depth), (0, 2, 1, 3))
+    keys = v.shape[2]
+    out = lowering.fresh((batch, heads, queries, v.shape[3]), (0, 2, 1, 3), lowering.dtype(group.result))
     masks = [
         lowering.view(value).expand((batch, heads, queries, keys)) for value in node.inputs[3:4] if value
     ]
     scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
     causal = bool(attributes.get_int("is_causal", 0))
+    tiled = not masks and not causal and set(lowering.dtypes([q, k, v])) <= set(profile.tile_formats)
+    if tiled:
+        _on_tiles(lowering, q, k, v, out, scale, profile, str(node.name))
+    else:
+        _on_vectors(lowering, q, k, v, out, scale, masks, causal, profile, str(node.name))
+    shape = shape_of(node.outputs[0])
+    if len(shape) == 3:
+        tokens = out.transpose((0, 2, 1, 3)).reshape(shape)
+        assert tokens is not None
+        out = tokens
+    lowering.views[str(group.result.name)] = out
+
+
+def _on_tiles(
+    lowering: Lowering, q: View, k: View, v: View, out: View, scale: float, profile: Profile, name: str
+) -> None:
+    batch, heads, queries, _ = q.shape
+    keys = v.shape[2]
+    kernel = TileAttention(
+        dtypes=(*lowering.dtypes([q, k, v]), "bfloat16", "float32", *lowering.dtypes([out])),
+        batch=batch,
+        heads=heads,
+        queries=queries,
+        keys=keys,
+        depth=q.shape[3],
+        value_depth=v.shape[3],
+        scale=scale,
+        q_strides=q.strides,
+        k_strides=k.strides,
+        v_strides=v.strides,
+        out_strides=out.strides,
+        block=min(BLOCK, math.ceil(keys / STEP) * STEP),
+        blocks=min(math.ceil(queries / QUERIES), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
+    )
+    packed = lowering.fresh((kernel.packed_words,), dtype="bfloat16")
+    scratch = lowering.fresh((kernel.scratch_floats,))
+    lowering.call(kernel, [q, k, v, packed, scratch, out], name)
+
+
+def _on_vectors(
+    lowering: Lowering,
+    q: View,
+    k: View,
+    v: View,
+    out: View,
+    scale: float,
+    masks: list[View],
+    causal: bool,
+    profile: Profile,
+    name: str,
+) -> None:
+    batch, heads, queries, depth = q.shape
+    keys, value_depth = v.shape[2], v.shape[3]
+    if keys >= MANY_KEYS:
+        k, v = (lowering.materialised(one) for one in (k, v))
     vectors = _vectors(queries, profile)
     most = (profile.vector_registers - vectors - 1) // vectors
     tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most)
     kernel = Attention(
-        dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
+        dtypes=(*lowering.dtypes([q, k, v]), "float32", *lowering.dtypes([out, *masks])),
         batch=batch,
         heads=heads,
         queries=queries,
@@ -72,13 +127,7 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
         mask_strides=masks[0].strides if masks else (),
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, scratch, out, *masks], str(node.name))
-    result = node.outputs[0]
-    if len(shape_of(result)) == 3:
-        tokens = out.transpose((0, 2, 1, 3)).reshape(shape_of(result))
-        assert tokens is not None
-        out = tokens
-    lowering.views[str(result.name)] = out
+    lowering.call(kernel, [q, k, v, scratch, out, *masks], name)
 
 
 def _heads(lowering: Lowering, value: object, heads: int) -> View:

@@ -13,7 +13,8 @@ from ...ir.groups import Group
 from ..expressions import Apply, Expression, Literal, Load
 from ..fused import fuse
 from ..graph_facts import describe, numbers, permutation, shape_of
-from ..lowering import Lowering
+from ..lowering import Constant, Lowering
+from ..packing import ROUNDED
 from ..profile import Profile
 from ..views import View, merge_axes
 from .elementwise import Map
@@ -31,7 +32,7 @@ def map_into(
         [out.shape[axis] for axis in order], [[view.strides[axis] for axis in order] for view in views]
     )
     kernel = Map(
-        dtypes=tuple(lowering.buffers[view.buffer].dtype for view in views),
+        dtypes=lowering.dtypes(views),
         extents=extents,
         out_strides=strides[0],
         expression=bound(1, strides[1:]),  # type: ignore[operator]
@@ -59,23 +60,24 @@ def lower_elementwise(lowering: Lowering, group: Group, profile: Profile) -> Non
         and like.shape == shape
         and all(stride or extent == 1 for stride, extent in zip(like.strides, shape, strict=True))
     )
-    out = lowering.fresh(shape, like.order() if whole and like is not None else None)
+    order = like.order() if whole and like is not None else None
+    out = lowering.fresh(shape, order, lowering.dtype(fused.result))
     map_into(lowering, out, fused.loads, fused.bound, profile.vector_lanes, str(group.nodes[-1].name))
     lowering.views[str(fused.result.name)] = out
 
 
 def lower_concat(lowering: Lowering, group: Group, profile: Profile) -> None:
     node = group.anchor
-    result = node.outputs[0]
-    shape = shape_of(result)
+    shape = shape_of(node.outputs[0])
     axis = node.attributes["axis"].as_int() % len(shape)
     parts = [lowering.view(value) for value in node.inputs if value is not None]
-    out = lowering.fresh(shape, max(parts, key=lambda view: view.count).order())
+    order = max(parts, key=lambda view: view.count).order()
+    out = lowering.fresh(shape, order, lowering.dtype(group.result))
     start = 0
     for part in parts:
         lowering.copy(lowering, out.slice(axis, start, part.shape[axis]), part, str(node.name))
         start += part.shape[axis]
-    lowering.views[str(result.name)] = out
+    lowering.views[str(group.result.name)] = out
 
 
 def lower_gather(lowering: Lowering, group: Group, profile: Profile) -> None:
@@ -92,9 +94,9 @@ def lower_gather(lowering: Lowering, group: Group, profile: Profile) -> None:
     flat = lowering.reshaped(indices, (indices.count,))
     if flat.strides != (1,):
         flat = lowering.materialised(flat)
-    out = lowering.fresh((*indices.shape, *inner), dtype=lowering.buffers[table.buffer].dtype)
+    out = lowering.fresh((*indices.shape, *inner), dtype=lowering.dtype(group.result))
     kernel = Gather(
-        dtypes=tuple(lowering.buffers[view.buffer].dtype for view in (out, table, flat)),
+        dtypes=lowering.dtypes((out, table, flat)),
         count=flat.count,
         rows=table.shape[0],
         columns=columns,
@@ -105,7 +107,7 @@ def lower_gather(lowering: Lowering, group: Group, profile: Profile) -> None:
     # The numbers' axes stand where the axis that they choose from was.
     taken = len(indices.shape)
     places = [*range(taken, taken + axis), *range(taken), *range(taken + axis, taken + rank - 1)]
-    lowering.views[str(node.outputs[0].name)] = out.transpose(places)
+    lowering.views[str(group.result.name)] = out.transpose(places)
 
 
 REPEATING = frozenset(
@@ -137,7 +139,7 @@ def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
             f"operator Resize from {x.shape} to {shape} in mode {mode!r} ({corners}, {rounding}) is not "
             f"supported (nearest by whole factors is), at {describe(node)}"
         )
-    out = lowering.fresh(shape, x.order())
+    out = lowering.fresh(shape, x.order(), lowering.dtype(group.result))
     blocks = [
         size for extent, wanted in zip(x.shape, shape, strict=True) for size in (extent, wanted // extent)
     ]
@@ -145,7 +147,7 @@ def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
     strides = [stride for step in x.strides for stride in (step, 0)]
     source = View(x.buffer, tuple(blocks), tuple(strides), x.offset)
     lowering.copy(lowering, target, source, str(node.name))
-    lowering.views[str(node.outputs[0].name)] = out
+    lowering.views[str(group.result.name)] = out
 
 
 def lower_average_pool(lowering: Lowering, group: Group, profile: Profile) -> None:
@@ -176,9 +178,9 @@ def lower_average_pool(lowering: Lowering, group: Group, profile: Profile) -> No
             total = Apply("Add", (total, Load(first + index, tuple(along))))
         return Apply("Mul", (total, Literal(1.0 / len(loads))))
 
-    out = lowering.fresh(shape, x.order())
+    out = lowering.fresh(shape, x.order(), lowering.dtype(group.result))
     map_into(lowering, out, loads, mean, profile.vector_lanes, str(node.name))
-    lowering.views[str(node.outputs[0].name)] = out
+    lowering.views[str(group.result.name)] = out
 
 
 def lower_pad(lowering: Lowering, group: Group, profile: Profile) -> None:
@@ -201,13 +203,16 @@ def lower_pad(lowering: Lowering, group: Group, profile: Profile) -> None:
             f"operator Pad other than by zeros around an image is not supported, at {describe(node)}"
         )
     view = padded(lowering, x, before[2:], after[2:], profile, str(node.name))
-    lowering.views[str(node.outputs[0].name)] = view
+    lowering.views[str(group.result.name)] = view
 
 
 def lower_view(lowering: Lowering, node: ir.Node) -> None:
     """Reshape, Transpose, Split, Slice, Expand and their like: strides only, wherever possible."""
     data = node.inputs[0]
     assert data is not None
+    if node.op_type == "Cast":
+        _keep_format(lowering, data, node.outputs[0])
+        return
     x = lowering.view(data)
     if node.op_type == "Transpose":
         results = [x.transpose(permutation(node))]
@@ -226,6 +231,18 @@ def lower_view(lowering: Lowering, node: ir.Node) -> None:
         results = [lowering.reshaped(x, shape_of(node.outputs[0]))]
     for output, view in zip(node.outputs, results, strict=True):
         lowering.views[str(output.name)] = view
+
+
+def _keep_format(lowering: Lowering, source: ir.Value, result: ir.Value) -> None:
+    """A Cast that no kernel does: weights are rounded when they are packed, and kernels widen what they read."""
+    name = str(source.name)
+    if name in lowering.constants:
+        known = lowering.constants[name]
+        rounded = lowering.dtype(result) in ROUNDED
+        dtype = lowering.dtype(result) if rounded else known.dtype
+        lowering.constants[str(result.name)] = Constant(known.source, dtype)
+    else:
+        lowering.views[str(result.name)] = lowering.view(source)
 
 
 def _sliced(node: ir.Node, x: View) -> View:

@@ -27,14 +27,15 @@ def lower_group_norm(lowering: Lowering, group: Group, profile: Profile) -> None
     if x.strides[1] != 1:
         x = lowering.materialised(x, (0, *spatial, 1))
     fused = fuse(lowering, group, node)
-    out = lowering.fresh(shape, (0, *spatial, 1))
+    out = lowering.fresh(shape, (0, *spatial, 1), lowering.dtype(fused.result))
     views = [x, out, *fused.loads]
     pixels, strides = merge_axes(
         [shape[axis] for axis in spatial], [[view.strides[axis] for axis in spatial] for view in views]
     )
     total = math.prod(pixels)
+    learned = [lowering.materialised(lowering.view(one)) for one in (scale, bias)]
     kernel = GroupNorm(
-        dtypes=("float32",) * 5 + tuple(lowering.buffers[view.buffer].dtype for view in fused.loads),
+        dtypes=(*lowering.dtypes([x, *learned]), "float32", *lowering.dtypes([out, *fused.loads])),
         images=shape[0],
         pixels=pixels,
         channels=shape[1],
@@ -53,7 +54,6 @@ def lower_group_norm(lowering: Lowering, group: Group, profile: Profile) -> None
         lanes=profile.vector_lanes,
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
-    learned = [lowering.materialised(lowering.view(one)) for one in (scale, bias)]
     operands = [x, *learned, scratch, out, *fused.loads]
     lowering.call(kernel, operands, str(node.name))
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
@@ -104,7 +104,7 @@ def _lower_rows(
     assert data is not None
     x = lowering.view(data)
     rows = [other for other in x.order() if other != axis]
-    out = lowering.fresh(x.shape, (*rows, axis))
+    out = lowering.fresh(x.shape, (*rows, axis), lowering.dtype(fused.result))
     views: list[View] = [x, out, *fused.loads]
     extents, strides = merge_axes(
         [x.shape[other] for other in rows], [[view.strides[other] for other in rows] for view in views]
@@ -112,7 +112,7 @@ def _lower_rows(
     ends = [view.strides[axis] for view in views]
     full = [(*along, end) for along, end in zip(strides, ends, strict=True)]
     kernel = template(
-        dtypes=("float32",) * 2 + tuple(lowering.buffers[view.buffer].dtype for view in fused.loads),
+        dtypes=lowering.dtypes(views),
         rows=extents,
         columns=x.shape[axis],
         x_strides=full[0],

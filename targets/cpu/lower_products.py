@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -12,12 +11,11 @@ from ...ir.groups import Group
 from ..fused import Fused, fuse, result_view
 from ..graph_facts import describe, shape_of
 from ..lowering import Lowering
-from ..packing import Panels
 from ..profile import Profile
 from ..views import View, merge_axes
 from ..winograd import TAPS
-from .contraction import Contraction, Tile, choose_tile, panel_starts
 from .elementwise import Pad
+from .lower_sums import Sums, fits_tiles, on_tiles, on_vectors
 from .lower_winograd import choose, lower_winograd
 
 
@@ -50,7 +48,8 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
         per_channel = lowering.reshaped(lowering.view(bias), (shape[1], *[1] * rank))
         affine = [("Add", per_channel.expand(shape))]
     fused = fuse(lowering, group, node, affine)
-    small = tuple(kernel) == (TAPS, TAPS) and fused.parts == 1
+    exact = lowering.constants[str(weight.name)].dtype == "float32"  # transformed filters round worse
+    small = tuple(kernel) == (TAPS, TAPS) and fused.parts == 1 and exact
     if small and set(strides) == set(dilations) == {1} and (outputs := choose(profile, shape, x.shape[1])):
         before = (pads[0], pads[1])
         lower_winograd(
@@ -161,7 +160,7 @@ def contract(
     columns = shape[column] // fused.parts
     out_shape = list(shape)
     out_shape[column] = columns
-    out = lowering.fresh(out_shape, (*rows, column))
+    out = lowering.fresh(out_shape, (*rows, column), lowering.dtype(fused.result))
     extents, strides = merge_axes(
         [shape[axis] for axis in rows],
         [
@@ -170,62 +169,26 @@ def contract(
             *([view.strides[axis] for axis in rows] for view in fused.loads),
         ],
     )
-    tile = choose_tile(extents[-1], columns, fused.parts, profile.vector_lanes, profile.vector_registers)
-    starts = panel_starts(columns, tile.width // fused.parts)
-    packing = Panels(order=tuple(order), width=tile.width, starts=starts, parts=fused.parts)
-    depth = math.prod(reduce)
-    packed = lowering.weight(str(weight.name), (len(starts), depth, tile.width), packing)
-    tiles = math.prod(extents[:-1]) * math.ceil(extents[-1] / tile.rows)
-    reduce, a_reduce, splits = _split(reduce, a_reduce, tile, tiles, profile)
-    first_load = 4 if splits else 3
-    kernel = Contraction(
-        dtypes=("float32",) * first_load + tuple(lowering.buffers[view.buffer].dtype for view in fused.loads),
+    sums = Sums(
         rows=extents,
         a_rows=strides[0],
         reduce=tuple(reduce),
         a_reduce=tuple(a_reduce),
         columns=columns,
         parts=fused.parts,
-        tile=tile,
         out_strides=(*strides[1], out.strides[column]),
-        epilogue=fused.bound(
-            first_load,
-            [(*rest, view.strides[column]) for rest, view in zip(strides[2:], fused.loads, strict=True)],
-        ),
-        splits=splits,
-        blocks=_blocks(len(starts), tiles, profile.cores),
     )
-    scratch = [lowering.fresh((kernel.scratch_floats,))] if splits else []
-    lowering.call(kernel, [a, packed, out, *scratch, *fused.loads], str(node.name))
+    loads = [(*rest, view.strides[column]) for rest, view in zip(strides[2:], fused.loads, strict=True)]
+    constant = lowering.constants[str(weight.name)]
+    formats = {*lowering.dtypes([a]), constant.dtype}
+    lay_out = on_tiles if profile.tile_formats and fits_tiles(sums, formats, profile) else on_vectors
+    plan = lay_out(sums, tuple(order), profile)
+    packed = lowering.weight(str(weight.name), plan.packed_shape, plan.packing)
+    scratch = [lowering.fresh((plan.scratch_floats,))] if plan.scratch_floats else []
+    operands = [a, packed, out, *scratch, *fused.loads]
+    kernel = plan.kernel(lowering.dtypes(operands), fused.bound(3 + len(scratch), loads))
+    lowering.call(kernel, operands, str(node.name))
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
-
-
-def _split(
-    reduce: Sequence[int], a_reduce: Sequence[int], tile: Tile, tiles: int, profile: Profile
-) -> tuple[Sequence[int], Sequence[int], int]:
-    """Cut the reduction so that a slice of a panel stays in half the second-level cache between tiles."""
-    room = profile.l2_bytes // 2 // (4 * tile.width)
-    if tiles <= 2 or math.prod(reduce) <= room:
-        return reduce, a_reduce, 0
-    for splits in range(1, len(reduce)):
-        if math.prod(reduce[splits:]) <= room:
-            return reduce, a_reduce, splits
-    last = reduce[-1]
-    piece = max(size for size in range(1, min(last, room) + 1) if last % size == 0)
-    cut = (*reduce[:-1], last // piece, piece)
-    return cut, (*a_reduce[:-1], a_reduce[-1] * piece, a_reduce[-1]), len(cut) - 1
-
-
-def _blocks(panels: int, tiles: int, cores: int) -> int:
-    """Row blocks per panel so that cores finish together: the fewest within 3 % of an even share."""
-    best, best_waste = 1, math.inf
-    for blocks in range(1, min(tiles, 4 * cores) + 1):
-        per_block = math.ceil(tiles / blocks)
-        rounds = math.ceil(panels * blocks / cores)
-        waste = rounds * per_block * cores / (panels * tiles)
-        if waste < best_waste - 0.03:
-            best, best_waste = blocks, waste
-    return best
 
 
 def padded(
@@ -240,10 +203,10 @@ def padded(
     spatial = list(x.shape[2:])
     framed = [size + a + b for size, a, b in zip(spatial, before, after, strict=True)]
     order = (0, *range(2, len(x.shape)), 1)
-    out = lowering.fresh((x.shape[0], x.shape[1], *framed), order)
+    out = lowering.fresh((x.shape[0], x.shape[1], *framed), order, *lowering.dtypes([x]))
     single = len(spatial) == 1  # a signal is an image of one row
     kernel = Pad(
-        dtypes=("float32", "float32"),
+        dtypes=lowering.dtypes([out, x]),
         planes=x.shape[0],
         height=1 if single else framed[0],
         width=framed[-1],

@@ -74,7 +74,7 @@ def lower_winograd(
     images, columns, rows, width = shape
     channels = x.shape[1]
     x = x if x.strides[1] == 1 else lowering.materialised(x, (0, 2, 3, 1))
-    out = lowering.fresh(shape, (0, 2, 3, 1))
+    out = lowering.fresh(shape, (0, 2, 3, 1), lowering.dtype(fused.result))
     tiles = (images, math.ceil(rows / outputs), math.ceil(width / outputs))
     count, positions = math.prod(tiles), (outputs + TAPS - 1) ** 2
     tile = choose_tile(count, columns, 1, profile.vector_lanes, profile.vector_registers)
@@ -84,7 +84,7 @@ def lower_winograd(
     )
     changed = lowering.fresh((positions, count, channels))
     transform = WinogradInput(
-        dtypes=("float32", "float32"),
+        dtypes=(*lowering.dtypes([x]), "float32"),
         outputs=outputs,
         tiles=tiles,
         size=(x.shape[2], x.shape[3]),
@@ -95,7 +95,7 @@ def lower_winograd(
     )
     lowering.call(transform, [x, changed], str(node.name))
     product = WinogradProduct(
-        dtypes=("float32",) * 4 + tuple(lowering.buffers[view.buffer].dtype for view in fused.loads),
+        dtypes=("float32", *lowering.dtypes([packed, out]), "float32", *lowering.dtypes(fused.loads)),
         outputs=outputs,
         tiles=tiles,
         size=(rows, width),

@@ -11,7 +11,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
-from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, reduce_lanes, unflatten
+from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, reduce_lanes, store, unflatten
 from .vector_math import exp
 
 
@@ -66,7 +66,7 @@ class RowNorm(Kernel):
             with T.vectorized(0, width) as lane:
                 where = [*at, first + lane]
                 result = evaluate(self.epilogue, operands, where, [value(first + lane)])
-                T.buffer_store(operands[1], result, [flat(where, self.out_strides)])
+                store(operands[1], result, flat(where, self.out_strides))
 
         if full:
             with T.serial(0, full) as index:

@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from ..expressions import Expression
 from ..winograd import TAPS, transforms
 from .contraction import Tile, panel_starts
-from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, unflatten
+from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, store, unflatten
 
 
 @dataclass(frozen=True)
@@ -221,11 +221,11 @@ class WinogradProduct(Kernel):
         result: Any,
         place: tuple[int, int],
     ) -> None:
-        def store() -> None:
+        def write() -> None:
             with T.vectorized(0, width) as lane:
                 at = [*pixel, column + lane]
                 value = evaluate(self.epilogue, operands, at, [result[lane]])
-                T.buffer_store(operands[2], value, [flat(at, self.out_strides)])
+                store(operands[2], value, flat(at, self.out_strides))
 
         # Tiles at the end may reach beyond the picture.
         checks = [
@@ -234,11 +234,11 @@ class WinogradProduct(Kernel):
             if (self.tiles[1 + axis] - 1) * self.outputs + place[axis] >= self.size[axis]
         ]
         if not checks:
-            store()
+            write()
             return
         with T.If(checks[0] if len(checks) == 1 else T.And(*checks)):
             with T.Then():
-                store()
+                write()
 
 
 def _combine(target: Any, width: int, row: Sequence[Fraction], terms: Sequence[Any]) -> None:

@@ -1,0 +1,114 @@
+"""One call of UNets, fick beside its peers and beside the limit of this machine, in interleaved rounds.
+
+    python benchmarks/unet.py [--models terrain,34m,sd-1.5,bk-sdm-tiny] [--peers onnxruntime,openvino,torch,iree]
+                              [--precision bfloat16] [--rounds 11] [--json FILE] [--chart FILE.png]
+
+Prints a row a model: the median of a call and half of the range in which the middle half of the rounds lies; for fick
+the share of the machine's limit that all layers together reach; for each peer fick's time over the peer's, and the
+largest difference between their outputs in standard deviations of the output. A model is compiled, measured and
+forgotten before the next: SD-1.5 takes several minutes to compile, and 14 GB of memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, os.fspath(HERE.parent / "examples"))
+
+from terrain_model import fetch  # noqa: E402
+
+from fick.compiler.bench.compare import bench  # noqa: E402
+from fick.compiler.bench.peers import PEERS  # noqa: E402
+from fick.compiler.bench.roofline import draw  # noqa: E402
+from fick.compiler.compile import compile  # noqa: E402
+from fick.compiler.skeleton import manifest_of  # noqa: E402
+from fick.ir.errors import UserError  # noqa: E402
+from fick.ir.files import write_whole  # noqa: E402
+
+MODELS: dict[str, Callable[[], str]] = {
+    "terrain": lambda: str(fetch()),
+    # Shaped like Stable Diffusion's, small enough to be measured often.
+    "34m": lambda: str(HERE / "unet-34m.json"),
+}
+"""What is not named here is a source by itself: sd-1.5, bk-sdm-tiny, the path of a model."""
+
+
+def main(
+    models: Annotated[str, typer.Option(help="Names or paths, with commas.")] = "terrain,34m",
+    peers: Annotated[str, typer.Option(help=f"Of {', '.join(PEERS)}, with commas.")] = "onnxruntime,openvino",
+    precision: Annotated[
+        Literal["float32", "bfloat16"], typer.Option(help="What fick and its peers store and multiply.")
+    ] = "float32",
+    recipe: Annotated[Path | None, typer.Option(help="A recipe that fick compiles with.")] = None,
+    cores: Annotated[str, typer.Option(help="Cores to keep to, such as 0,1. [default: all]")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds with each peer.")] = 11,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Everything measured.")] = None,
+    chart: Annotated[Path | None, typer.Option(help="The rooflines, as a PNG.")] = None,
+) -> None:
+    """Print a table, and below it why a peer has no place in it."""
+    if cores:
+        os.sched_setaffinity(0, [int(core) for core in cores.split(",")])
+    pinned = sorted(os.sched_getaffinity(0))
+    columns = [name for name in peers.split(",") if name]
+    print(f"{platform.machine()}, cores {', '.join(map(str, pinned))}, {rounds} rounds, {precision}\n")
+    print("| " + " | ".join(["UNet, batch 1", "fick", "of the limit", *columns, "peak memory"]) + " |")
+    print("| " + " | ".join(["---"] * (4 + len(columns))) + " |")
+    found: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory(prefix="fick-bench-") as folder:
+        for name in models.split(","):
+            source = MODELS.get(name, lambda name=name: name)()
+            bundle = Path(folder) / "model.fick"
+            try:
+                compile(source, output=bundle, recipe=recipe, precision=precision)
+                label = described(name, bundle)
+                found[label] = bench(
+                    bundle, model=source, peers=columns, precision=precision, rounds=rounds, layers=True
+                )
+            except UserError as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                raise SystemExit(2) from None
+            print(row(label, found[label]), flush=True)
+    for label, facts in found.items():
+        for one in facts["peers"].values():
+            if "failed" in one:
+                print(f"\n{label}: {one['failed']}")
+    if json_file is not None:
+        write_whole(json_file, (json.dumps({"cores": pinned, "models": found}, indent=1) + "\n").encode())
+    if chart is not None:
+        write_whole(chart, draw(found))
+
+
+def described(name: str, bundle: Path) -> str:
+    manifest = manifest_of(bundle)
+    component = next(iter(manifest["components"].values()))
+    count = sum(math.prod(shape) for shape in component["source_weights"].values())
+    kind = "random weights" if manifest.get("random_weights") else "trained"
+    return f"{Path(name).stem if name.endswith('.onnx') else name}, {count / 1e6:.3g} M, {kind}"
+
+
+def row(label: str, facts: Mapping[str, Any]) -> str:
+    cells = [label, seconds(facts["step_s"]), f"{facts['total']['share']:.0%}"]
+    for one in facts["peers"].values():
+        measured = f"{one['ratio']:.2f}x, {one['relative_diff']:.0e}" if "ratio" in one else ""
+        cells.append(f"{seconds(one['step_s'])} ({measured})" if measured else "-")
+    return "| " + " | ".join([*cells, f"{facts['peak_bytes'] / 1e6:,.0f} MB"]) + " |"
+
+
+def seconds(step: Mapping[str, float]) -> str:
+    spread = (step["quartile_3"] - step["quartile_1"]) / 2
+    return f"{step['median'] * 1e3:,.0f} ± {spread * 1e3:,.0f} ms"
+
+
+if __name__ == "__main__":
+    typer.run(main)

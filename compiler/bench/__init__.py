@@ -1,0 +1,1 @@
+"""Measuring: bundles beside peers, their layers beside the limit of the machine."""

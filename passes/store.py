@@ -1,0 +1,122 @@
+"""Stored formats: what kernels leave in memory for each other, in fewer bits.
+
+A value that is stored in a format is cast to it at the end of the group that computes it and cast back for its
+readers, so that the program says exactly which numbers are rounded and the referee computes with the same. Sums stay
+in float32. The weights of a product are rounded where what they are multiplied with is.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import onnx_ir as ir
+from pydantic import BaseModel, ConfigDict, Field
+
+from ..ir.groups import GROUP, ROLE, Group, groups
+from ..ir.program import Program
+from .base import Context, Pass
+
+FORMATS = {"bfloat16": ir.DataType.BFLOAT16}
+
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+
+MOVING = frozenset({"Expand", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
+"""Operators whose results are numbers of their first input."""
+
+
+class StoreConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["bfloat16"] = Field(
+        description="What values between kernels, and weights, are rounded to."
+    )
+    smallest: int = Field(
+        default=4096, ge=1, description="Values of fewer elements stay as they are [elements]."
+    )
+
+
+class Store(Pass[StoreConfig]):
+    """Fused program -> the same with values of its full and prompt variants, and weights, stored in ``format``."""
+
+    name = "store"
+    Config = StoreConfig
+
+    def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
+        stored, weights = 0, 0
+        for name, model in program.variants.items():
+            if name in ("constant", "step"):
+                continue
+            for group in groups(model):
+                stored += self._store(model.graph, group)
+        constant = _constants(program)
+        for name, model in program.variants.items():
+            if name not in ("constant", "step"):
+                weights += self._round_weights(model.graph, constant)
+        return program, {"values": stored, "weights": weights}
+
+    def _store(self, graph: ir.Graph, group: Group) -> bool:
+        """Cast the group's result at its end, and back for its readers."""
+        result = group.result
+        size = math.prod(result.shape.numpy()) if result.shape is not None else 0
+        if result.dtype is not ir.DataType.FLOAT or result.is_graph_output() or size < self.config.smallest:
+            return False
+        if group.outputs != [result]:
+            return False
+        readers = list(result.uses())
+        narrow, wide = self._casts(result)
+        last = group.nodes[-1]
+        narrow.metadata_props.update({GROUP: last.metadata_props[GROUP], ROLE: "epilogue"})
+        graph.insert_after(last, [narrow, wide])
+        for reader, index in readers:
+            reader.replace_input_with(index, wide.outputs[0])
+        return True
+
+    def _round_weights(self, graph: ir.Graph, constants: set[str]) -> int:
+        rounded: dict[str, ir.Value] = {}
+        for node in list(graph):
+            if node.op_type not in PRODUCTS or not _is_widened(_origin(node.inputs[0])):
+                continue
+            weight = node.inputs[1]
+            if weight is None or str(weight.name) not in constants:
+                continue
+            if str(weight.name) not in rounded:
+                narrow, wide = self._casts(weight)
+                graph.insert_before(node, [narrow, wide])
+                rounded[str(weight.name)] = wide.outputs[0]
+            node.replace_input_with(1, rounded[str(weight.name)])
+        return len(rounded)
+
+    def _casts(self, value: ir.Value) -> tuple[ir.Node, ir.Node]:
+        """To the format and back."""
+        made: list[ir.Node] = []
+        for dtype, suffix in ((FORMATS[self.config.format], self.config.format), (ir.DataType.FLOAT, "wide")):
+            before = made[-1].outputs[0] if made else value
+            node = ir.node("Cast", [before], {"to": int(dtype)}, name=f"{value.name}.{suffix}")
+            node.outputs[0].name = f"{value.name}.{suffix}"
+            node.outputs[0].dtype = dtype
+            node.outputs[0].shape = value.shape
+            made.append(node)
+        return made[0], made[1]
+
+
+def _constants(program: Program) -> set[str]:
+    """Names of what is known when compiling."""
+    names = {name for model in program.variants.values() for name in model.graph.initializers}
+    if "constant" in program.variants:
+        names |= {str(value.name) for value in program.variants["constant"].graph.outputs}
+    return names
+
+
+def _origin(value: ir.Value | None) -> ir.Value | None:
+    """Where the numbers of a value were computed."""
+    while value is not None and (node := value.producer()) is not None and node.op_type in MOVING:
+        value = node.inputs[0]
+    return value
+
+
+def _is_widened(value: ir.Value | None) -> bool:
+    node = value.producer() if value is not None else None
+    if node is None or node.op_type != "Cast" or node.inputs[0] is None:
+        return False
+    return node.inputs[0].dtype in FORMATS.values()
