@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,9 +16,8 @@ from . import data, loop, models
 NAME = "denoiser"
 BATCH = 64
 LEARNING_RATE = 6e-4
-AVERAGE_DECAY = 0.9995
+AVERAGE_DECAY = 0.999
 CAPTION_DROP = 0.1
-SNR_CEILING = 5.0
 VIEWS = 5  # augmented latents of every picture, encoded once
 
 
@@ -31,13 +30,15 @@ class Denoiser:
 
 def train(
     emojis: list[data.Emoji], latents: Tensor, tokenizer: CLIPTokenizer, steps: int, folder: Path,
-    device: torch.device, *, compiled: bool,
+    device: torch.device,
 ) -> Denoiser:  # fmt: skip
     """`latents` is [views, n, 4, 16, 16], already scaled to a deviation of one."""
     pair = _pair(tokenizer).to(device)
     text_encoder, unet = pair["text_encoder"], pair["unet"]
     scheduler = models.scheduler()
-    call = torch.compile(unet) if compiled else unet
+    # Channels innermost: nine times as fast a step on a CPU in bfloat16. torch.compile of torch 2.13 would be faster
+    # yet, but leaves half of the UNet's gradients zero there.
+    unet.to(memory_format=torch.channels_last)
 
     def loss(step: int) -> Tensor:
         draw, words = torch.Generator().manual_seed(step), random.Random(step)
@@ -55,9 +56,9 @@ def train(
         states = text_encoder(tokens.input_ids.to(device)).last_hidden_state
         noisy = scheduler.add_noise(clean, noise, times)
         target = scheduler.get_velocity(clean, noise, times)
-        output = call(noisy.to(device), times.to(device), states).sample.float()
-        errors = (output - target.to(device)).square().mean(dim=(1, 2, 3))
-        return (errors * _min_snr_weight(scheduler, times).to(device)).mean()
+        output = unet(noisy.to(device), times.to(device), states).sample.float()
+        # No weight falls with the signal (as min-SNR's does): what a prompt decides is decided in the noise.
+        return (output - target.to(device)).square().mean()
 
     loop.train(loop.Stage(NAME, pair, loss, steps, LEARNING_RATE, AVERAGE_DECAY), folder, device)
     return Denoiser(text_encoder.eval(), unet.eval(), steps)
@@ -95,10 +96,3 @@ def encode_views(
 def _pair(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
     torch.manual_seed(0)
     return nn.ModuleDict({"text_encoder": models.text_encoder(tokenizer), "unet": models.unet()})
-
-
-def _min_snr_weight(scheduler: DDIMScheduler, times: Tensor) -> Tensor:
-    """min(SNR, 5) / (SNR + 1): Hang et al., arXiv 2303.09556, for a network that predicts v."""
-    kept = scheduler.alphas_cumprod[times]
-    snr = kept / (1 - kept)
-    return snr.clamp(max=SNR_CEILING) / (snr + 1)
