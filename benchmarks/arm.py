@@ -76,8 +76,12 @@ def main(
         price = Price(mca or _own_mca(), MODELS[name])
         print(f"{name} (scheduling model {MODELS[name]}), peak {price.peak:.2f} multiply-adds a cycle")
         if abs(price.peak - PUBLISHED_PEAK[name]) > 0.05:
-            raise UserError(f"llvm-mca's model of {MODELS[name]} has another peak than {PUBLISHED_PEAK[name]}")
-        print(f"{'layer':64} {'GMAC':>6} {'kernel':16} {'tile':>7} {'fmla':>5} {'instr':>5} {'cycles':>7} {'share':>6}")
+            raise UserError(
+                f"llvm-mca's model of {MODELS[name]} has another peak than {PUBLISHED_PEAK[name]}"
+            )
+        print(
+            f"{'layer':64} {'GMAC':>6} {'kernel':16} {'tile':>7} {'fmla':>5} {'instr':>5} {'cycles':>7} {'share':>6}"
+        )
         for layer in heaviest(program, target, layers):
             for loop in price.loops(assembly(layer.kernel, "kernel", target.llvm_target())):
                 kind = type(layer.kernel).__name__
@@ -133,21 +137,21 @@ class Price:
         try:
             ran = subprocess.run(command, input=code, capture_output=True, text=True, check=True)
         except FileNotFoundError:
-            raise UserError(f"there is no {self.program}; install the extra fick[arm] or give --mca PATH") from None
+            raise UserError(
+                f"there is no {self.program}; install the extra fick[arm] or give --mca PATH"
+            ) from None
         except subprocess.CalledProcessError as error:
             raise UserError(f"{self.program} failed: {error.stderr.strip()}") from None
         text = ran.stdout[ran.stdout.index("{") :]
         return json.loads(text)["CodeRegions"][0]["SummaryView"]["TotalCycles"] / ITERATIONS
 
     def loops(self, text: str) -> list[Loop]:
-        """The loops that sum products: innermost, and with at least half as many multiply-adds as the largest."""
+        """The loops that sum products: those of which the most are multiply-adds, and others nearly so dense."""
         bodies = [(body, sum(line.startswith(MNEMONIC) for line in body)) for body in innermost_loops(text)]
-        most = max(count for _, count in bodies)
-        kept = [(body, count) for body, count in bodies if 2 * count >= most]
+        densest = max(count / len(body) for body, count in bodies)
+        kept = [(body, count) for body, count in bodies if count / len(body) > 0.75 * densest]
         priced = [(body, count, self.cycles("\n".join(body))) for body, count in kept]
-        return [
-            Loop(count, len(body), cycles, count / cycles / self.peak) for body, count, cycles in priced
-        ]
+        return [Loop(count, len(body), cycles, count / cycles / self.peak) for body, count, cycles in priced]
 
 
 def innermost_loops(text: str) -> Iterator[list[str]]:
@@ -160,6 +164,7 @@ def innermost_loops(text: str) -> Iterator[list[str]]:
             body.append(re.sub(r"\s+", " ", line))
             if re.match(r"(b\.|cb|tb)", line) and line.split()[-1] == label:
                 yield body
+                body = []
 
 
 @cache

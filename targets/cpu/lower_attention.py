@@ -11,6 +11,7 @@ from ..lowering import Lowering
 from ..profile import Profile
 from ..views import View
 from .attention import Attention
+from .contraction import most_rows
 
 MANY_QUERIES = 1024
 
@@ -47,7 +48,7 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
     causal = bool(attributes.get_int("is_causal", 0))
     vectors = _vectors(queries, profile)
-    most = (profile.vector_registers - vectors - 1) // vectors
+    most = most_rows(vectors, profile)
     tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most)
     kernel = Attention(
         dtypes=("float32",) * 5 + tuple(lowering.buffers[mask.buffer].dtype for mask in masks),
@@ -64,10 +65,11 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
         out_strides=out.strides,
         tile=tile,
         rows=rows,
-        channels=_evenly(value_depth, most),
+        channels=_evenly(value_depth, most_rows(vectors, profile, profile.vector_lanes)),
         block=block,
         blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
         lanes=profile.vector_lanes,
+        by_lane=profile.by_lane,
         causal=causal,
         mask_strides=masks[0].strides if masks else (),
     )

@@ -170,7 +170,7 @@ def contract(
             *([view.strides[axis] for axis in rows] for view in fused.loads),
         ],
     )
-    tile = choose_tile(extents[-1], columns, fused.parts, profile.vector_lanes, profile.vector_registers)
+    tile = choose_tile(extents[-1], columns, fused.parts, profile)
     starts = panel_starts(columns, tile.width // fused.parts)
     packing = Panels(order=tuple(order), width=tile.width, starts=starts, parts=fused.parts)
     depth = math.prod(reduce)

@@ -45,7 +45,7 @@ def sum_tolerance(terms: int) -> float:
 )
 def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
     a, b, bias = noise(1, rows, depth), noise(2, columns * parts, depth), noise(3, columns)
-    tile = choose_tile(rows, columns, parts, LANES, REGISTERS)
+    tile = choose_tile(rows, columns, parts, PROFILE)
     starts = panel_starts(columns, tile.width // parts)
     packed = Panels(order=(0, 1), width=tile.width, starts=starts, parts=parts).pack(b)
     first = 4 if splits else 3
@@ -79,7 +79,7 @@ def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
 def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, splits):
     image, weight = noise(4, height, width, inputs), noise(5, outputs, inputs, 3, 3)
     out_height, out_width = (height - 3) // stride + 1, (width - 3) // stride + 1
-    tile = choose_tile(out_width, outputs, 1, LANES, REGISTERS)
+    tile = choose_tile(out_width, outputs, 1, PROFILE)
     starts = panel_starts(outputs, tile.width)
     packed = Panels(order=(0, 2, 3, 1), width=tile.width, starts=starts).pack(weight)
     row, column = width * inputs, inputs

@@ -75,7 +75,7 @@ def test_convolution_with_an_epilogue(
     residual = noise(3, images, *size, filters)
     tiles = (images, -(-size[0] // outputs), -(-size[1] // outputs))
     count, side = int(np.prod(tiles)), outputs + 2
-    tile = choose_tile(count, filters, 1, PROFILE.vector_lanes, PROFILE.vector_registers)
+    tile = choose_tile(count, filters, 1, PROFILE)
     panels = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(filters, tile.width))
     strides = (size[0] * size[1] * filters, size[1] * filters, filters, 1)
     epilogue = Apply("Add", (Value(), Load(4, strides)))
