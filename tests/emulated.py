@@ -28,12 +28,10 @@ SYSTEM = Path("/usr/aarch64-linux-gnu")
 HERE = Path(__file__).parent
 
 
-def run_bundle(
-    path: Path, profile: str, component: str, feeds: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Outputs by name of one call of a component of the bundle at ``path``."""
+def run_bundle(path: Path, profile: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs by name of one call of the bundle at ``path``, which has one component."""
     checked = check_bundle(path)
-    facts = checked.manifest["components"][component]
+    [facts] = checked.manifest["components"].values()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         (folder / "libmodel.so").write_bytes(checked.entries[LIBRARY])
@@ -41,7 +39,7 @@ def run_bundle(
         (folder / "inputs").write_bytes(b"".join(array.tobytes() for array in ordered))
         command = [
             _qemu(), "-L", os.fspath(SYSTEM), "-cpu", CORES[profile], os.fspath(_driver()), "./libmodel.so",
-            os.fspath(path.absolute()), component, "inputs", "outputs",
+            os.fspath(path.absolute()), "inputs", "outputs",
         ]  # fmt: skip
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
         assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr}"

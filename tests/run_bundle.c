@@ -1,4 +1,4 @@
-/* run_bundle.c: LIBRARY BUNDLE COMPONENT INPUTS OUTPUTS: one call of a component, its tensors end to end in files. */
+/* run_bundle.c: LIBRARY BUNDLE INPUTS OUTPUTS: one call of the main component, its tensors end to end in files. */
 #include <dlfcn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,16 +13,16 @@ static int failed(const char *what) {
 }
 
 int main(int count, char **arguments) {
-  void *library = count == 6 ? dlopen(arguments[1], RTLD_NOW) : NULL;
+  void *library = count == 5 ? dlopen(arguments[1], RTLD_NOW) : NULL;
   if (!library) return failed("dlopen");
   last_error = (const char *(*)(void))dlsym(library, "fick_last_error");
 #define OF(name) __typeof__(&name) p_##name = (__typeof__(&name))dlsym(library, #name)
   OF(fick_open); OF(fick_close); OF(fick_tensor_count); OF(fick_tensor_info);
   OF(fick_set_input); OF(fick_get_output); OF(fick_run);
-  fick_options options = {2, 0, 0, arguments[3]};
+  fick_options options = {2, 0, 0, NULL};
   fick_model *model;
   fick_tensor tensor;
-  FILE *inputs = fopen(arguments[4], "rb"), *outputs = fopen(arguments[5], "wb");
+  FILE *inputs = fopen(arguments[3], "rb"), *outputs = fopen(arguments[4], "wb");
   if (!inputs || !outputs) return failed("fopen");
   if (p_fick_open(arguments[2], &options, &model) != FICK_OK) return failed("fick_open");
   for (int i = 0; i < p_fick_tensor_count(model, FICK_INPUT); i++) {

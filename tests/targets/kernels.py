@@ -76,7 +76,7 @@ class Emulated:
             library = link({"it": program}, "it", cache_folder() / "core")
             entries = [weights_entry((), 0, {}.__getitem__), Entry.of("code/libmodel.so", library)]
             write_bundle(path, entries, manifest)
-            found = run_bundle(path, profile.name, "it", {f"p{i}": array for i, array in enumerate(operands)})
+            found = run_bundle(path, profile.name, {f"p{i}": array for i, array in enumerate(operands)})
         for index, array in enumerate(operands):
             array[...] = found[f"p{index}"]
 
