@@ -39,6 +39,7 @@ four pipes (V0 to V3): Arm's software optimization guides."""
 
 MNEMONIC = "fmla"
 ITERATIONS = 200
+REGISTERS = 32
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,10 @@ def main(
     for name in profile or list(MODELS):
         target = profiles.load(name)
         price = Price(mca or _own_mca(), MODELS[name])
-        print(f"{name} (scheduling model {MODELS[name]}), peak {price.peak:.2f} multiply-adds a cycle")
+        print(
+            f"{name} (scheduling model {MODELS[name]}): peak {price.peak:.2f} multiply-adds a cycle, of which a loop "
+            f"with all its loads in front would have {price.ceiling():.0%}"
+        )
         if abs(price.peak - PUBLISHED_PEAK[name]) > 0.05:
             raise UserError(
                 f"llvm-mca's model of {MODELS[name]} has another peak than {PUBLISHED_PEAK[name]}"
@@ -145,6 +149,19 @@ class Price:
         text = ran.stdout[ran.stdout.index("{") :]
         return json.loads(text)["CodeRegions"][0]["SummaryView"]["TotalCycles"] / ITERATIONS
 
+    def ceiling(self) -> float:
+        """The best share of tiles whose operands for four reduction steps are all in registers before the products.
+
+        No compiler orders a loop so; in-order cores, which LLVM takes to finish what they start in order, pay for
+        each change from multiply-adds to loads.
+        """
+        return max(
+            4 * rows * vectors / self.cycles(ordered_loop(rows, vectors)) / self.peak
+            for vectors in range(1, 6)
+            for rows in range(1, (REGISTERS - 4 * vectors) // (vectors + 1) + 1)
+            if rows * vectors >= REGISTERS // 3
+        )
+
     def loops(self, text: str) -> list[Loop]:
         """The loops that sum products: those of which the most are multiply-adds, and others nearly so dense."""
         bodies = [(body, sum(line.startswith(MNEMONIC) for line in body)) for body in innermost_loops(text)]
@@ -152,6 +169,21 @@ class Price:
         kept = [(body, count) for body, count in bodies if count / len(body) > 0.75 * densest]
         priced = [(body, count, self.cycles("\n".join(body))) for body, count in kept]
         return [Loop(count, len(body), cycles, count / cycles / self.peak) for body, count, cycles in priced]
+
+
+def ordered_loop(rows: int, vectors: int) -> str:
+    """Four reduction steps of a tile: a vector of factors a row, four of each column of vectors, then the products."""
+    sums, panels = rows * vectors, rows * vectors + rows
+    loads = [
+        f"ldr q{sums + place}, [x{place % 30}, #{16 * (place // 30)}]" for place in range(rows + 4 * vectors)
+    ]
+    products = [
+        f"{MNEMONIC} v{row * vectors + vector}.4s, v{panels + step * vectors + vector}.4s, v{sums + row}.s[{step}]"
+        for step in range(4)
+        for row in range(rows)
+        for vector in range(vectors)
+    ]
+    return "\n".join([*loads, *products])
 
 
 def innermost_loops(text: str) -> Iterator[list[str]]:

@@ -28,8 +28,11 @@ SYSTEM = Path("/usr/aarch64-linux-gnu")
 HERE = Path(__file__).parent
 
 
-def run_bundle(path: Path, profile: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Outputs by name of one call of the bundle at ``path``, which has one component."""
+def run_bundle(path: Path, core: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs by name of one call of the bundle at ``path``, which has one component, on the core of a profile.
+
+    Raises RuntimeError with the words of the bundle's library if it fails.
+    """
     checked = check_bundle(path)
     [facts] = checked.manifest["components"].values()
     with tempfile.TemporaryDirectory() as scratch:
@@ -38,11 +41,12 @@ def run_bundle(path: Path, profile: str, feeds: Mapping[str, np.ndarray]) -> dic
         ordered = [np.ascontiguousarray(feeds[one["name"]], one["dtype"]) for one in facts["inputs"]]
         (folder / "inputs").write_bytes(b"".join(array.tobytes() for array in ordered))
         command = [
-            _qemu(), "-L", os.fspath(SYSTEM), "-cpu", CORES[profile], os.fspath(_driver()), "./libmodel.so",
+            _qemu(), "-L", os.fspath(SYSTEM), "-cpu", CORES[core], os.fspath(_driver()), "./libmodel.so",
             os.fspath(path.absolute()), "inputs", "outputs",
         ]  # fmt: skip
         ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, f"{ran.returncode}: {ran.stderr}"
+        if ran.returncode != 0:
+            raise RuntimeError(f"exit code {ran.returncode}: {ran.stderr}")
         data, found = (folder / "outputs").read_bytes(), dict[str, np.ndarray]()
     at = 0
     for one in facts["outputs"]:
