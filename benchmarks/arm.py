@@ -11,12 +11,11 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,17 +24,29 @@ from fick.ir.errors import UserError
 from fick.ir.macs import COUNTS
 from fick.ir.program import Program
 from fick.targets import profile as profiles
+from fick.targets.cpu.contraction import Tile
 from fick.targets.cpu.kernel import Kernel
 from fick.targets.cpu.worker import assembly
 from fick.targets.lower import planned_calls
 
-MODELS = {"cortex-a53": "cortex-a53", "cortex-a76": "neoverse-n1", "cortex-x3": "cortex-x3"}
-"""LLVM's scheduling model by profile. LLVM schedules for a Cortex-A76 by a model of the older A57; Neoverse N1 is
-Arm's server core of the same microarchitecture, and its model is of that."""
 
-PUBLISHED_PEAK = {"cortex-a53": 1, "cortex-a76": 2, "cortex-x3": 4}
-"""Multiply-adds of four floats that a core starts a cycle: one where both 64-bit pipes join, two pipes (V0 and V1),
-four pipes (V0 to V3): Arm's software optimization guides."""
+@dataclass(frozen=True)
+class Core:
+    """LLVM's scheduling model, and how many multiply-adds of four floats the core starts in a cycle."""
+
+    model: str
+    published_peak: int
+    in_order: bool
+
+
+CORES = {
+    # Its two pipes are 64 bits wide: together they make one.
+    "cortex-a53": Core("cortex-a53", 1, in_order=True),
+    # LLVM has no model of the A76 and schedules for it by the older A57's. Neoverse N1 is the same microarchitecture.
+    "cortex-a76": Core("neoverse-n1", 2, in_order=False),
+    "cortex-x3": Core("cortex-x3", 4, in_order=False),
+}
+"""By profile. The peaks of the latter two are in Arm's software optimization guides."""
 
 MNEMONIC = "fmla"
 ITERATIONS = 200
@@ -54,46 +65,57 @@ class Loop:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node of the model and the kernel that its products are summed in."""
+    """An operator of certain shapes, and the kernel that sums its products."""
 
-    node: str
+    name: str
     macs: int
-    calls: int
     kernel: Kernel
+
+    @property
+    def tile(self) -> str:
+        """Sums in registers: rows x columns, or of attention keys x queries."""
+        tile: Any = getattr(self.kernel, "tile", None)
+        return (
+            f"{tile.rows}x{tile.width}"
+            if isinstance(tile, Tile)
+            else f"{getattr(self.kernel, 'rows', '')}x{tile}"
+        )
 
 
 def main(
     profile: Annotated[list[str] | None, typer.Option(help="Profiles to price; all that are known.")] = None,
     layers: Annotated[int, typer.Option(help="How many of the heaviest layers.")] = 6,
     model: Annotated[str, typer.Option(help="A model, or one of its configurations.")] = "sd-1.5",
-    mca: Annotated[str, typer.Option(help="llvm-mca of LLVM 20 or newer.")] = "",
+    mca: Annotated[str, typer.Option(help="llvm-mca of LLVM 22; by default the one of fick[arm].")] = "",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
 ) -> None:
     """Print a table per profile."""
     program = structure(model)
     figures: dict[str, list[dict[str, object]]] = {}
-    for name in profile or list(MODELS):
-        target = profiles.load(name)
-        price = Price(mca or _own_mca(), MODELS[name])
-        print(
-            f"{name} (scheduling model {MODELS[name]}): peak {price.peak:.2f} multiply-adds a cycle, of which a loop "
-            f"with all its loads in front would have {price.ceiling():.0%}"
-        )
-        if abs(price.peak - PUBLISHED_PEAK[name]) > 0.05:
+    for name in profile or list(CORES):
+        target, core = profiles.load(name), CORES[name]
+        price = Price(mca or _own_mca(), core.model)
+        if abs(price.peak - core.published_peak) > 0.05:
             raise UserError(
-                f"llvm-mca's model of {MODELS[name]} has another peak than {PUBLISHED_PEAK[name]}"
+                f"{price.program} takes {core.model} for a core of {price.peak:.2f} multiply-adds a cycle, and {name} "
+                f"has {core.published_peak}; give --mca of LLVM 22"
             )
         print(
-            f"{'layer':64} {'GMAC':>6} {'kernel':16} {'tile':>7} {'fmla':>5} {'instr':>5} {'cycles':>7} {'share':>6}"
+            f"{name}, as LLVM models {core.model}: {core.published_peak} multiply-adds of four floats a cycle"
+        )
+        if core.in_order:
+            print(f"with loads and products in the best order there is: {price.ceiling():.1%}")
+        print(
+            f"{'layer':52} {'GMAC':>5} {'kernel':16}{'tile':>5} {'fmla':>4} {'instr':>5} {'cycles':>6} {'share':>6}"
         )
         for layer in heaviest(program, target, layers):
             for loop in price.loops(assembly(layer.kernel, "kernel", target.llvm_target())):
                 kind = type(layer.kernel).__name__
                 print(
-                    f"{layer.node[-64:]:64} {layer.macs / 1e9:6.2f} {kind:16} {_tile(layer.kernel):>7} {loop.fmas:5} "
-                    f"{loop.instructions:5} {loop.cycles:7.1f} {loop.share:6.1%}"
+                    f"{layer.name:52} {layer.macs / 1e9:5.2f} {kind:16}{layer.tile:>5} {loop.fmas:4} "
+                    f"{loop.instructions:5} {loop.cycles:6.1f} {loop.share:6.1%}"
                 )
-                facts = {"layer": layer.node, "macs": layer.macs, "kernel": kind, "tile": _tile(layer.kernel)}
+                facts = {"layer": layer.name, "macs": layer.macs, "kernel": kind, "tile": layer.tile}
                 figures.setdefault(name, []).append({**facts, **asdict(loop)})
     if json_file:
         json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -102,27 +124,22 @@ def main(
 def heaviest(program: Program, target: profiles.Profile, count: int) -> list[Layer]:
     """The layers with the most multiply-accumulates, one for each distinct kernel."""
     calls = [call for variant in planned_calls(program, target).values() for call in variant]
-    work = {
-        str(node.name): COUNTS[node.op_type](node)
+    nodes = {
+        str(node.name): node
         for variant in program.variants.values()
         for node in variant.graph
         if node.op_type in COUNTS
     }
-    found: dict[Kernel, Layer] = {}
     # Of a layer's calls the last is its products'; copies and transforms come before.
-    for node, kernel in {call.node: call.kernel for call in calls if call.node in work}.items():
+    last = {call.node: call.kernel for call in calls if call.node in nodes}
+    found: dict[Kernel, Layer] = {}
+    for name, kernel in last.items():
         assert isinstance(kernel, Kernel)
-        known = found.get(kernel)
-        found[kernel] = Layer(
-            known.node if known else node, work[node], known.calls + 1 if known else 1, kernel
-        )
+        node = nodes[name]
+        operands = (value for value in node.inputs[:2] if value is not None and value.shape is not None)
+        shapes = " by ".join("x".join(str(size) for size in value.shape) for value in operands)  # type: ignore[union-attr]
+        found.setdefault(kernel, Layer(f"{node.op_type} {shapes}", COUNTS[node.op_type](node), kernel))
     return sorted(found.values(), key=lambda layer: -layer.macs)[:count]
-
-
-def _tile(kernel: Kernel) -> str:
-    """Sums in registers: rows x columns, or keys x queries."""
-    tile = getattr(kernel, "tile", None)
-    return f"{tile.rows}x{tile.width}" if hasattr(tile, "rows") else f"{getattr(kernel, 'rows', '')}x{tile}"
 
 
 class Price:
@@ -150,10 +167,10 @@ class Price:
         return json.loads(text)["CodeRegions"][0]["SummaryView"]["TotalCycles"] / ITERATIONS
 
     def ceiling(self) -> float:
-        """The best share of tiles whose operands for four reduction steps are all in registers before the products.
+        """The share that the best order of instructions would have on an in-order core, as llvm-mca takes it.
 
-        No compiler orders a loop so; in-order cores, which LLVM takes to finish what they start in order, pay for
-        each change from multiply-adds to loads.
+        There an instruction waits until it would end no sooner than those before it: so does each load after a
+        multiply-add, for as long as their latencies differ. Best is then to load the factors of four steps at once.
         """
         return max(
             4 * rows * vectors / self.cycles(ordered_loop(rows, vectors)) / self.peak

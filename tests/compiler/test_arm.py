@@ -70,5 +70,5 @@ def test_a_unet_agrees_with_the_referee(tmp_path: Path) -> None:
 def test_a_core_without_the_instructions_is_told_so(tmp_path: Path) -> None:
     ir.save(small_unet.program().variants["full"], tmp_path / "small.onnx")
     report = fick.compile(tmp_path / "small.onnx", "cortex-a76", tmp_path / "small.fick")
-    with pytest.raises(RuntimeError, match="fick_open: .*asimdhp"):
+    with pytest.raises(RuntimeError, match=r"fick_open: .*asimdhp"):
         run_bundle(report.bundle, "cortex-a53", small_unet.calls()[0])
