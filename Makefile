@@ -18,7 +18,10 @@ help:
 demo: $(VENV)/.base
 	@$(BIN)/python examples/terrain.py
 
+# What Arm code is run by comes from the system: nothing here can bring it.
 test: $(VENV)/.full
+	@command -v qemu-aarch64 >/dev/null && test -d /usr/aarch64-linux-gnu || \
+		{ echo "make test runs Arm code in an emulator; on Debian: apt-get install qemu-user libc6-arm64-cross"; exit 1; }
 	@TVM_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 check: $(VENV)/.full

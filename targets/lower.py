@@ -34,6 +34,18 @@ def lower(
     ``progress(done, total)`` counts kernels. Raises UserError, before anything is compiled, for an operator
     or a shape that the target has no kernel for.
     """
+    lowering, books, calls = _planned(program, profile)
+    kernels = [pending.kernel for variant in calls.values() for pending in variant]
+    objects = build.build(kernels, profile, cache_folder, progress)  # type: ignore[arg-type]
+    return _assemble(lowering, books, calls, profile, objects)
+
+
+def planned_calls(program: Program, profile: Profile) -> dict[str, list[PendingCall]]:
+    """What each variant would call, by specification: nothing is compiled. Raises UserError as ``lower`` does."""
+    return _planned(program, profile)[2]
+
+
+def _planned(program: Program, profile: Profile) -> tuple[Lowering, _State, dict[str, list[PendingCall]]]:
     variants = [name for name in RUN_ORDER if name in program.variants]
     variants += [name for name in program.variants if name not in (*RUN_ORDER, "constant")]
     for name in variants:
@@ -48,9 +60,7 @@ def lower(
         _lower_variant(lowering, program.variants[name], profile)
         books.settle(name)
         calls[name] = lowering.calls
-    kernels = [pending.kernel for variant in calls.values() for pending in variant]
-    objects = build.build(kernels, profile, cache_folder, progress)  # type: ignore[arg-type]
-    return _assemble(lowering, books, calls, profile, objects)
+    return lowering, books, calls
 
 
 def _place_constants(lowering: Lowering, program: Program) -> None:

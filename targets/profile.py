@@ -32,6 +32,12 @@ class Profile(BaseModel):
     )
     vector_lanes: int = Field(gt=0, le=64, description="float32 lanes of one vector register.")
     vector_registers: int = Field(ge=8, le=64, description="Architectural vector registers.")
+    fma_rate: float = Field(gt=0, description="Vector multiply-adds that a core starts in a cycle.")
+    fma_latency: int = Field(gt=0, description="Cycles before a sum can be added to again.")
+    load_rate: float = Field(gt=0, description="Vector loads that a core starts in a cycle.")
+    by_lane: bool = Field(
+        default=False, description="Whether a multiply-add takes one factor from a lane of a vector register."
+    )
     cores: int = Field(ge=1, le=1024, description="Cores that a run is divided among by default.")
     l1_bytes: int = Field(gt=0, description="First-level data cache of one core, in bytes.")
     l2_bytes: int = Field(gt=0, description="Second-level cache of one core, in bytes.")

@@ -16,7 +16,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .kernel import Kernel, fill, flat, lane_chunks, local, store
+from .kernel import Kernel, factors, fill, flat, lane_chunks, local, store
 from .vector_math import LOG2_E, exp2
 
 LOWEST = -1.0e30
@@ -29,7 +29,8 @@ class Attention(Kernel):
 
     Strides are those of (batch, head, token, channel). A task takes runs of ``tile`` queries of one head, all of
     them in ``blocks`` tasks, against ``block`` keys at a time, ``rows`` of them in registers, and sums ``channels``
-    of the values at a time. ``causal`` hides from a query the keys after it. A mask has strides (batch, head, query,
+    of the values at a time. With ``by_lane``, what queries and weights are multiplied with is loaded in vectors.
+    ``causal`` hides from a query the keys after it. A mask has strides (batch, head, query,
     key): floats are added to the scores, booleans say which keys a query sees.
     """
 
@@ -50,6 +51,7 @@ class Attention(Kernel):
     block: int
     blocks: int
     lanes: int
+    by_lane: bool = False
     causal: bool = False
     mask_strides: tuple[int, ...] = ()
 
@@ -128,13 +130,17 @@ class Attention(Kernel):
         for row in sums:
             for vector, (_, width) in zip(row, self._vectors, strict=True):
                 fill(vector, width, 0.0)
-        with T.serial(0, self.depth) as channel:
-            for start, row in zip(starts, sums, strict=True):
-                left = k[start + channel * self.k_strides[3]]
-                for vector, (offset, width) in zip(row, self._vectors, strict=True):
-                    with T.vectorized(0, width) as lane:
-                        right = scratch[queries + channel * self.tile + offset + lane]
-                        T.buffer_store(vector, vector[lane] + left * right, [lane])
+        steps = self.lanes if self.by_lane and self.depth % self.lanes == 0 else 1
+        with T.serial(0, self.depth // steps) as part:
+            at = [start + part * steps * self.k_strides[3] for start in starts]
+            lefts = factors(k, at, self.k_strides[3], steps, self.by_lane)
+            for step in range(steps):
+                channel = part * steps + step
+                for left, row in zip(lefts, sums, strict=True):
+                    for vector, (offset, width) in zip(row, self._vectors, strict=True):
+                        with T.vectorized(0, width) as lane:
+                            right = scratch[queries + channel * self.tile + offset + lane]
+                            T.buffer_store(vector, vector[lane] + left[step] * right, [lane])
         for place, (key, row) in enumerate(zip(keys, sums, strict=True)):
             for vector, (offset, width) in zip(row, self._vectors, strict=True):
                 with T.vectorized(0, width) as lane:
@@ -212,8 +218,10 @@ class Attention(Kernel):
             with T.vectorized(0, width) as lane:
                 T.buffer_store(vector, scratch[at + lane], [lane])
         with T.serial(0, count) as key:
+            token = base + (block * self.block + key) * self.v_strides[2]
+            [values] = factors(v, [token], self.v_strides[3], channels, self.by_lane)
             for channel, vectors in enumerate(held):
-                value = v[base + flat([block * self.block + key, channel], self.v_strides[2:])]
+                value = values[channel]
                 for vector, (start, width) in zip(vectors, self._vectors, strict=True):
                     with T.vectorized(0, width) as lane:
                         weight = scratch[scores + key * self.tile + start + lane]

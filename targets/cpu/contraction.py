@@ -18,44 +18,62 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
-from .kernel import Kernel, evaluate, flat, lane_chunks, local, store, unflatten
+from ..profile import Profile
+from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A register tile: ``rows`` x ``width`` sums in vectors of ``lanes``."""
+    """A register tile: ``rows`` x ``width`` sums in vectors of ``lanes``.
+
+    With ``by_lane``, the elements of A of several reduction steps are loaded as a vector.
+    """
 
     rows: int
     width: int
     lanes: int
+    by_lane: bool = False
 
 
-def choose_tile(rows: int, columns: int, parts: int, lanes: int, registers: int) -> Tile:
+def choose_tile(rows: int, columns: int, parts: int, profile: Profile) -> Tile:
     """The register tile with the least predicted cycles for ``rows`` x ``columns`` sums.
 
-    Per reduction step a core issues two fused multiply-adds and two loads a cycle, and needs about four cycles
-    before a sum can be added to again; a vector of the panel comes from the second-level cache and costs
-    about half a cycle that is not hidden, an element of A about an eighth.
+    Per reduction step a core issues multiply-adds and loads at its rates, and needs some cycles before a sum can be
+    added to again; a vector of the panel comes from the second-level cache and costs about half a cycle that is not
+    hidden, an element of A about an eighth. Where elements of A are taken from lanes, each row has a register of them.
     """
+    lanes, registers = profile.vector_lanes, profile.vector_registers
     best: tuple[float, int, Tile] | None = None
     for vectors in (2, 3, 4, 1, 6, 8):
         if vectors % parts:
             continue
         width = vectors * lanes
-        most = min((registers - vectors - 1) // vectors, rows)
+        most = min(most_rows(vectors, profile), rows)
         if most < 1:
             continue
         panels = math.ceil(columns * parts / width)
         for limit in range(1, most + 1):
             bands = math.ceil(rows / limit)
             height = math.ceil(rows / bands)
-            step = max(height * vectors / 2, (height + vectors) / 2, 4.0) + vectors / 2 + height / 8
+            loads = height / (lanes if profile.by_lane else 1) + vectors
+            busy = max(height * vectors / profile.fma_rate, loads / profile.load_rate, profile.fma_latency)
+            step = busy + vectors / 2 + height / 8
             cost = bands * panels * step
             if best is None or cost < best[0]:
-                best = (cost, vectors, Tile(height, width, lanes))
+                best = (cost, vectors, Tile(height, width, lanes, profile.by_lane))
     if best is None:
         raise ValueError(f"no register tile of {parts} parts fits {registers} registers")
     return best[2]
+
+
+def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1) -> int:
+    """Rows of sums, ``vectors`` wide, that registers hold beside one row of the other operand and the factors.
+
+    Of those it is one at a time, or where they are taken from lanes, a register for each ``rows_a_factor`` rows.
+    """
+    if profile.by_lane:
+        return (profile.vector_registers - vectors) * rows_a_factor // (vectors * rows_a_factor + 1)
+    return (profile.vector_registers - vectors - 1) // vectors
 
 
 def panel_starts(columns: int, width: int) -> tuple[int, ...]:
@@ -186,10 +204,12 @@ class Contraction(Kernel):
         inner_strides = (*self.a_reduce[self.splits :][:-1], self.a_reduce[-1] * unroll)
 
         def steps(position: Any, a_at: Any) -> None:
+            starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
+            lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane)
             for u in range(unroll):
                 b_at = (panel * depth + slice_index * slice_depth + position * unroll + u) * self.tile.width
                 for row in range(self.tile.rows):
-                    left = a[a_at + row * self.a_rows[-1] + u * self.a_reduce[-1]]
+                    left = lefts[row][u]
                     for part in range(self.parts):
                         for chunk, (start, width) in enumerate(chunks):
                             total = sums[row][part][chunk]

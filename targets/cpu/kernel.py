@@ -111,6 +111,22 @@ def evaluate(
     return emit(expression, load, lambda part: values[part])
 
 
+def factors(source: Any, starts: Sequence[Any], stride: int, steps: int, by_lane: bool) -> list[Any]:
+    """From each start, the scalars at ``steps`` places that are ``stride`` apart: factors[start][step].
+
+    With ``by_lane`` and where they are neighbours, they are loaded as a vector and taken from its lanes.
+    """
+    if not by_lane or stride != 1 or steps == 1:
+        return [[source[start + step * stride] for step in range(steps)] for start in starts]
+    found = list[Any]()
+    for start in starts:
+        held = local(steps)
+        with T.vectorized(0, steps) as lane:
+            T.buffer_store(held, source[start + lane], [lane])
+        found.append(held)
+    return found
+
+
 def lane_chunks(count: int, lanes: int) -> list[tuple[int, int]]:
     """Cut ``count`` elements into (start, width) pieces: full vectors, then halves, then what is left."""
     chunks: list[tuple[int, int]] = []

@@ -11,6 +11,7 @@ from ..lowering import Lowering
 from ..profile import Profile
 from ..views import View
 from .attention import Attention
+from .contraction import most_rows
 from .tile_attention import QUERIES, TileAttention
 from .tiles import STEP
 
@@ -102,7 +103,7 @@ def _on_vectors(
     if keys >= MANY_KEYS:
         k, v = (lowering.materialised(one) for one in (k, v))
     vectors = _vectors(queries, profile)
-    most = (profile.vector_registers - vectors - 1) // vectors
+    most = most_rows(vectors, profile)
     tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most)
     kernel = Attention(
         dtypes=(*lowering.dtypes([q, k, v]), "float32", *lowering.dtypes([out, *masks])),
@@ -119,10 +120,11 @@ def _on_vectors(
         out_strides=out.strides,
         tile=tile,
         rows=rows,
-        channels=_evenly(value_depth, most),
+        channels=_evenly(value_depth, most_rows(vectors, profile, profile.vector_lanes)),
         block=block,
         blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
         lanes=profile.vector_lanes,
+        by_lane=profile.by_lane,
         causal=causal,
         mask_strides=masks[0].strides if masks else (),
     )

@@ -44,9 +44,7 @@ class Plan:
 
 def on_vectors(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
     """Sums in vector registers."""
-    tile = choose_tile(
-        sums.rows[-1], sums.columns, sums.parts, profile.vector_lanes, profile.vector_registers
-    )
+    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile)
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     tiles = sums.tiles(tile.rows)
     room = profile.l2_bytes // 2 // (4 * tile.width)

@@ -77,7 +77,7 @@ def lower_winograd(
     out = lowering.fresh(shape, (0, 2, 3, 1), lowering.dtype(fused.result))
     tiles = (images, math.ceil(rows / outputs), math.ceil(width / outputs))
     count, positions = math.prod(tiles), (outputs + TAPS - 1) ** 2
-    tile = choose_tile(count, columns, 1, profile.vector_lanes, profile.vector_registers)
+    tile = choose_tile(count, columns, 1, profile)
     packing = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(columns, tile.width))
     packed = lowering.weight(
         str(weight.name), (len(packing.starts), positions, channels, tile.width), packing

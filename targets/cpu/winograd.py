@@ -18,7 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from ..expressions import Expression
 from ..winograd import TAPS, transforms
 from .contraction import Tile, panel_starts
-from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, store, unflatten
+from .kernel import Kernel, evaluate, factors, fill, flat, lane_chunks, local, store, unflatten
 
 
 @dataclass(frozen=True)
@@ -172,10 +172,12 @@ class WinogradProduct(Kernel):
         left = (position * count + first) * self.channels
         right = (panel * self.positions + position) * (self.channels * tile.width)
         with T.serial(0, self.channels // unroll) as step:
+            starts = [left + row * self.channels + step * unroll for row in range(tile.rows)]
+            values = factors(data, starts, 1, unroll, tile.by_lane)
             for inner in range(unroll):
                 channel = step * unroll + inner
                 for row in range(tile.rows):
-                    value = data[left + row * self.channels + channel]
+                    value = values[row][inner]
                     for total, (start, width) in zip(totals[row], chunks, strict=True):
                         with T.vectorized(0, width) as lane:
                             weight = filters[right + channel * tile.width + start + lane]

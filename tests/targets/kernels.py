@@ -1,22 +1,89 @@
-"""Run one kernel specification on NumPy arrays, in process."""
+"""Run one kernel specification on NumPy arrays: in this process, or for 64-bit Arm under qemu."""
+
+from __future__ import annotations
 
 import ctypes
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import tvm
+from hypothesis import strategies as st
 
+from fick.compiler.bundle import Entry, weights_entry, write_bundle
+from fick.compiler.cache import cache_folder
+from fick.compiler.link import link
+from fick.targets import profile as profiles
+from fick.targets.compiled import Call, Compiled, Operand, StateTensor
 from fick.targets.cpu.kernel import Kernel
-from fick.targets.profile import load
+from fick.targets.cpu.worker import compile_kernel
+from fick.targets.memory import aligned
+from fick.targets.profile import Profile
 
-PROFILE = load("host")
-
-
-def compile_in_process(kernel: Kernel):
-    module = tvm.IRModule({"kernel": kernel.prim_func("kernel")})
-    return tvm.compile(module, tvm.target.Target(PROFILE.llvm_target())).jit()["kernel"]
+from ..emulated import CORES, run_bundle
 
 
-def run(kernel: Kernel, *operands: np.ndarray) -> None:
-    """Calls the kernel; the arrays that are outputs are written in place."""
-    assert [str(array.dtype) for array in operands] == list(kernel.dtypes)
-    compile_in_process(kernel)(*(ctypes.c_void_p(array.ctypes.data) for array in operands))
+@dataclass(frozen=True)
+class Host:
+    """This machine."""
+
+    profile: Profile
+
+    def run(self, kernel: Kernel, *operands: np.ndarray) -> None:
+        """Calls the kernel; the arrays that are outputs are written in place."""
+        assert [str(array.dtype) for array in operands] == list(kernel.dtypes)
+        module = tvm.IRModule({"kernel": kernel.prim_func("kernel")})
+        built = tvm.compile(module, tvm.target.Target(self.profile.llvm_target())).jit()["kernel"]
+        built(*(ctypes.c_void_p(array.ctypes.data) for array in operands))
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """An Arm core. A kernel is the one call of a bundle, and its operands are all inputs and outputs of it."""
+
+    profile: Profile
+
+    def run(self, kernel: Kernel, *operands: np.ndarray) -> None:
+        """As of ``Host``."""
+        assert [str(array.dtype) for array in operands] == list(kernel.dtypes)
+        tensors, at = list[StateTensor](), 0
+        for index, array in enumerate(operands):
+            tensors.append(StateTensor(f"p{index}", str(array.dtype), array.shape, at, "sample"))
+            at += aligned(array.nbytes)
+        profile = self.profile
+        program = Compiled(
+            arch=profile.arch,
+            triple=profile.triple,
+            cpu_features=profile.requires,
+            kernels={"kernel": compile_kernel(kernel, "kernel", profile.llvm_target())},
+            variants={"full": (Call("kernel", tuple(Operand("state", one.offset_bytes) for one in tensors), "it"),)},
+            inputs=tuple(tensors),
+            outputs=tuple(tensors),
+            weights=(),
+            weights_bytes=0,
+            arena_bytes=0,
+            state_bytes=at,
+            carried={},
+        )  # fmt: skip
+        described = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in tensors]
+        manifest = {
+            "format": "fick-bundle", "format_version": 1, "name": "kernel", "program_id": "it",
+            "target": {"arch": profile.arch}, "components": {"it": {"inputs": described, "outputs": described}},
+        }  # fmt: skip
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / "kernel.fick"
+            library = link({"it": program}, "it", cache_folder() / "core")
+            entries = [weights_entry((), 0, {}.__getitem__), Entry.of("code/libmodel.so", library)]
+            write_bundle(path, entries, manifest)
+            found = run_bundle(path, profile.name, {f"p{i}": array for i, array in enumerate(operands)})
+        for index, array in enumerate(operands):
+            array[...] = found[f"p{index}"]
+
+
+HOST = Host(profiles.load("host"))
+ARM = [Emulated(profiles.load(name)) for name in CORES]
+MACHINES = [HOST, ARM[0]]
+"""For cases that are few."""
+
+machines = st.sampled_from([HOST] * len(ARM) + ARM)

@@ -1,4 +1,4 @@
-"""Every kernel template against float64 NumPy, over drawn shapes.
+"""Every kernel template against float64 NumPy, over drawn shapes, on this machine and on emulated Arm cores.
 
 Tolerances: a float32 sum of K products of unit-variance numbers errs by about sqrt(K) roundings of its largest
 partial sum, sqrt(K) * 2^-24; the bounds below allow eight times that.
@@ -19,11 +19,11 @@ from fick.targets.cpu.row_norm import LayerNorm, Softmax
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import Panels
 
-from .kernels import PROFILE, run
+from .kernels import MACHINES, machines
 
-LANES, REGISTERS = PROFILE.vector_lanes, PROFILE.vector_registers
 UNIT = 2.0**-24
-few = settings(max_examples=12, deadline=None)
+few = settings(max_examples=16, deadline=None)
+anywhere = pytest.mark.parametrize("machine", MACHINES, ids=lambda machine: machine.profile.name)
 
 
 def noise(seed: int, *shape: int) -> np.ndarray:
@@ -36,6 +36,7 @@ def sum_tolerance(terms: int) -> float:
 
 @few
 @given(
+    machines,
     st.integers(1, 70),
     st.integers(1, 90),
     st.integers(1, 60),
@@ -43,9 +44,9 @@ def sum_tolerance(terms: int) -> float:
     st.integers(1, 3),
     st.integers(1, 2),
 )
-def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
+def test_matrix_product_with_bias(machine, rows, columns, depth, splits, blocks, parts):
     a, b, bias = noise(1, rows, depth), noise(2, columns * parts, depth), noise(3, columns)
-    tile = choose_tile(rows, columns, parts, LANES, REGISTERS)
+    tile = choose_tile(rows, columns, parts, machine.profile)
     starts = panel_starts(columns, tile.width // parts)
     packed = Panels(order=(0, 1), width=tile.width, starts=starts, parts=parts).pack(b)
     first = 4 if splits else 3
@@ -59,7 +60,7 @@ def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
     )  # fmt: skip
     out = np.full((rows, columns), np.nan, np.float32)
     scratch = [np.zeros(kernel.scratch_floats, np.float32)] if splits else []
-    run(kernel, a, packed, out, *scratch, bias)
+    machine.run(kernel, a, packed, out, *scratch, bias)
     product = a.astype(np.float64) @ b.astype(np.float64).T
     if parts == 2:
         product = product[:, :columns] * product[:, columns:]
@@ -69,6 +70,7 @@ def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
 
 @few
 @given(
+    machines,
     st.integers(3, 20),
     st.integers(3, 20),
     st.integers(1, 20),
@@ -76,10 +78,10 @@ def test_matrix_product_with_bias(rows, columns, depth, splits, blocks, parts):
     st.integers(1, 2),
     st.integers(0, 2),
 )
-def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, splits):
+def test_convolution_is_a_contraction(machine, height, width, inputs, outputs, stride, splits):
     image, weight = noise(4, height, width, inputs), noise(5, outputs, inputs, 3, 3)
     out_height, out_width = (height - 3) // stride + 1, (width - 3) // stride + 1
-    tile = choose_tile(out_width, outputs, 1, LANES, REGISTERS)
+    tile = choose_tile(out_width, outputs, 1, machine.profile)
     starts = panel_starts(outputs, tile.width)
     packed = Panels(order=(0, 2, 3, 1), width=tile.width, starts=starts).pack(weight)
     row, column = width * inputs, inputs
@@ -91,7 +93,7 @@ def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, sp
     )  # fmt: skip
     out = np.full((out_height, out_width, outputs), np.nan, np.float32)
     scratch = [np.zeros(kernel.scratch_floats, np.float32)] if splits else []
-    run(kernel, image, packed, out, *scratch)
+    machine.run(kernel, image, packed, out, *scratch)
     windows = np.lib.stride_tricks.sliding_window_view(image.astype(np.float64), (3, 3), axis=(0, 1))
     wanted = np.einsum("yxcij,ocij->yxo", windows[::stride, ::stride], weight.astype(np.float64))
     np.testing.assert_allclose(out, wanted, rtol=0, atol=sum_tolerance(9 * inputs))
@@ -99,10 +101,13 @@ def test_convolution_is_a_contraction(height, width, inputs, outputs, stride, sp
 
 @few
 @given(
+    machines,
     st.integers(1, 2), st.integers(1, 3), st.integers(1, 40), st.integers(1, 150), st.integers(1, 70),
     st.booleans(), st.booleans(),
 )  # fmt: skip
-def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, keys, depth, causal, masked):
+def test_attention_never_stores_the_scores_and_agrees(
+    machine, batch, heads, queries, keys, depth, causal, masked
+):
     q, k, v = (
         noise(6, batch, queries, heads, depth),
         noise(7, batch, keys, heads, depth),
@@ -112,16 +117,17 @@ def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, key
     def strides(tokens: int) -> tuple[int, int, int, int]:
         return (tokens * heads * depth, depth, heads * depth, 1)
 
+    lanes = machine.profile.vector_lanes
     mask = [noise(16, batch, 1, queries, keys)] if masked else []
     kernel = Attention(
         dtypes=("float32",) * (5 + masked), batch=batch, heads=heads, queries=queries, keys=keys, depth=depth,
         value_depth=depth, scale=depth**-0.5, q_strides=strides(queries), k_strides=strides(keys),
-        v_strides=strides(keys), out_strides=strides(queries), tile=min(2 * LANES, queries), rows=5, channels=7,
-        block=40, blocks=min(2, -(-queries // (2 * LANES))), lanes=LANES, causal=causal,
+        v_strides=strides(keys), out_strides=strides(queries), tile=min(2 * lanes, queries), rows=5, channels=7,
+        block=40, blocks=min(2, -(-queries // (2 * lanes))), lanes=lanes, by_lane=machine.profile.by_lane, causal=causal,
         mask_strides=(queries * keys, 0, keys, 1) if masked else (),
     )  # fmt: skip
     out = np.full_like(q, np.nan)
-    run(kernel, q, k, v, np.zeros(kernel.scratch_floats, np.float32), out, *mask)
+    machine.run(kernel, q, k, v, np.zeros(kernel.scratch_floats, np.float32), out, *mask)
     scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * depth**-0.5
     scores = sum(mask, scores)
     if causal:
@@ -134,23 +140,24 @@ def test_attention_never_stores_the_scores_and_agrees(batch, heads, queries, key
 
 @few
 @given(
+    machines,
     st.integers(1, 2),
     st.sampled_from([1, 4, 6, 16, 24]),
     st.integers(1, 5),
     st.integers(1, 12),
     st.floats(0, 1e3),
 )
-def test_group_norm_survives_large_means(images, pixels, groups, size, mean):
+def test_group_norm_survives_large_means(machine, images, pixels, groups, size, mean):
     channels = groups * size
     x = noise(9, images, pixels, channels) + np.float32(mean)
     scale, bias = noise(10, channels), noise(11, channels)
     kernel = GroupNorm(
         dtypes=("float32",) * 5, images=images, pixels=(pixels,), channels=channels, groups=groups, epsilon=1e-5,
         runs=math.gcd(pixels, 4), x_strides=(pixels * channels, channels),
-        out_strides=(pixels * channels, channels, 1), epilogue=Value(), lanes=LANES,
+        out_strides=(pixels * channels, channels, 1), epilogue=Value(), lanes=machine.profile.vector_lanes,
     )  # fmt: skip
     out = np.full_like(x, np.nan)
-    run(kernel, x, scale, bias, np.zeros(kernel.scratch_floats, np.float32), out)
+    machine.run(kernel, x, scale, bias, np.zeros(kernel.scratch_floats, np.float32), out)
     grouped = x.astype(np.float64).reshape(images, pixels, groups, size)
     variance = grouped.var((1, 3), keepdims=True)
     normal = (grouped - grouped.mean((1, 3), keepdims=True)) / np.sqrt(variance + 1e-5)
@@ -161,32 +168,33 @@ def test_group_norm_survives_large_means(images, pixels, groups, size, mean):
 
 
 @few
-@given(st.integers(1, 9), st.integers(1, 70))
-def test_row_statistics(rows, columns):
+@given(machines, st.integers(1, 9), st.integers(1, 70))
+def test_row_statistics(machine, rows, columns):
     x = noise(12, rows, columns) * 3 + 5
     common = {
         "dtypes": ("float32",) * 2, "rows": (rows,), "columns": columns, "x_strides": (columns, 1),
-        "out_strides": (columns, 1), "epilogue": Value(), "lanes": LANES,
+        "out_strides": (columns, 1), "epilogue": Value(), "lanes": machine.profile.vector_lanes,
     }  # fmt: skip
     wide = x.astype(np.float64)
     out = np.full_like(x, np.nan)
-    run(Softmax(**common), x, out)
+    machine.run(Softmax(**common), x, out)
     powers = np.exp(wide - wide.max(-1, keepdims=True))
     np.testing.assert_allclose(out, powers / powers.sum(-1, keepdims=True), rtol=0, atol=64 * UNIT)
-    run(LayerNorm(**common, epsilon=1e-5), x, out)
+    machine.run(LayerNorm(**common, epsilon=1e-5), x, out)
     deviation = np.sqrt(wide.var(-1, keepdims=True) + 1e-5)
     wanted = (wide - wide.mean(-1, keepdims=True)) / deviation
     np.testing.assert_allclose(out, wanted, rtol=0, atol=float(256 * UNIT / deviation.min()))
 
 
-def test_padding_frames_the_image_with_zeros():
+@anywhere
+def test_padding_frames_the_image_with_zeros(machine):
     x = noise(13, 2, 5, 7, 19)
     kernel = Pad(
         dtypes=("float32",) * 2, planes=2, height=8, width=10, channels=19, image=(5, 7), before=(1, 2),
-        in_strides=(5 * 7 * 19, 7 * 19, 19, 1), lanes=LANES,
+        in_strides=(5 * 7 * 19, 7 * 19, 19, 1), lanes=machine.profile.vector_lanes,
     )  # fmt: skip
     out = np.full((2, 8, 10, 19), np.nan, np.float32)
-    run(kernel, out, x)
+    machine.run(kernel, out, x)
     np.testing.assert_array_equal(out, np.pad(x, ((0, 0), (1, 2), (2, 1), (0, 0))))
 
 
@@ -203,25 +211,27 @@ REFERENCE = {
 }
 
 
+@anywhere
 @pytest.mark.parametrize("op", REFERENCE)
-def test_vector_mathematics(op):
+def test_vector_mathematics(op, machine):
     """Within 1e-6 of one, or of the value where that is larger: four units in the last place."""
     x = np.linspace(-12, 12, 5001, dtype=np.float32)
     if op == "Sqrt":
         x = np.abs(x)
     out = np.full_like(x, np.nan)
-    kernel = Map(("float32",) * 2, (x.size,), (1,), Apply(op, (Load(1, (1,)),)), LANES)
-    run(kernel, out, x)
+    kernel = Map(("float32",) * 2, (x.size,), (1,), Apply(op, (Load(1, (1,)),)), machine.profile.vector_lanes)
+    machine.run(kernel, out, x)
     wanted = REFERENCE[op](x.astype(np.float64))
     assert np.max(np.abs(out - wanted) / np.maximum(np.abs(wanted), 1)) < 1e-6
 
 
-def test_strided_map_with_broadcast_reads_the_right_elements():
+@anywhere
+def test_strided_map_with_broadcast_reads_the_right_elements(machine):
     x, y = noise(14, 6, 5), noise(15, 33)
     kernel = Map(
         ("float32",) * 3, (5, 6, 33), (6 * 33, 33, 1),
-        Apply("Sub", (Load(1, (1, 5, 0)), Load(2, (0, 0, 1)))), LANES,
+        Apply("Sub", (Load(1, (1, 5, 0)), Load(2, (0, 0, 1)))), machine.profile.vector_lanes,
     )  # fmt: skip
     out = np.full((5, 6, 33), np.nan, np.float32)
-    run(kernel, out, x, y)
+    machine.run(kernel, out, x, y)
     np.testing.assert_array_equal(out, x.T[:, :, None] - y)

@@ -15,7 +15,7 @@ from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import WinogradPanels
 from fick.targets.winograd import ERRORS, POINTS, Transforms, toom_cook, transforms
 
-from .kernels import PROFILE, run
+from .kernels import Emulated, Host, machines
 from .test_kernels import noise
 
 OUTPUTS = sorted(POINTS)
@@ -57,13 +57,13 @@ def test_lavin_and_gray_s_matrices_are_those_of_their_points_up_to_scale() -> No
     assert [entry * 24 for entry in made.filters[3]] == [1, 2, 4]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
-    st.sampled_from(OUTPUTS), st.integers(1, 2), st.integers(1, 14), st.integers(1, 14), st.integers(1, 40),
+    machines, st.sampled_from(OUTPUTS), st.integers(1, 2), st.integers(1, 14), st.integers(1, 14), st.integers(1, 40),
     st.integers(1, 70), st.tuples(st.integers(0, 1), st.integers(0, 1)), st.integers(1, 3), st.booleans(),
 )  # fmt: skip
 def test_convolution_with_an_epilogue(
-    outputs: int, images: int, rows: int, columns: int, inputs: int, filters: int, before: tuple[int, int],
+    machine: Host | Emulated, outputs: int, images: int, rows: int, columns: int, inputs: int, filters: int, before: tuple[int, int],
     blocks: int, relu: bool,
 ) -> None:  # fmt: skip
     """Results at every place of a picture with zeros around it, edges of tiles among them."""
@@ -75,23 +75,23 @@ def test_convolution_with_an_epilogue(
     residual = noise(3, images, *size, filters)
     tiles = (images, -(-size[0] // outputs), -(-size[1] // outputs))
     count, side = int(np.prod(tiles)), outputs + 2
-    tile = choose_tile(count, filters, 1, PROFILE.vector_lanes, PROFILE.vector_registers)
+    tile = choose_tile(count, filters, 1, machine.profile)
     panels = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(filters, tile.width))
     strides = (size[0] * size[1] * filters, size[1] * filters, filters, 1)
     epilogue = Apply("Add", (Value(), Load(4, strides)))
     first = WinogradInput(
         ("float32",) * 2, outputs, tiles, shape, before, inputs,
-        (shape[0] * shape[1] * inputs, shape[1] * inputs, inputs), PROFILE.vector_lanes,
+        (shape[0] * shape[1] * inputs, shape[1] * inputs, inputs), machine.profile.vector_lanes,
     )  # fmt: skip
     second = WinogradProduct(
         ("float32",) * 5, outputs, tiles, size, inputs, filters, tile, strides,
         Apply("Relu", (epilogue,)) if relu else epilogue, min(blocks, count),
     )  # fmt: skip
     changed = np.full((side * side, count, inputs), np.nan, np.float32)
-    run(first, image, changed)
+    machine.run(first, image, changed)
     out = np.full((images, *size, filters), np.nan, np.float32)
     scratch = np.full(second.scratch_floats, np.nan, np.float32)
-    run(second, changed, panels.pack(weight), out, scratch, residual)
+    machine.run(second, changed, panels.pack(weight), out, scratch, residual)
     wanted = convolved(image, weight, before, size) + residual
     exact = np.maximum(wanted, 0) if relu else wanted
     # The error of the algorithm itself, relative to the deviation of a sum of 9 x inputs products; its largest of

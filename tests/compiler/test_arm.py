@@ -1,0 +1,74 @@
+"""Whole graphs compiled for 64-bit Arm and run by their own library under qemu, against ONNX Runtime."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import fick
+from fick.ir import referee
+from fick.ir.interpreter import Interpreter
+from fick.runtime.loader import LIBRARY, check_bundle
+
+from ..emulated import CORES, run_bundle
+from ..passes import small_unet
+from . import test_operators
+
+ARM_64 = 183
+"""EM_AARCH64 of the ELF header."""
+
+GRAPHS = {
+    **test_operators.GRAPHS,
+    "a convolution of stride two": (
+        "g (float[1, 6, 9, 11] x) => (float[1, 10, 5, 6] y) <float[10, 6, 3, 3] w, float[10] b> "
+        "{ y = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w, b) }"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_graphs_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
+    """All side by side in one, to 5e-6 of values around one as on this machine (test_operators.py)."""
+    rng = np.random.default_rng(7)
+    graphs = [ir.to_proto(test_operators.model(text, rng)) for text in GRAPHS.values()]
+    whole = onnx.compose.add_prefix(graphs[0], "g0/")
+    for index, graph in enumerate(graphs[1:], 1):
+        whole = onnx.compose.merge_models(whole, graph, io_map=[], prefix2=f"g{index}/")
+    feeds = {value.name: test_operators.drawn(value, rng) for value in whole.graph.input}
+    onnx.save(whole, tmp_path / "graphs.onnx")
+    wanted = referee.run(ir.from_proto(whole), feeds)
+    report = fick.compile(tmp_path / "graphs.onnx", name, tmp_path / "graphs.fick")
+    got = run_bundle(report.bundle, name, feeds)
+    assert got.keys() == wanted.keys() and len(got) == len(GRAPHS)
+    for title, output in zip(GRAPHS, wanted, strict=True):
+        assert got[output].shape == wanted[output].shape, title
+        np.testing.assert_allclose(got[output], wanted[output], rtol=0, atol=5e-6, err_msg=title)
+
+
+def test_a_unet_agrees_with_the_referee(tmp_path: Path) -> None:
+    """With its work for prompts and steps in variants of their own; to 2e-5, as each of some thirty layers, of values
+    up to ten, adds some roundings.
+    """
+    program = small_unet.program()
+    model = program.variants["full"]
+    feeds = small_unet.calls()[1]
+    wanted = Interpreter(program)(feeds)["output"]
+    ir.save(model, tmp_path / "small.onnx")
+    report = fick.compile(tmp_path / "small.onnx", "cortex-a76", tmp_path / "small.fick")
+    checked = check_bundle(report.bundle)
+    (machine,) = struct.unpack_from("<H", checked.entries[LIBRARY], 18)
+    assert machine == ARM_64
+    got = run_bundle(report.bundle, "cortex-a76", feeds)["output"]
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5)
+
+
+def test_a_core_without_the_instructions_is_told_so(tmp_path: Path) -> None:
+    ir.save(small_unet.program().variants["full"], tmp_path / "small.onnx")
+    report = fick.compile(tmp_path / "small.onnx", "cortex-a76", tmp_path / "small.fick")
+    with pytest.raises(RuntimeError, match=r"fick_open: .*asimdhp"):
+        run_bundle(report.bundle, "cortex-a53", small_unet.calls()[0])

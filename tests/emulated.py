@@ -1,0 +1,82 @@
+"""Bundles for 64-bit Arm, run by their own library under qemu."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fick.compiler.cache import cache_folder
+from fick.compiler.link import OLDEST_LIBC
+from fick.runtime.loader import LIBRARY, check_bundle
+from fick.targets.profile import load
+
+CORES = {"cortex-a53": "cortex-a53", "cortex-a76": "cortex-a76", "cortex-x3": "max,sve=off"}
+"""What qemu has to be by profile: the core itself where it knows it, so that other instructions are illegal."""
+
+SYSTEM = Path("/usr/aarch64-linux-gnu")
+"""Of Debian's libc6-arm64-cross: the C library that the emulated program runs with."""
+
+HERE = Path(__file__).parent
+
+
+def run_bundle(path: Path, core: str, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Outputs by name of one call of the bundle at ``path``, which has one component, on the core of a profile.
+
+    Raises RuntimeError with the words of the bundle's library if it fails.
+    """
+    checked = check_bundle(path)
+    [facts] = checked.manifest["components"].values()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        (folder / "libmodel.so").write_bytes(checked.entries[LIBRARY])
+        ordered = [np.ascontiguousarray(feeds[one["name"]], one["dtype"]) for one in facts["inputs"]]
+        (folder / "inputs").write_bytes(b"".join(array.tobytes() for array in ordered))
+        command = [
+            _qemu(), "-L", os.fspath(SYSTEM), "-cpu", CORES[core], os.fspath(_driver()), "./libmodel.so",
+            os.fspath(path.absolute()), "inputs", "outputs",
+        ]  # fmt: skip
+        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        if ran.returncode != 0:
+            raise RuntimeError(f"exit code {ran.returncode}: {ran.stderr}")
+        data, found = (folder / "outputs").read_bytes(), dict[str, np.ndarray]()
+    at = 0
+    for one in facts["outputs"]:
+        array = np.frombuffer(data, one["dtype"], int(np.prod(one["shape"])), at)
+        found[one["name"]] = array.reshape(one["shape"])
+        at += array.nbytes
+    assert at == len(data)
+    return found
+
+
+def _qemu() -> str:
+    found = shutil.which("qemu-aarch64")
+    if found is None or not SYSTEM.is_dir():
+        pytest.fail("Arm code is run by qemu-aarch64: on Debian, apt-get install qemu-user libc6-arm64-cross")
+    return found
+
+
+@cache
+def _driver() -> Path:
+    """The program that opens a bundle's library."""
+    folder = cache_folder() / "tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    target = f"{load('cortex-a53').triple}.{OLDEST_LIBC}"
+    own = os.fspath(cache_folder() / "core" / "zig")
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        built = Path(scratch) / "run_bundle"
+        headers = HERE.parent / "runtime" / "native"
+        subprocess.run(
+            [sys.executable, "-m", "ziglang", "cc", "-target", target, "-O1", f"-I{headers}",
+             os.fspath(HERE / "run_bundle.c"), "-o", os.fspath(built), "-ldl"],
+            env={**os.environ, "ZIG_GLOBAL_CACHE_DIR": own, "ZIG_LOCAL_CACHE_DIR": own}, check=True,
+        )  # fmt: skip
+        return built.replace(folder / "run_bundle")

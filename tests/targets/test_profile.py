@@ -1,0 +1,47 @@
+"""Which profile a machine gets, and that no register tile needs more registers than a core has."""
+
+from __future__ import annotations
+
+import platform
+from math import ceil
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fick.targets import profile as profiles
+from fick.targets.cpu.contraction import choose_tile
+
+SHIPPED = [profiles.load(name) for name in profiles.names() if name != "host"]
+
+PI_3 = "fp asimd evtstrm crc32 cpuid"
+PI_5 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
+PHONE = f"{PI_5} jscvt fcma flagm ssbs sb paca pacg dcpodp flagm2 frint i8mm bf16 bti"
+LAPTOP = "fpu sse4_2 fma movbe popcnt avx f16c bmi1 avx2 bmi2"
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "name"),
+    [
+        ("aarch64", PI_3, "cortex-a53"),
+        ("aarch64", PI_5, "cortex-a76"),
+        ("aarch64", PHONE, "cortex-x3"),
+        ("x86_64", LAPTOP, "x86-64-v3"),
+    ],
+)
+def test_the_host_is_the_most_that_a_machine_can_run(
+    machine: str, flags: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Flags as /proc/cpuinfo gives them."""
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    monkeypatch.setattr(profiles, "_cpu_flags", lambda: frozenset(flags.split()))
+    assert profiles.load("host").name == name
+
+
+@given(st.sampled_from(SHIPPED), st.integers(1, 5000), st.integers(1, 2000), st.integers(1, 2))
+def test_a_tile_fits_the_registers(profile: profiles.Profile, rows: int, columns: int, parts: int) -> None:
+    tile = choose_tile(rows, columns, parts, profile)
+    vectors = ceil(tile.width / profile.vector_lanes)
+    assert vectors % parts == 0 and tile.rows <= rows
+    factors = tile.rows if tile.by_lane else 1
+    assert tile.rows * vectors + vectors + factors <= profile.vector_registers
