@@ -19,6 +19,9 @@ from .base import Context, Pass
 
 FORMATS = {"bfloat16": ir.DataType.BFLOAT16}
 
+ONCE = ("constant", "step")
+"""Variants whose results are few and read often."""
+
 PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 
 MOVING = frozenset({"Expand", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
@@ -43,26 +46,24 @@ class Store(Pass[StoreConfig]):
     Config = StoreConfig
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
-        stored, weights = 0, 0
-        for name, model in program.variants.items():
-            if name in ("constant", "step"):
-                continue
-            for group in groups(model):
-                stored += self._store(model.graph, group)
-        constant = _constants(program)
-        for name, model in program.variants.items():
-            if name not in ("constant", "step"):
-                weights += self._round_weights(model.graph, constant)
-        return program, {"values": stored, "weights": weights}
+        looped = {name: model.graph for name, model in program.variants.items() if name not in ONCE}
+        values = sum(
+            self._store(graph, group, name)
+            for name, graph in looped.items()
+            for group in groups(program.variants[name])
+        )
+        constants = _constants(program)
+        weights = sum(self._round_weights(graph, constants) for graph in looped.values())
+        return program, {"values": values, "weights": weights}
 
-    def _store(self, graph: ir.Graph, group: Group) -> bool:
+    def _store(self, graph: ir.Graph, group: Group, variant: str) -> bool:
         """Cast the group's result at its end, and back for its readers."""
         result = group.result
         size = math.prod(result.shape.numpy()) if result.shape is not None else 0
-        if result.dtype is not ir.DataType.FLOAT or result.is_graph_output() or size < self.config.smallest:
+        if result.dtype is not ir.DataType.FLOAT or size < self.config.smallest or group.outputs != [result]:
             return False
-        if group.outputs != [result]:
-            return False
+        if result.is_graph_output() and variant == "full":
+            return False  # the caller's
         readers = list(result.uses())
         narrow, wide = self._casts(result)
         last = group.nodes[-1]
@@ -70,6 +71,11 @@ class Store(Pass[StoreConfig]):
         graph.insert_after(last, [narrow, wide])
         for reader, index in readers:
             reader.replace_input_with(index, wide.outputs[0])
+        for index, output in enumerate(graph.outputs):
+            if output is result:
+                # Other variants know it by its name, and get what was rounded.
+                graph.outputs[index] = wide.outputs[0]
+                result.name, wide.outputs[0].name = f"{result.name}.exact", result.name
         return True
 
     def _round_weights(self, graph: ir.Graph, constants: set[str]) -> int:

@@ -91,6 +91,13 @@ def load(name: str) -> Profile:
     )
 
 
+def fitting() -> list[Profile]:
+    """The shipped profiles whose required features this machine has."""
+    shipped = (load(name) for name in names() if name != "host")
+    machine = platform.machine()
+    return [one for one in shipped if one.arch == machine and _cpu_flags().issuperset(one.requires)]
+
+
 def _known() -> str:
     return ", ".join(names())
 
@@ -116,16 +123,11 @@ def _cpu_flags() -> frozenset[str]:
 
 
 def _host() -> Profile:
-    """The most capable shipped profile whose required features this machine has, with its core count."""
-    machine = platform.machine()
-    fitting = [
-        profile
-        for profile in (load(name) for name in names() if name != "host")
-        if profile.arch == machine and _cpu_flags().issuperset(profile.requires)
-    ]
-    if not fitting:
+    """The most capable of the profiles that fit, with this machine's core count."""
+    found = fitting()
+    if not found:
         raise UserError(
-            f"target 'host': no shipped profile fits this {machine} machine; name one of {_known()}"
+            f"target 'host': no shipped profile fits this {platform.machine()} machine; name one of {_known()}"
         )
-    best = max(fitting, key=lambda profile: (profile.vector_lanes, len(profile.requires), profile.name))
+    best = max(found, key=lambda profile: (profile.vector_lanes, len(profile.requires), profile.name))
     return best.model_copy(update={"cores": len(os.sched_getaffinity(0))})

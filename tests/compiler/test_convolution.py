@@ -22,8 +22,8 @@ from .test_operators import model
 
 HOST = profile.load("host")
 
-TARGETS = [HOST, *([profile.load("x86-64-v3")] if HOST.name == "x86-64-v4" else [])]
-"""All that run here: whoever has the widest vectors has the narrower ones too."""
+TARGETS = [HOST, *(one for one in profile.fitting() if one.vector_lanes < HOST.vector_lanes)]
+"""This machine's widest vectors and its narrower ones."""
 
 GRAPHS = {
     "a resnet's end": (

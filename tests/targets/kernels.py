@@ -16,7 +16,7 @@ from fick.compiler.cache import cache_folder
 from fick.compiler.link import link
 from fick.targets import profile as profiles
 from fick.targets.compiled import Call, Compiled, Operand, StateTensor
-from fick.targets.cpu.kernel import Kernel
+from fick.targets.cpu.kernel import WORDS, Kernel
 from fick.targets.cpu.worker import compile_kernel
 from fick.targets.memory import aligned
 from fick.targets.profile import Profile
@@ -32,7 +32,7 @@ class Host:
 
     def run(self, kernel: Kernel, *operands: np.ndarray) -> None:
         """Calls the kernel; the arrays that are outputs are written in place."""
-        assert [str(array.dtype) for array in operands] == list(kernel.dtypes)
+        assert [str(array.dtype) for array in operands] == [WORDS.get(one, one) for one in kernel.dtypes]
         module = tvm.IRModule({"kernel": kernel.prim_func("kernel")})
         built = tvm.compile(module, tvm.target.Target(self.profile.llvm_target())).jit()["kernel"]
         built(*(ctypes.c_void_p(array.ctypes.data) for array in operands))
