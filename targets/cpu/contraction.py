@@ -91,7 +91,8 @@ class Contraction(Kernel):
     ``out_strides``         strides of out along the row axes and the column
     ``splits``              how many leading reduction axes are looped outside the tiles, to keep a slice of
                             the panel in the second-level cache
-    ``blocks``              into how many tasks the rows of one panel are cut
+    ``blocks``              into how many blocks the rows are cut, each of which all panels pass by
+    ``pieces``              into how many tasks the rows of a block and a panel are cut
     """
 
     rows: tuple[int, ...]
@@ -105,6 +106,7 @@ class Contraction(Kernel):
     epilogue: Expression
     splits: int
     blocks: int
+    pieces: int
 
     @property
     def tiles(self) -> int:
@@ -121,12 +123,14 @@ class Contraction(Kernel):
 
     def body(self, operands: Sequence[Any]) -> None:
         per_block = math.ceil(self.tiles / self.blocks)
-        with T.parallel(0, self.panels * self.blocks) as task:
-            panel, block = task // self.blocks, task % self.blocks
-            count = T.min(per_block, self.tiles - block * per_block)
+        per_piece = math.ceil(per_block / self.pieces)
+        with T.parallel(0, self.blocks * self.panels * self.pieces) as task:
+            block, panel, piece = unflatten(task, (self.blocks, self.panels, self.pieces))
+            first = block * per_block + piece * per_piece
+            end = T.min(T.min(first + per_piece, (block + 1) * per_block), self.tiles)
             with T.serial(0, math.prod(self.reduce[: self.splits])) as slice_index:
-                with T.serial(0, count) as step:
-                    self._tile(operands, panel, block * per_block + step, slice_index)
+                with T.serial(0, T.max(end - first, 0)) as step:
+                    self._tile(operands, panel, first + step, slice_index)
 
     def _tile(self, operands: Sequence[Any], panel: Any, index: Any, slice_index: Any) -> None:
         part_width = self.tile.width // self.parts

@@ -50,10 +50,13 @@ def on_vectors(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
     room = profile.l2_bytes // 2 // (4 * tile.width)
     reduce, a_reduce, splits = _split(sums.reduce, sums.a_reduce, room, tiles)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
-    blocks = _blocks(len(starts), tiles, profile.cores)
+    blocks = min(_row_blocks(sums, len(starts), 4, profile), tiles)
+    pieces = _pieces(len(starts) * blocks, math.ceil(tiles / blocks), profile.cores)
 
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> Contraction:
-        return Contraction(dtypes, **facts, tile=tile, epilogue=epilogue, splits=splits, blocks=blocks)
+        return Contraction(
+            dtypes, **facts, tile=tile, epilogue=epilogue, splits=splits, blocks=blocks, pieces=pieces
+        )
 
     return Plan(
         Panels(order=order, width=tile.width, starts=starts, parts=sums.parts),
@@ -78,7 +81,7 @@ def on_tiles(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
     room = profile.l1_bytes // 2 // (2 * WIDTH * STEP)
     reduce, a_reduce, splits = _split(steps, (*sums.a_reduce[:-1], STEP), room, pairs)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
-    blocks = min(_row_blocks(sums, len(starts), profile), pairs)
+    blocks = min(_row_blocks(sums, len(starts), 2, profile), pairs)
     groups = min(math.ceil(TASKS_A_CORE * profile.cores / blocks), len(starts))
 
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> TileContraction:
@@ -95,13 +98,13 @@ def on_tiles(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
     )
 
 
-def _row_blocks(sums: Sums, panels: int, profile: Profile) -> int:
+def _row_blocks(sums: Sums, panels: int, item_bytes: int, profile: Profile) -> int:
     """Into how many blocks rows are cut: those of a block stay in the second-level cache while panels pass by.
 
     Every block reads all panels. Neighbouring rows of a convolution share what they read.
     """
-    row_bytes = 2 * math.prod(sums.rows) * sums.reduce[-1]
-    panel_bytes = 2 * math.prod(sums.reduce) * sums.columns * sums.parts
+    row_bytes = item_bytes * math.prod(sums.rows) * sums.reduce[-1]
+    panel_bytes = item_bytes * math.prod(sums.reduce) * sums.columns * sums.parts
     blocks = math.ceil(row_bytes / (profile.l2_bytes // 2))
     if 4 * row_bytes <= 3 * profile.l2_bytes or panels * row_bytes <= (blocks - 1) * panel_bytes:
         return 1
@@ -123,13 +126,12 @@ def _split(
     return cut, (*a_reduce[:-1], a_reduce[-1] * piece, a_reduce[-1]), len(cut) - 1
 
 
-def _blocks(panels: int, tiles: int, cores: int) -> int:
-    """Row blocks per panel so that cores finish together: the fewest within 3 % of an even share."""
+def _pieces(panels: int, tiles: int, cores: int) -> int:
+    """Pieces of the rows of a panel so that cores finish together: the fewest within 3 % of an even share."""
     best, best_waste = 1, math.inf
-    for blocks in range(1, min(tiles, 4 * cores) + 1):
-        per_block = math.ceil(tiles / blocks)
-        rounds = math.ceil(panels * blocks / cores)
-        waste = rounds * per_block * cores / (panels * tiles)
+    for pieces in range(1, min(tiles, 4 * cores) + 1):
+        rounds = math.ceil(panels * pieces / cores)
+        waste = rounds * math.ceil(tiles / pieces) * cores / (panels * tiles)
         if waste < best_waste - 0.03:
-            best, best_waste = blocks, waste
+            best, best_waste = pieces, waste
     return best

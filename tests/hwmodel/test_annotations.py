@@ -18,6 +18,7 @@ from fick.passes.base import Pass, apply
 from fick.passes.fuse import Fuse
 from fick.passes.hoist import Hoist
 from fick.passes.pssa import PruneScores, PruneScoresConfig
+from fick.passes.store import Store, StoreConfig
 from fick.passes.tips import Tips
 
 from ..passes import small_unet
@@ -68,6 +69,24 @@ def test_sparse_scores_are_moved_as_they_are_stored_and_multiplied_as_they_are()
     dense, sparse = (estimate(one, dbsc, 1) for one in (before, after))
     assert sparse["ema_bytes"]["self-attention scores"] < dense["ema_bytes"]["self-attention scores"]
     assert sparse["macs"] == dense["macs"]
+
+
+def test_values_stored_in_bfloat16_are_moved_as_such() -> None:
+    wide = Bits(weights=32, activations=32, scores=32)
+    program = fused()
+    before = extract(program, wide)
+    after = extract(
+        apply([Store(StoreConfig(format="bfloat16", smallest=1))], program, small_unet.context()), wide
+    )
+    products = (Kind.CONVOLUTION, Kind.MATMUL)
+    theirs, ours = of(before, *products), of(after, *products)
+    assert [(one.kind, one.bounds) for one in ours] == [(one.kind, one.bounds) for one in theirs]
+    # The first convolution reads what the caller gives, with weights as they are; all others read what was rounded.
+    assert [{operand.bits for operand in one.operands} for one in ours] == [{32}] + [{16}] * (len(ours) - 1)
+    assert ours[-1].result.bits == 32
+    moved = [moved_once(one.variants["full"]) for one in (before, after)]
+    for kept in (TensorClass.WEIGHTS, TensorClass.ACTIVATIONS):
+        assert moved[1][kept] < 0.6 * moved[0][kept]
 
 
 def test_rows_of_two_precisions_are_two_products() -> None:

@@ -42,9 +42,10 @@ def sum_tolerance(terms: int) -> float:
     st.integers(1, 60),
     st.integers(0, 1),
     st.integers(1, 3),
+    st.integers(1, 3),
     st.integers(1, 2),
 )
-def test_matrix_product_with_bias(machine, rows, columns, depth, splits, blocks, parts):
+def test_matrix_product_with_bias(machine, rows, columns, depth, splits, blocks, pieces, parts):
     a, b, bias = noise(1, rows, depth), noise(2, columns * parts, depth), noise(3, columns)
     tile = choose_tile(rows, columns, parts, machine.profile)
     starts = panel_starts(columns, tile.width // parts)
@@ -56,7 +57,7 @@ def test_matrix_product_with_bias(machine, rows, columns, depth, splits, blocks,
         rows=(rows,), a_rows=(depth,), reduce=(depth, 1) if splits else (depth,),
         a_reduce=(1, 1) if splits else (1,), columns=columns, parts=parts, tile=tile,
         out_strides=(columns, 1), epilogue=Apply("Add", (gate, Load(first, (0, 1)))),
-        splits=splits, blocks=min(blocks, rows),
+        splits=splits, blocks=min(blocks, rows), pieces=min(pieces, rows),
     )  # fmt: skip
     out = np.full((rows, columns), np.nan, np.float32)
     scratch = [np.zeros(kernel.scratch_floats, np.float32)] if splits else []
@@ -89,7 +90,7 @@ def test_convolution_is_a_contraction(machine, height, width, inputs, outputs, s
         dtypes=("float32",) * (4 if splits else 3),
         rows=(out_height, out_width), a_rows=(stride * row, stride * column),
         reduce=(3, 3, inputs), a_reduce=(row, column, 1), columns=outputs, parts=1, tile=tile,
-        out_strides=(out_width * outputs, outputs, 1), epilogue=Value(), splits=splits, blocks=1,
+        out_strides=(out_width * outputs, outputs, 1), epilogue=Value(), splits=splits, blocks=2, pieces=1,
     )  # fmt: skip
     out = np.full((out_height, out_width, outputs), np.nan, np.float32)
     scratch = [np.zeros(kernel.scratch_floats, np.float32)] if splits else []
