@@ -14,6 +14,7 @@ from . import memory
 from .compiled import Call, Compiled, Operand, PackedWeight, StateTensor
 from .cpu import build
 from .cpu.lower import VIEWS, check_supported, copier, lower_group, lower_view
+from .cpu.lower_frames import wanted_frames
 from .graph_facts import shape_of
 from .lowering import Buffer, Constant, Lowering, PendingCall
 from .profile import Profile
@@ -79,6 +80,7 @@ def _place_constants(lowering: Lowering, program: Program) -> None:
 
 
 def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> None:
+    lowering.frames.update(wanted_frames(model.graph))
     last_of: dict[int, Group] = {id(group.nodes[-1]): group for group in groups(model)}
     inside = {id(node) for group in last_of.values() for node in group.nodes}
     for node in model.graph:

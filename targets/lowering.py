@@ -81,9 +81,17 @@ class Weight:
     shape: tuple[int, ...]
 
 
+Frame = tuple[tuple[int, ...], tuple[int, ...]]
+"""Zeros before and after the elements of an image, along each spatial axis."""
+
+
 @dataclass
 class Lowering:
-    """``copy`` adds a call that copies one view into another: the device family supplies it."""
+    """``copy`` adds a call that copies one view into another: the device family supplies it.
+
+    ``frames`` are the frames that readers want around values, by name; ``framed`` gives such a value's view that
+    of it with its frame, and the frame.
+    """
 
     copy: Callable[[Lowering, View, View, str], None]
     literals: dict[str, float] = field(default_factory=dict)
@@ -92,6 +100,8 @@ class Lowering:
     views: dict[str, View] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
     calls: list[PendingCall] = field(default_factory=list)
+    frames: dict[str, Frame] = field(default_factory=dict)
+    framed: dict[View, tuple[View, Frame]] = field(default_factory=dict)
     variant: str = ""
 
     def view(self, value: ir.Value) -> View:

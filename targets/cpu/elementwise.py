@@ -56,6 +56,42 @@ class Map(Kernel):
 
 
 @dataclass(frozen=True)
+class Frame(Kernel):
+    """Operand 0: out, dense [planes, height, width, channels], of which rows and columns at the edge become zero.
+
+    ``before`` and ``after`` are how many rows and columns.
+    """
+
+    planes: int
+    height: int
+    width: int
+    channels: int
+    before: tuple[int, int]
+    after: tuple[int, int]
+    lanes: int
+
+    def body(self, operands: Sequence[Any]) -> None:
+        with T.serial(0, self.planes * self.height) as line:
+            row, at = line % self.height, line * self.width
+            inside = T.And(row >= self.before[0], row < self.height - self.after[0])
+            with T.If(inside):
+                with T.Then():
+                    self._zeros(operands[0], at, self.before[1])
+                    self._zeros(operands[0], at + self.width - self.after[1], self.after[1])
+                with T.Else():
+                    self._zeros(operands[0], at, self.width)
+
+    def _zeros(self, out: Any, first: Any, pixels: int) -> None:
+        count = pixels * self.channels
+        with T.serial(0, count // self.lanes) as vector:
+            with T.vectorized(0, self.lanes) as lane:
+                store(out, T.float32(0), first * self.channels + vector * self.lanes + lane)
+        for start, width in lane_chunks(count % self.lanes, self.lanes):
+            with T.vectorized(0, width) as lane:
+                store(out, T.float32(0), first * self.channels + count - count % self.lanes + start + lane)
+
+
+@dataclass(frozen=True)
 class Pad(Kernel):
     """Operand 0: out, dense [planes, height, width]; operand 1: the image, framed by zeros in out.
 

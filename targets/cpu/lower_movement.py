@@ -19,6 +19,7 @@ from ..profile import Profile
 from ..views import View, merge_axes
 from .elementwise import Map
 from .gather import Gather
+from .lower_frames import image
 from .lower_products import padded
 
 
@@ -139,7 +140,10 @@ def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
             f"operator Resize from {x.shape} to {shape} in mode {mode!r} ({corners}, {rounding}) is not "
             f"supported (nearest by whole factors is), at {describe(node)}"
         )
-    out = lowering.fresh(shape, x.order(), lowering.dtype(group.result))
+    if str(group.result.name) in lowering.frames:
+        out = image(lowering, group.result, shape, profile, str(node.name))
+    else:
+        out = lowering.fresh(shape, x.order(), lowering.dtype(group.result))
     blocks = [
         size for extent, wanted in zip(x.shape, shape, strict=True) for size in (extent, wanted // extent)
     ]

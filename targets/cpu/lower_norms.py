@@ -14,6 +14,7 @@ from ..lowering import Lowering
 from ..profile import Profile
 from ..views import View, merge_axes
 from .group_norm import GroupNorm
+from .lower_frames import image
 from .row_norm import LayerNorm, RowNorm, Softmax
 
 
@@ -27,7 +28,7 @@ def lower_group_norm(lowering: Lowering, group: Group, profile: Profile) -> None
     if x.strides[1] != 1:
         x = lowering.materialised(x, (0, *spatial, 1))
     fused = fuse(lowering, group, node)
-    out = lowering.fresh(shape, (0, *spatial, 1), lowering.dtype(fused.result))
+    out = image(lowering, fused.result, shape, profile, str(node.name))
     views = [x, out, *fused.loads]
     pixels, strides = merge_axes(
         [shape[axis] for axis in spatial], [[view.strides[axis] for axis in spatial] for view in views]

@@ -199,8 +199,11 @@ def padded(
     profile: Profile,
     name: str,
 ) -> View:
-    """A copy of (N, C, spatial...) with a frame of zeros, channels innermost."""
+    """(N, C, spatial...) with a frame of zeros, channels innermost: as it was computed, or a copy."""
     spatial = list(x.shape[2:])
+    whole, frame = lowering.framed.get(x, (x, None))
+    if frame == (tuple(before), tuple(after)):
+        return whole
     framed = [size + a + b for size, a, b in zip(spatial, before, after, strict=True)]
     order = (0, *range(2, len(x.shape)), 1)
     out = lowering.fresh((x.shape[0], x.shape[1], *framed), order, *lowering.dtypes([x]))
