@@ -89,7 +89,7 @@ class TilePanels(Panels):
 
 
 class WinogradPanels(Layout):
-    """Filters [K, C, 3, 3], transformed for tiles of ``outputs`` squared: [panels, n * n, C, width], with panels as
+    """Filters [K, C, 3, 3], transformed for tiles of ``outputs`` squared: [n * n, panels, C, width], with panels as
     ``Panels`` has them.
     """
 
@@ -103,10 +103,10 @@ class WinogradPanels(Layout):
         columns, channels, side, _ = filters.shape
         # [n, n, C, K]: a position's matrix as the products take it.
         positions = filters.transpose(2, 3, 1, 0).reshape(side * side, channels, columns)
-        panels = np.zeros((len(self.starts), side * side, channels, self.width), dtype=source.dtype)
-        for panel, start in zip(panels, self.starts, strict=True):
+        panels = np.zeros((side * side, len(self.starts), channels, self.width), dtype=source.dtype)
+        for panel, start in enumerate(self.starts):
             block = positions[..., start : start + self.width]
-            panel[..., : block.shape[-1]] = block
+            panels[:, panel, :, : block.shape[-1]] = block
         return panels
 
 

@@ -93,6 +93,8 @@ class Contraction(Kernel):
                             the panel in the second-level cache
     ``blocks``              into how many blocks the rows are cut, each of which all panels pass by
     ``pieces``              into how many tasks the rows of a block and a panel are cut
+    ``batch``               how many products of the same sizes there are, each with panels of its own, and how far
+                            apart their A and their results are
     """
 
     rows: tuple[int, ...]
@@ -107,6 +109,7 @@ class Contraction(Kernel):
     splits: int
     blocks: int
     pieces: int
+    batch: tuple[int, int, int] = (1, 0, 0)
 
     @property
     def tiles(self) -> int:
@@ -124,15 +127,16 @@ class Contraction(Kernel):
     def body(self, operands: Sequence[Any]) -> None:
         per_block = math.ceil(self.tiles / self.blocks)
         per_piece = math.ceil(per_block / self.pieces)
-        with T.parallel(0, self.blocks * self.panels * self.pieces) as task:
-            block, panel, piece = unflatten(task, (self.blocks, self.panels, self.pieces))
+        extents = (self.batch[0], self.blocks, self.panels, self.pieces)
+        with T.parallel(0, math.prod(extents)) as task:
+            product, block, panel, piece = unflatten(task, extents)
             first = block * per_block + piece * per_piece
             end = T.min(T.min(first + per_piece, (block + 1) * per_block), self.tiles)
             with T.serial(0, math.prod(self.reduce[: self.splits])) as slice_index:
                 with T.serial(0, T.max(end - first, 0)) as step:
-                    self._tile(operands, panel, first + step, slice_index)
+                    self._tile(operands, product, panel, first + step, slice_index)
 
-    def _tile(self, operands: Sequence[Any], panel: Any, index: Any, slice_index: Any) -> None:
+    def _tile(self, operands: Sequence[Any], product: Any, panel: Any, index: Any, slice_index: Any) -> None:
         part_width = self.tile.width // self.parts
         chunks = lane_chunks(part_width, self.tile.lanes)
         sums = [
@@ -169,15 +173,15 @@ class Contraction(Kernel):
                     T.buffer_store(operands[3], sums[row][part][chunk][lane], [at])
 
         def finish() -> None:
-            self._store(operands, sums, panel, rows, first_row)
+            self._store(operands, sums, product, panel, rows, first_row)
 
         if slices == 1:
             zero()
-            self._accumulate(operands, sums, panel, rows, first_row, slice_index)
+            self._accumulate(operands, sums, product, panel, rows, first_row, slice_index)
             finish()
             return
         either(slice_index == 0, zero, resume)
-        self._accumulate(operands, sums, panel, rows, first_row, slice_index)
+        self._accumulate(operands, sums, product, panel, rows, first_row, slice_index)
         either(slice_index == slices - 1, finish, suspend)
 
     def _row_coordinates(self, index: Any) -> tuple[list[Any], Any]:
@@ -190,6 +194,7 @@ class Contraction(Kernel):
         self,
         operands: Sequence[Any],
         sums: Any,
+        product: Any,
         panel: Any,
         rows: list[Any],
         first_row: Any,
@@ -198,7 +203,7 @@ class Contraction(Kernel):
         a, b = operands[0], operands[1]
         part_width = self.tile.width // self.parts
         chunks = lane_chunks(part_width, self.tile.lanes)
-        base = flat([*rows, first_row], self.a_rows)
+        base = flat([product, *rows, first_row], (self.batch[1], *self.a_rows))
         unroll = next(u for u in (4, 2, 1) if self.reduce[-1] % u == 0)
         inner = (*self.reduce[self.splits :][:-1], self.reduce[-1] // unroll)
         depth = math.prod(self.reduce)
@@ -211,7 +216,12 @@ class Contraction(Kernel):
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
             lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane)
             for u in range(unroll):
-                b_at = (panel * depth + slice_index * slice_depth + position * unroll + u) * self.tile.width
+                b_at = (
+                    (product * self.panels + panel) * depth
+                    + slice_index * slice_depth
+                    + position * unroll
+                    + u
+                ) * self.tile.width
                 for row in range(self.tile.rows):
                     left = lefts[row][u]
                     for part in range(self.parts):
@@ -230,7 +240,9 @@ class Contraction(Kernel):
 
         loops(0, T.int32(0), base)
 
-    def _store(self, operands: Sequence[Any], sums: Any, panel: Any, rows: list[Any], first_row: Any) -> None:
+    def _store(
+        self, operands: Sequence[Any], sums: Any, product: Any, panel: Any, rows: list[Any], first_row: Any
+    ) -> None:
         part_width = self.tile.width // self.parts
         first_column = T.min(panel * part_width, max(self.columns - part_width, 0))
         kept = min(part_width, self.columns)
@@ -241,7 +253,7 @@ class Contraction(Kernel):
                         values = [sums[row][part][chunk][first + lane] for part in range(self.parts)]
                         at = [*rows, first_row + row, first_column + start + first + lane]
                         result = evaluate(self.epilogue, operands, at, values)
-                        store(operands[2], result, flat(at, self.out_strides))
+                        store(operands[2], result, flat([product, *at], (self.batch[2], *self.out_strides)))
 
 
 def either(condition: Any, then: Any, otherwise: Any) -> None:

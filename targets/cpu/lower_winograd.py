@@ -7,14 +7,15 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from ..expressions import Value
 from ..fused import Fused, result_view
 from ..lowering import Lowering
 from ..packing import WinogradPanels
 from ..profile import Profile
 from ..views import View
 from ..winograd import ERRORS, TAPS
-from .contraction import choose_tile, panel_starts
-from .winograd import WinogradInput, WinogradProduct
+from .contraction import Contraction, choose_tile, panel_starts
+from .winograd import WinogradInput, WinogradOutput
 
 LARGEST_ERROR = 1e-5
 """Of a layer's result, relative to its deviation: a hundredth of what a whole UNet may be off."""
@@ -70,21 +71,16 @@ def lower_winograd(
     before: tuple[int, int],
     weight: ir.Value,
 ) -> None:
-    """Add the two calls for a convolution with result ``shape`` [images, columns, rows, width]."""
+    """Add the three calls for a convolution with result ``shape`` [images, columns, rows, width]."""
     images, columns, rows, width = shape
     channels = x.shape[1]
     x = x if x.strides[1] == 1 else lowering.materialised(x, (0, 2, 3, 1))
     out = lowering.fresh(shape, (0, 2, 3, 1), lowering.dtype(fused.result))
     tiles = (images, math.ceil(rows / outputs), math.ceil(width / outputs))
     count, positions = math.prod(tiles), (outputs + TAPS - 1) ** 2
-    tile = choose_tile(count, columns, 1, profile)
-    packing = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(columns, tile.width))
-    packed = lowering.weight(
-        str(weight.name), (len(packing.starts), positions, channels, tile.width), packing
-    )
     changed = lowering.fresh((positions, count, channels))
     transform = WinogradInput(
-        dtypes=(*lowering.dtypes([x]), "float32"),
+        dtypes=lowering.dtypes([x, changed]),
         outputs=outputs,
         tiles=tiles,
         size=(x.shape[2], x.shape[3]),
@@ -94,29 +90,43 @@ def lower_winograd(
         lanes=profile.vector_lanes,
     )
     lowering.call(transform, [x, changed], str(node.name))
-    product = WinogradProduct(
-        dtypes=("float32", *lowering.dtypes([packed, out]), "float32", *lowering.dtypes(fused.loads)),
+    sums = lowering.fresh((positions, count, columns))
+    tile = choose_tile(count, columns, 1, profile)
+    packing = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(columns, tile.width))
+    packed = lowering.weight(
+        str(weight.name), (positions, len(packing.starts), channels, tile.width), packing
+    )
+    product = Contraction(
+        dtypes=lowering.dtypes([changed, packed, sums]),
+        rows=(count,),
+        a_rows=(channels,),
+        reduce=(channels,),
+        a_reduce=(1,),
+        columns=columns,
+        parts=1,
+        tile=tile,
+        out_strides=(columns, 1),
+        epilogue=Value(),
+        splits=0,
+        blocks=1,
+        pieces=1,
+        batch=(positions, count * channels, count * columns),
+    )
+    lowering.call(product, [changed, packed, sums], str(node.name))
+    last = WinogradOutput(
+        dtypes=lowering.dtypes([sums, out, *fused.loads]),
         outputs=outputs,
         tiles=tiles,
         size=(rows, width),
-        channels=channels,
         columns=columns,
-        tile=tile,
         out_strides=_strides(out),
-        epilogue=fused.bound(4, [_strides(view) for view in fused.loads]),
-        blocks=_blocks(len(packing.starts), count, tile.rows, profile),
+        epilogue=fused.bound(2, [_strides(view) for view in fused.loads]),
+        lanes=profile.vector_lanes,
     )
-    scratch = lowering.fresh((product.scratch_floats,))
-    lowering.call(product, [changed, packed, out, scratch, *fused.loads], str(node.name))
+    lowering.call(last, [sums, out, *fused.loads], str(node.name))
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 
 
 def _strides(view: View) -> tuple[int, int, int, int]:
     """Of (image, row, column, channel)."""
     return view.strides[0], view.strides[2], view.strides[3], view.strides[1]
-
-
-def _blocks(panels: int, tiles: int, tile_rows: int, profile: Profile) -> int:
-    """Runs of tiles: enough tasks for all cores."""
-    bands = math.ceil(tiles / tile_rows)
-    return min(bands, math.ceil(4 * profile.cores / panels))

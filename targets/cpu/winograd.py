@@ -1,8 +1,8 @@
-"""3 x 3 convolutions of stride 1 by minimal filtering (see targets/winograd.py), in two kernels.
+"""3 x 3 convolutions of stride 1 by minimal filtering (see targets/winograd.py): the kernels before and after.
 
-The first transforms the input: n x n positions, each a matrix [tiles, channels]. The second multiplies each by the
-transformed filters of its position, panel by panel as ``contraction.py`` does, and transforms the sums of a block of
-tiles back while they are in the cache, where the epilogue meets them.
+The first transforms the input: n x n positions, each a matrix [tiles, channels]. ``contraction.py`` multiplies each by
+the transformed filters of its position, one position after the other: what one needs stays in the second-level cache,
+and everything passes by once. The last transforms the sums back, where the epilogue meets them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
 from ..winograd import TAPS, transforms
-from .contraction import Tile, panel_starts
-from .kernel import Kernel, evaluate, factors, fill, flat, lane_chunks, local, store, unflatten
+from .kernel import Kernel, evaluate, fill, flat, lane_chunks, local, store, unflatten
 
 
 @dataclass(frozen=True)
@@ -97,122 +96,49 @@ class WinogradInput(Kernel):
 
 
 @dataclass(frozen=True)
-class WinogradProduct(Kernel):
-    """Operands: transformed input, filters in panels [panels, n * n, channels, width], out, scratch, then what the
-    epilogue loads.
+class WinogradOutput(Kernel):
+    """Operands: sums [n * n, images * down * across, columns], out, then what the epilogue loads.
 
-    Coordinates of the epilogue are (image, row, column, output channel). ``size`` is rows and columns of the result;
-    ``blocks`` divides the tiles into runs that a task transforms back together.
+    Coordinates of the epilogue are (image, row, column, output channel). ``size`` is rows and columns of the result.
     """
 
     outputs: int
     tiles: tuple[int, int, int]
     size: tuple[int, int]
-    channels: int
     columns: int
-    tile: Tile
     out_strides: tuple[int, int, int, int]
     epilogue: Expression
-    blocks: int
-
-    @property
-    def panels(self) -> int:
-        return len(panel_starts(self.columns, self.tile.width))
-
-    @property
-    def bands(self) -> int:
-        """Register tiles along all tiles; the last overlaps its neighbour."""
-        return math.ceil(math.prod(self.tiles) / self.tile.rows)
-
-    @property
-    def positions(self) -> int:
-        return (self.outputs + TAPS - 1) ** 2
-
-    @property
-    def _bands_per_block(self) -> int:
-        return math.ceil(self.bands / self.blocks)
-
-    @property
-    def scratch_floats(self) -> int:
-        """Sums of all positions, for each task."""
-        task = self._bands_per_block * self.positions * self.tile.rows * self.tile.width
-        return self.panels * self.blocks * task
+    lanes: int
 
     def body(self, operands: Sequence[Any]) -> None:
-        per_block, tile = self._bands_per_block, self.tile
-        area = tile.rows * tile.width
-        with T.parallel(0, self.panels * self.blocks) as task:
-            panel, block = task // self.blocks, task % self.blocks
-            count = T.min(per_block, self.bands - block * per_block)
-            sums = task * (per_block * self.positions * area)
-            with T.serial(0, self.positions) as position:
-                with T.serial(0, count) as band:
-                    first = self._first(block * per_block + band)
-                    at = sums + (band * self.positions + position) * area
-                    self._multiply(operands, panel, position, first, at)
-            with T.serial(0, count) as band:
-                first = self._first(block * per_block + band)
-                with T.serial(0, tile.rows) as row:
-                    at = sums + band * (self.positions * area) + row * tile.width
-                    self._finish(operands, panel, first + row, at)
+        with T.parallel(0, math.prod(self.tiles)) as tile:
+            full = self.columns // self.lanes
+            if full:
+                with T.serial(0, full) as vector:
+                    self._vector(operands, tile, vector * self.lanes, self.lanes)
+            for start, width in lane_chunks(self.columns % self.lanes, self.lanes):
+                self._vector(operands, tile, full * self.lanes + start, width)
 
-    def _first(self, band: Any) -> Any:
-        return T.min(band * self.tile.rows, max(math.prod(self.tiles) - self.tile.rows, 0))
-
-    def _multiply(self, operands: Sequence[Any], panel: Any, position: Any, first: Any, at: Any) -> None:
-        """A register tile: sums over the channels of one position, into the scratch."""
-        data, filters, _, scratch = operands[:4]
-        tile, count = self.tile, math.prod(self.tiles)
-        chunks = lane_chunks(tile.width, tile.lanes)
-        totals = [[local(width) for _, width in chunks] for _ in range(tile.rows)]
-        for row in totals:
-            for total, (_, width) in zip(row, chunks, strict=True):
-                fill(total, width, 0.0)
-        unroll = next(step for step in (4, 2, 1) if self.channels % step == 0)
-        left = (position * count + first) * self.channels
-        right = (panel * self.positions + position) * (self.channels * tile.width)
-        with T.serial(0, self.channels // unroll) as step:
-            starts = [left + row * self.channels + step * unroll for row in range(tile.rows)]
-            values = factors(data, starts, 1, unroll, tile.by_lane)
-            for inner in range(unroll):
-                channel = step * unroll + inner
-                for row in range(tile.rows):
-                    value = values[row][inner]
-                    for total, (start, width) in zip(totals[row], chunks, strict=True):
-                        with T.vectorized(0, width) as lane:
-                            weight = filters[right + channel * tile.width + start + lane]
-                            T.buffer_store(total, total[lane] + value * weight, [lane])
-        for row in range(tile.rows):
-            for total, (start, width) in zip(totals[row], chunks, strict=True):
-                with T.vectorized(0, width) as lane:
-                    T.buffer_store(scratch, total[lane], [at + row * tile.width + start + lane])
-
-    def _finish(self, operands: Sequence[Any], panel: Any, index: Any, at: Any) -> None:
-        """The sums of a tile and a panel of columns, transformed back and stored through the epilogue."""
-        scratch, tile = operands[3], self.tile
-        side = self.outputs + TAPS - 1
-        area = tile.rows * tile.width
+    def _vector(self, operands: Sequence[Any], tile: Any, first_column: Any, width: int) -> None:
+        sums = operands[0]
+        side, count = self.outputs + TAPS - 1, math.prod(self.tiles)
         matrix = transforms(self.outputs).outputs
-        image, down, across = unflatten(index, self.tiles)
-        first_column = T.min(panel * tile.width, max(self.columns - tile.width, 0))
-        kept = min(tile.width, self.columns)
-        for start, width in lane_chunks(kept, tile.lanes):
-            half = [[local(width) for _ in range(side)] for _ in range(self.outputs)]
-            for column in range(side):
-                taken = [local(width) for _ in range(side)]
-                for row in range(side):
-                    place = at + (row * side + column) * area + start
-                    with T.vectorized(0, width) as lane:
-                        T.buffer_store(taken[row], scratch[place + lane], [lane])
-                for row in range(self.outputs):
-                    _combine(half[row][column], width, matrix[row], taken)
+        image, down, across = unflatten(tile, self.tiles)
+        half = [[local(width) for _ in range(side)] for _ in range(self.outputs)]
+        for column in range(side):
+            taken = [local(width) for _ in range(side)]
+            for row in range(side):
+                at = ((row * side + column) * count + tile) * self.columns + first_column
+                with T.vectorized(0, width) as lane:
+                    T.buffer_store(taken[row], sums[at + lane], [lane])
             for row in range(self.outputs):
-                for column in range(self.outputs):
-                    result = local(width)
-                    _combine(result, width, matrix[column], half[row])
-                    y, x = down * self.outputs + row, across * self.outputs + column
-                    at_pixel = [image, y, x]
-                    self._store(operands, at_pixel, first_column + start, width, result, (row, column))
+                _combine(half[row][column], width, matrix[row], taken)
+        for row in range(self.outputs):
+            for column in range(self.outputs):
+                result = local(width)
+                _combine(result, width, matrix[column], half[row])
+                pixel = [image, down * self.outputs + row, across * self.outputs + column]
+                self._store(operands, pixel, first_column, width, result, (row, column))
 
     def _store(
         self,
@@ -227,7 +153,7 @@ class WinogradProduct(Kernel):
             with T.vectorized(0, width) as lane:
                 at = [*pixel, column + lane]
                 value = evaluate(self.epilogue, operands, at, [result[lane]])
-                store(operands[2], value, flat(at, self.out_strides))
+                store(operands[1], value, flat(at, self.out_strides))
 
         # Tiles at the end may reach beyond the picture.
         checks = [

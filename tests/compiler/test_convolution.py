@@ -74,7 +74,7 @@ def test_a_filtered_convolution_agrees_with_onnx_runtime(
     with loaded:
         got = loaded.run(**feeds)["y"]
         kernels = {call.kernel.split("_")[0] for call in loaded.profile()}
-    assert "winogradproduct" in kernels
+    assert "winogradoutput" in kernels
     # A hundred times the rounding of the algorithm, as in tests/targets/test_winograd.py.
     np.testing.assert_allclose(got, wanted, rtol=0, atol=4e-4)
 
@@ -89,7 +89,7 @@ def test_a_target_whose_weights_may_not_grow_sums_directly(tmp_path: Path) -> No
         with loaded:
             np.testing.assert_allclose(loaded.run(**feeds)["y"], wanted, rtol=0, atol=4e-4)
             sizes.append(loaded.memory.weights_bytes)
-            assert ("winogradproduct" in {call.kernel.split("_")[0] for call in loaded.profile()}) == (
+            assert ("winogradoutput" in {call.kernel.split("_")[0] for call in loaded.profile()}) == (
                 target is HOST
             )
     assert sizes[1] < sizes[0] / 2

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fick.targets.cpu.contraction import choose_tile, panel_starts
-from fick.targets.cpu.winograd import WinogradInput, WinogradProduct
+from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.winograd import WinogradInput, WinogradOutput
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import WinogradPanels
 from fick.targets.winograd import ERRORS, POINTS, Transforms, toom_cook, transforms
@@ -78,20 +78,25 @@ def test_convolution_with_an_epilogue(
     tile = choose_tile(count, filters, 1, machine.profile)
     panels = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(filters, tile.width))
     strides = (size[0] * size[1] * filters, size[1] * filters, filters, 1)
-    epilogue = Apply("Add", (Value(), Load(4, strides)))
+    epilogue = Apply("Add", (Value(), Load(2, strides)))
     first = WinogradInput(
         ("float32",) * 2, outputs, tiles, shape, before, inputs,
         (shape[0] * shape[1] * inputs, shape[1] * inputs, inputs), machine.profile.vector_lanes,
     )  # fmt: skip
-    second = WinogradProduct(
-        ("float32",) * 5, outputs, tiles, size, inputs, filters, tile, strides,
-        Apply("Relu", (epilogue,)) if relu else epilogue, min(blocks, count),
+    product = Contraction(
+        ("float32",) * 3, (count,), (inputs,), (inputs,), (1,), filters, 1, tile, (filters, 1), Value(), 0,
+        min(blocks, count), 1, (side * side, count * inputs, count * filters),
+    )  # fmt: skip
+    last = WinogradOutput(
+        ("float32",) * 3, outputs, tiles, size, filters, strides, Apply("Relu", (epilogue,)) if relu else epilogue,
+        machine.profile.vector_lanes,
     )  # fmt: skip
     changed = np.full((side * side, count, inputs), np.nan, np.float32)
     machine.run(first, image, changed)
+    sums = np.full((side * side, count, filters), np.nan, np.float32)
+    machine.run(product, changed, panels.pack(weight), sums)
     out = np.full((images, *size, filters), np.nan, np.float32)
-    scratch = np.full(second.scratch_floats, np.nan, np.float32)
-    machine.run(second, changed, panels.pack(weight), out, scratch, residual)
+    machine.run(last, sums, out, residual)
     wanted = convolved(image, weight, before, size) + residual
     exact = np.maximum(wanted, 0) if relu else wanted
     # The error of the algorithm itself, relative to the deviation of a sum of 9 x inputs products; its largest of
