@@ -35,6 +35,9 @@ def main(
     steps: Annotated[int, typer.Option(help="Of the text encoder and the UNet.")] = 5000,
     classifier_steps: int = 1500,
     contrastive_steps: int = 3000,
+    compiled: Annotated[
+        bool, typer.Option(help="Compile the UNet with torch: faster, needs a C++ compiler.")
+    ] = False,
     threads: Annotated[int, typer.Option(help="0 takes all.")] = 0,
 ) -> None:
     """Train all parts, export them, and print how good they are."""
@@ -52,7 +55,7 @@ def main(
     autoencoder = train_autoencoder.train(seen, flippable[~held_out], autoencoder_steps, folder, device)
     tokenizer = models.tokenizer((words(emoji) for emoji in known), folder / "tokenizer")
     latents = train_denoiser.encode_views(autoencoder, seen, flippable[~held_out], folder, device)
-    denoiser = train_denoiser.train(known, latents, tokenizer, steps, folder, device)
+    denoiser = train_denoiser.train(known, latents, tokenizer, steps, folder, device, compiled=compiled)
     classifier = train_measures.classifier(
         seen, known, flippable[~held_out], classifier_steps, folder, device
     )

@@ -3,9 +3,12 @@
 import random
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from diffusers.models.upsampling import Upsample2D
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -30,15 +33,13 @@ class Denoiser:
 
 def train(
     emojis: list[data.Emoji], latents: Tensor, tokenizer: CLIPTokenizer, steps: int, folder: Path,
-    device: torch.device,
+    device: torch.device, *, compiled: bool,
 ) -> Denoiser:  # fmt: skip
     """`latents` is [views, n, 4, 16, 16], already scaled to a deviation of one."""
     pair = _pair(tokenizer).to(device)
     text_encoder, unet = pair["text_encoder"], pair["unet"]
     scheduler = models.scheduler()
-    # Channels innermost: nine times as fast a step on a CPU in bfloat16. torch.compile of torch 2.13 would be faster
-    # yet, but leaves half of the UNet's gradients zero there.
-    unet.to(memory_format=torch.channels_last)
+    call = _compiled(unet) if compiled else unet.to(memory_format=torch.channels_last)
 
     def loss(step: int) -> Tensor:
         draw, words = torch.Generator().manual_seed(step), random.Random(step)
@@ -56,12 +57,33 @@ def train(
         states = text_encoder(tokens.input_ids.to(device)).last_hidden_state
         noisy = scheduler.add_noise(clean, noise, times)
         target = scheduler.get_velocity(clean, noise, times)
-        output = unet(noisy.to(device), times.to(device), states).sample.float()
+        output = call(noisy.to(device), times.to(device), states).sample.float()
         # No weight falls with the signal (as min-SNR's does): what a prompt decides is decided in the noise.
         return (output - target.to(device)).square().mean()
 
     loop.train(loop.Stage(NAME, pair, loss, steps, LEARNING_RATE, AVERAGE_DECAY), folder, device)
     return Denoiser(text_encoder.eval(), unet.eval(), steps)
+
+
+def _compiled(unet: UNet2DConditionModel) -> nn.Module:
+    """As it trains fastest on a CPU: two thirds faster than channels last alone, nine times faster than neither."""
+    unet.to(memory_format=torch.channels_last)
+    unet.set_attn_processor(
+        AttnProcessor()
+    )  # products and a softmax, which are fused; the whole one is slow backwards
+    for module in unet.modules():
+        if isinstance(module, Upsample2D):
+            # torch 2.13 compiles the gradient of interpolation on a CPU into zeros.
+            module.interpolate = False
+            module.register_forward_pre_hook(_doubled)
+    return torch.compile(unet)  # type: ignore[return-value]
+
+
+def _doubled(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    image, *rest = arguments
+    images, channels, height, width = image.shape
+    spread = image[:, :, :, None, :, None].expand(images, channels, height, 2, width, 2)
+    return spread.reshape(images, channels, 2 * height, 2 * width), *rest
 
 
 def so_far(tokenizer: CLIPTokenizer, folder: Path) -> Denoiser:
