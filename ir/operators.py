@@ -7,6 +7,9 @@ ELEMENTWISE = {
 }  # fmt: skip
 """Operators whose every output element depends on one element of each input, with their number of inputs."""
 
+CONVERSIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+"""Between numbers and the integers that stand for them, element by element."""
+
 REARRANGING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
 """Operators that only name the same elements differently: strides can often express them."""
 
@@ -14,6 +17,9 @@ ANCHORS = frozenset(
     {"Attention", "Conv", "Gemm", "GroupNormalization", "LayerNormalization", "MatMul", "Softmax"}
 )
 """Operators heavy enough to carry the elementwise work around them."""
+
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+"""Sums of products of activations and weights."""
 
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}

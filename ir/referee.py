@@ -28,6 +28,8 @@ def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) 
     if not optimise:
         options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     providers = ["CPUExecutionProvider"]
+    # Dequantised numbers are multiplied as the graph says, not by kernels that round elsewhere.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if isinstance(model, Path):
         return _ort.InferenceSession(os.fspath(model), options, providers=providers)
     if weight_bytes(model) < LARGEST_PROTO_BYTES:

@@ -86,7 +86,7 @@ def panel_starts(columns: int, width: int) -> tuple[int, ...]:
 class Contraction(Kernel):
     """Operands: A, B in panels, out, [scratch when ``splits`` > 1], then what the epilogue loads.
 
-    Sums are float32, or int32 where A is int8.
+    Sums are float32, or int32 where both A and B are int8.
 
     ``rows``, ``reduce``    extents of the row and reduction axes, outermost first
     ``a_rows``, ``a_reduce``  the strides of A along them
@@ -114,7 +114,7 @@ class Contraction(Kernel):
 
     @property
     def sums_dtype(self) -> str:
-        return "int32" if self.dtypes[0] == "int8" else "float32"
+        return "int32" if self.dtypes[:2] == ("int8", "int8") else "float32"
 
     @property
     def tiles(self) -> int:
