@@ -32,7 +32,7 @@ class Layout(BaseModel):
 
     def pack(self, source: NDArray[Any]) -> NDArray[Any]:
         """The numbers as the kernels find them; a rounded format as its bits."""
-        placed = self.place(source)
+        placed = np.ascontiguousarray(self.place(source))
         return placed if self.format is None else bfloat16_words(placed)
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Dense(Layout):
     kind: Literal["dense"] = "dense"
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(source)
+        return source
 
 
 class Panels(Layout):

@@ -36,8 +36,10 @@ class Tile:
     by_lane: bool = False
 
 
-def choose_tile(rows: int, columns: int, parts: int, profile: Profile) -> Tile:
+def choose_tile(rows: int, columns: int, parts: int, profile: Profile, held: int = 1) -> Tile:
     """The register tile with the least predicted cycles for ``rows`` x ``columns`` sums.
+
+    ``held`` is how many registers a vector of factors takes.
 
     Per reduction step a core issues multiply-adds and loads at its rates, and needs some cycles before a sum can be
     added to again; a vector of the panel comes from the second-level cache and costs about half a cycle that is not
@@ -49,7 +51,7 @@ def choose_tile(rows: int, columns: int, parts: int, profile: Profile) -> Tile:
         if vectors % parts:
             continue
         width = vectors * lanes
-        most = min(most_rows(vectors, profile), rows)
+        most = min(most_rows(vectors, profile, held=held), rows)
         if most < 1:
             continue
         panels = math.ceil(columns * parts / width)
@@ -67,14 +69,16 @@ def choose_tile(rows: int, columns: int, parts: int, profile: Profile) -> Tile:
     return best[2]
 
 
-def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1) -> int:
+def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1) -> int:
     """Rows of sums, ``vectors`` wide, that registers hold beside one row of the other operand and the factors.
 
-    Of those it is one at a time, or where they are taken from lanes, a register for each ``rows_a_factor`` rows.
+    Of those it is one at a time, or where they are taken from lanes, a register for each ``rows_a_factor`` rows. Where
+    each takes more registers than one, ``held``, so does what is made of them on the way.
     """
+    free = profile.vector_registers - held * vectors - (held - 1)
     if profile.by_lane:
-        return (profile.vector_registers - vectors) * rows_a_factor // (vectors * rows_a_factor + 1)
-    return (profile.vector_registers - vectors - 1) // vectors
+        return free * rows_a_factor // (vectors * rows_a_factor + held)
+    return (free - held) // vectors
 
 
 def panel_starts(columns: int, width: int) -> tuple[int, ...]:

@@ -72,13 +72,19 @@ def _call(kind: str, name: str, *arguments: Any) -> Any:
 
 @dataclass(frozen=True)
 class Dot:
-    """``bias`` is what its left factors are raised by."""
+    """``bias`` is what its left factors are raised by; ``held`` how many registers a vector of factors takes."""
 
     add: Callable[[Any, Any, Any, int], Any]
     bias: int = 0
+    held: int = 1
 
 
-DOTS = {"vpdpbusd": Dot(_vpdpbusd, BIAS), "pmaddwd": Dot(_pmaddwd), "sdot": Dot(_sdot), "shifts": Dot(_shifts)}
+DOTS = {
+    "vpdpbusd": Dot(_vpdpbusd, bias=BIAS),
+    "pmaddwd": Dot(_pmaddwd, held=2),
+    "sdot": Dot(_sdot),
+    "shifts": Dot(_shifts, held=2),
+}
 """By the name that a profile has for them."""
 
 

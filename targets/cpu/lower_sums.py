@@ -73,7 +73,8 @@ def _on_vectors(
     sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile, dot: str | None = None
 ) -> Plan:
     """Sums in vector registers, of products one by one or of dot products by the instruction ``dot``."""
-    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile)
+    held = 1 if dot is None else DOTS[dot].held
+    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held)
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     tiles = sums.tiles(tile.rows)
     room = profile.l2_bytes // 2 // (4 * tile.width)

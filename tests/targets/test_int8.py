@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,11 +12,12 @@ from fick.targets.cpu.dots import DOTS
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import Panels, Quads
 
-from .kernels import Host
+from .kernels import ARM, Host
 from .test_kernels import few
 
 HERE = [Host(one) for one in profiles.fitting()]
 WAYS = [(machine, dot) for machine in HERE for dot in (machine.profile.int8_dot, "shifts", None)]
+WAYS += [(machine, machine.profile.int8_dot) for machine in ARM]
 
 
 def integers(seed: int, *shape: int) -> np.ndarray:
@@ -35,14 +35,13 @@ def test_matrix_product(way, rows, columns, words, splits, blocks, parts):
     machine, dot = way
     depth = 4 * words if dot else words
     a, b = integers(1, rows, depth), integers(2, columns * parts, depth)
-    tile = choose_tile(rows, columns, parts, machine.profile)
+    tile = choose_tile(rows, columns, parts, machine.profile, DOTS[dot].held if dot else 1)
     panels = {"order": (0, 1), "width": tile.width, "starts": panel_starts(columns, tile.width // parts), "parts": parts}
     packed = Quads(**panels, bias=DOTS[dot].bias).pack(b) if dot else Panels(**panels).pack(b)
     first = 4 if splits else 3
-    # The second half's sums, of which float32 holds no more than 24 bits, in steps of 256.
     halves = Value() if parts == 1 else Apply("Sub", (Value(0), Value(1)))
     kernel = Contraction(
-        dtypes=("int8", "int8", "float32", "int32", "float32")[: first] + ("float32",),
+        dtypes=(*("int8", "int8", "float32", "int32")[:first], "float32"),
         rows=(rows,), a_rows=(words,), reduce=(words, 1) if splits else (words,),
         a_reduce=(1, 1) if splits else (1,), columns=columns, parts=parts, tile=tile, out_strides=(columns, 1),
         epilogue=Apply("Mul", (halves, Load(first, (0, 1)))), splits=splits, blocks=min(blocks, rows), dot=dot,
