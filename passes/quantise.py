@@ -38,7 +38,9 @@ class QuantiseConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     least_depth: int = Field(
-        default=64, ge=1, description="Sums of fewer products stay as they are, such as the first layer's [products]."
+        default=64,
+        ge=1,
+        description="Sums of fewer products stay as they are, such as the first layer's [products].",
     )
 
 
@@ -84,7 +86,10 @@ class Quantise(Pass[QuantiseConfig]):
         """Products with weights that run at every step or once a prompt, in the graph's order."""
         found = analyse(graph, rates)
         for node in graph:
-            if node.op_type not in PRODUCTS or found[str(node.outputs[0].name)] not in (Rate.SAMPLE, Rate.PROMPT):
+            if node.op_type not in PRODUCTS or found[str(node.outputs[0].name)] not in (
+                Rate.SAMPLE,
+                Rate.PROMPT,
+            ):
                 continue
             left, right = node.inputs[0], node.inputs[1]
             if left is None or right is None or left.dtype is not ir.DataType.FLOAT:

@@ -167,7 +167,9 @@ def _converted(node: ir.Node, args: list[Expression]) -> Expression:
     given, scale, *zero_point = args
     scales, result = node.inputs[1], node.outputs[0]
     if scales is None or scales.shape is None or scales.shape.numpy() != () or result.dtype is None:
-        raise UserError(f"operator {node.op_type} with more than one scale is not supported, at {describe(node)}")
+        raise UserError(
+            f"operator {node.op_type} with more than one scale is not supported, at {describe(node)}"
+        )
     shift = zero_point[0] if zero_point else Literal(0.0)
     if node.op_type == "DequantizeLinear":
         return Apply("Mul", (given if shift == Literal(0.0) else Apply("Sub", (given, shift)), scale))

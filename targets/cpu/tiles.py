@@ -105,9 +105,9 @@ def prefetch(words: Any, at: Any) -> None:
 class TileContraction(Kernel):
     """Operands: A in one of ``FORMATS``, B in tile panels, out, scratch for sums, then what the epilogue loads.
 
-    As ``Contraction``, but that the innermost reduction axis counts in steps of indices which lie next to each other
-    in A, as many as a register's row has room for. ``tile_rows`` rows of A, evenly spaced, are a tile; tiles are taken in pairs. A task has the rows of
-    one of ``blocks`` blocks and the panels of one of ``groups`` groups.
+    As ``Contraction``, but that the innermost reduction axis counts in steps of indices which lie next to each other in
+    A, as many as a register's row has room for. ``tile_rows`` rows of A, evenly spaced, are a tile; tiles are taken in
+    pairs. A task has the rows of one of ``blocks`` blocks and the panels of one of ``groups`` groups.
     """
 
     rows: tuple[int, ...]

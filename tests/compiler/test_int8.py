@@ -124,7 +124,9 @@ def test_integers_are_the_referees(target: str, tmp_path: Path) -> None:
     given, feeds, powers = exact_case()
     program = fused(given, recipe=powers)
     stored = [
-        str(node.outputs[0].name) for node in program.variants["full"].graph if node.op_type == "QuantizeLinear"
+        str(node.outputs[0].name)
+        for node in program.variants["full"].graph
+        if node.op_type == "QuantizeLinear"
     ]
     wanted = Interpreter(program, stored)(feeds)
     assert all(wanted[one].dtype == np.int8 and wanted[one].max() >= 63 for one in stored)
@@ -142,14 +144,17 @@ def test_integers_are_the_referees(target: str, tmp_path: Path) -> None:
 def test_new_weights_bring_their_own_scales(tmp_path: Path) -> None:
     host = profile.load("host")
     given, feeds = imported("a resnet")
-    larger = {name: array * np.float32(3) if array.ndim > 1 else array for name, array in tensors(given.model).items()}
+    larger = {
+        name: array * np.float32(3) if array.ndim > 1 else array
+        for name, array in tensors(given.model).items()
+    }
     path = bundle(given, feeds, host, tmp_path)
     safetensors.save_file(larger, tmp_path / "larger.safetensors")
     repacked = repack(path, tmp_path / "larger.safetensors", tmp_path / "repacked.fick")
     given = imported("a resnet")[0]
     program = fused(given, recipe=recipe(feeds))
-    for model in program.variants.values():
-        for name, value in model.graph.initializers.items():
+    for variant in program.variants.values():
+        for name, value in variant.graph.initializers.items():
             if name in larger:
                 value.const_value = ir.tensor(larger[name])
     wanted = Interpreter(program)(feeds)["y"]
@@ -179,7 +184,7 @@ def test_weights_take_a_quarter_of_the_memory(tmp_path: Path) -> None:
 
 def test_integers_of_another_kind(tmp_path: Path) -> None:
     text = (
-        "g (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) <float[8, 8, 1, 1] w, float s = {0.1}, uint8 z = {128}> "
+        "g (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) <float[8, 8, 1, 1] w, float s = {0.1}, int8 z = {3}> "
         "{ q = QuantizeLinear(x, s, z) d = DequantizeLinear(q, s, z) y = Conv(d, w) }"
     )
     path = tmp_path / "model.onnx"

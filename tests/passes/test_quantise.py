@@ -69,7 +69,10 @@ def test_a_value_that_several_products_read_is_quantised_once() -> None:
 
 def test_weights_use_the_whole_range_of_every_channel() -> None:
     program = quantised(least_depth=1)
-    names = {str(through(node.inputs[1]).name): node for node in inside(program, "Conv") + inside(program, "MatMul")}
+    names = {
+        str(through(node.inputs[1]).name): node
+        for node in inside(program, "Conv") + inside(program, "MatMul")
+    }
     watched = {name: str(node.inputs[1].producer().inputs[0].name) for name, node in names.items()}
     results = Interpreter(program, list(watched.values()))(small_unet.calls()[0])
     weights = small_unet.program().variants["full"].graph.initializers
@@ -86,7 +89,11 @@ def test_weights_use_the_whole_range_of_every_channel() -> None:
 
 def test_activations_reach_the_largest_integer_on_the_calibrations_calls() -> None:
     program = quantised()
-    names = [str(node.outputs[0].name) for node in inside(program, "QuantizeLinear") if node.inputs[1].is_initializer()]
+    names = [
+        str(node.outputs[0].name)
+        for node in inside(program, "QuantizeLinear")
+        if node.inputs[1].is_initializer()
+    ]
     call = Interpreter(program, names)
     largest = dict.fromkeys(names, 0)
     for inputs in small_unet.calls():
@@ -118,7 +125,8 @@ def test_weights_are_quantised_when_compiling_and_kept_narrow() -> None:
     for model in program.variants.values():
         onnx.checker.check_model(ir.serde.serialize_model(model))
     exact, one, other = (
-        Interpreter(which)(small_unet.calls()[0])["output"] for which in (small_unet.program(), before, program)
+        Interpreter(which)(small_unet.calls()[0])["output"]
+        for which in (small_unet.program(), before, program)
     )
     # Sums in another order are rounded to the next integer now and then.
     assert np.std(other - one) < 0.2 * np.std(one - exact)
@@ -126,7 +134,8 @@ def test_weights_are_quantised_when_compiling_and_kept_narrow() -> None:
 
 def test_twice_gives_the_same_bytes() -> None:
     first, second = (
-        ir.serde.serialize_model(quantised().variants["full"]).SerializeToString(deterministic=True) for _ in range(2)
+        ir.serde.serialize_model(quantised().variants["full"]).SerializeToString(deterministic=True)
+        for _ in range(2)
     )
     assert first == second
 
@@ -136,7 +145,7 @@ def test_what_cannot_be_quantised_is_said_in_a_sentence() -> None:
         apply([Quantise()], small_unet.program(), Context())
     with pytest.raises(UserError, match="finds no product with weights of at least 9999 products a sum"):
         quantised(least_depth=9999)
-    with pytest.raises(UserError, match="finds no product .* that is not quantised"):
+    with pytest.raises(UserError, match=r"finds no product .* that is not quantised"):
         apply([Quantise()], quantised(), small_unet.context())
 
 

@@ -36,7 +36,12 @@ def test_matrix_product(way, rows, columns, words, splits, blocks, parts):
     depth = 4 * words if dot else words
     a, b = integers(1, rows, depth), integers(2, columns * parts, depth)
     tile = choose_tile(rows, columns, parts, machine.profile, DOTS[dot].held if dot else 1)
-    panels = {"order": (0, 1), "width": tile.width, "starts": panel_starts(columns, tile.width // parts), "parts": parts}
+    panels = {
+        "order": (0, 1),
+        "width": tile.width,
+        "starts": panel_starts(columns, tile.width // parts),
+        "parts": parts,
+    }
     packed = Quads(**panels, bias=DOTS[dot].bias).pack(b) if dot else Panels(**panels).pack(b)
     first = 4 if splits else 3
     halves = Value() if parts == 1 else Apply("Sub", (Value(0), Value(1)))

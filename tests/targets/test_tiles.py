@@ -80,7 +80,11 @@ def test_matrix_product_with_bias(rows, columns, steps, splits, blocks, groups, 
 def test_products_of_integers(rows, columns, steps, splits, blocks, groups, parts, rounds):
     step = FORMATS["int8"].step
     depth = steps * step
-    a, b, starts = integers(1, rows, depth), integers(2, columns * parts, depth), panel_starts(columns, WIDTH // parts)
+    a, b, starts = (
+        integers(1, rows, depth),
+        integers(2, columns * parts, depth),
+        panel_starts(columns, WIDTH // parts),
+    )
     packed = TilePanels(order=(0, 1), width=WIDTH, starts=starts, parts=parts, together=4).pack(b)
     halves = Value() if parts == 1 else Apply("Sub", (Value(0), Value(1)))
     scaled = Apply("Mul", (halves, Load(4, (0, 1))))
