@@ -55,7 +55,9 @@ class MultiplyTiles(Kernel):
     @property
     def work(self) -> int:
         """Multiplications and additions."""
-        return 2 * self.tasks * self.sweeps * len(TILE_SUMS) * TILE_ROWS * TILE_ROWS * FORMATS[self.format].step
+        return (
+            2 * self.tasks * self.sweeps * len(TILE_SUMS) * TILE_ROWS * TILE_ROWS * FORMATS[self.format].step
+        )
 
     def body(self, operands: Sequence[Any]) -> None:
         with T.parallel(0, self.tasks):
