@@ -23,7 +23,7 @@ BIASED_WORD = -0x7F7F7F80
 
 
 def _vpdpbusd(total: Any, left: Any, right: Any, lanes: int) -> Any:
-    """AVX512-VNNI and AVX-VNNI; its left factors have no sign, so what they have too much is in the panel's first row."""
+    """AVX512-VNNI and AVX-VNNI. Left factors have no sign: what they have too much is in the panel's first row."""
     biased = T.bitwise_xor(left, T.Broadcast(T.int32(BIASED_WORD), lanes))
     name, kind = f"x86.avx512.vpdpbusd.{32 * lanes}", f"int8x{TOGETHER * lanes}"
     return _call(f"int32x{lanes}", name, total, T.reinterpret(kind, biased), T.reinterpret(kind, right))
