@@ -25,7 +25,14 @@ PAGE_BYTES = 4096
 ZIP64_FROM = 0xFFFFFFFF
 ELSEWHERE = 0xFFFFFFFF
 """In place of a number of 32 bits: it stands in the zip64 record."""
-SAFETENSORS_DTYPES = {"float32": "F32", "bfloat16": "BF16", "int64": "I64", "int32": "I32", "bool": "BOOL"}
+SAFETENSORS_DTYPES = {
+    "float32": "F32",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int8": "I8",
+    "bool": "BOOL",
+}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from ..ir.errors import UserError
 from ..targets import profile as profiles
 from .cache import cache_folder, digest
 from .frontends import Whole, open_model
+from .pipeline import PRECISIONS
 from .progress import Silent
 from .recipes import NOTHING, Recipe, read_recipe
 from .skeleton import Skeleton, kept
@@ -67,9 +68,11 @@ def compile(
     profile = profiles.load(target)
     wanted = read_recipe(Path(recipe)) if recipe is not None else NOTHING
     wanted.check_hardware(profile.kind, profile.name)
-    if precision not in profile.formats:
+    stored = [one for one in PRECISIONS if one in profile.formats]
+    if precision not in stored:
         raise UserError(
-            f"--precision {precision}: target {profile.name} has no such kernels; it has {', '.join(profile.formats)}"
+            f"--precision {precision}: target {profile.name} has no such kernels; it has {', '.join(stored)}; for int8 "
+            "give a --recipe with the pass quantise"
         )
     reporter.stage("import")
     whole = open_model(model, shapes=shapes, seed=seed)

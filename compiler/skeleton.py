@@ -110,7 +110,7 @@ class Skeleton:
             )
 
     def _small_entries(self) -> list[Entry]:
-        small = {LIBRARY: self.library, **self.files}
+        small = {LIBRARY: self.library, **dict(sorted(self.files.items()))}
         for name, part in self.parts.items():
             small |= {program_entry(name): part.program, recipe_entry(name): part.recipe}
         return [Entry.of(name, data) for name, data in small.items()]

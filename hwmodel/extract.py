@@ -17,7 +17,7 @@ from ..ir.errors import UserError
 from ..ir.groups import Group, groups
 from ..ir.modules import module_path
 from ..ir.naming import MODULES
-from ..ir.operators import ELEMENTWISE, REARRANGING
+from ..ir.operators import CONVERSIONS, ELEMENTWISE, REARRANGING
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
 from .bounds import convolution, gemm, given, matmul, normalised, sizes
@@ -35,9 +35,6 @@ from .workload import (
 
 VIEWS = REARRANGING | {"Expand", "Identity", "Slice", "Split"}
 """Operators that an address generator does by reading elsewhere."""
-
-CONVERSIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
-"""Changes of number format, done on the way in or out."""
 
 KINDS = {
     "Conv": Kind.CONVOLUTION,

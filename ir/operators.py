@@ -3,9 +3,12 @@
 ELEMENTWISE = {
     "Abs": 1, "Add": 2, "Clip": 3, "Cos": 1, "Div": 2, "Erf": 1, "Exp": 1, "Floor": 1, "Gelu": 1,
     "Identity": 1, "Log": 1, "Max": 2, "Min": 2, "Mul": 2, "Neg": 1, "Pow": 2, "Reciprocal": 1, "Relu": 1,
-    "Sigmoid": 1, "Sin": 1, "Sqrt": 1, "Sub": 2, "Swish": 1, "Tanh": 1, "ThresholdedRelu": 1,
+    "Round": 1, "Sigmoid": 1, "Sin": 1, "Sqrt": 1, "Sub": 2, "Swish": 1, "Tanh": 1, "ThresholdedRelu": 1,
 }  # fmt: skip
 """Operators whose every output element depends on one element of each input, with their number of inputs."""
+
+CONVERSIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
+"""Between numbers and the integers that stand for them, element by element."""
 
 REARRANGING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
 """Operators that only name the same elements differently: strides can often express them."""
@@ -14,6 +17,9 @@ ANCHORS = frozenset(
     {"Attention", "Conv", "Gemm", "GroupNormalization", "LayerNormalization", "MatMul", "Softmax"}
 )
 """Operators heavy enough to carry the elementwise work around them."""
+
+PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
+"""Sums of products of activations and weights."""
 
 RANDOM = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}

@@ -30,6 +30,8 @@ def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) 
     providers = ["CPUExecutionProvider"]
     if isinstance(model, Path):
         return _ort.InferenceSession(os.fspath(model), options, providers=providers)
+    # Of a program, dequantised numbers are multiplied as it says, not by kernels that round elsewhere.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     if weight_bytes(model) < LARGEST_PROTO_BYTES:
         proto = ir.serde.serialize_model(model).SerializeToString()
         return _ort.InferenceSession(proto, options, providers=providers)

@@ -13,12 +13,15 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..ir.groups import UNFUSED, Group, assign
-from ..ir.operators import ANCHORS, ELEMENTWISE, REARRANGING
+from ..ir.operators import ANCHORS, CONVERSIONS, ELEMENTWISE, PRODUCTS, REARRANGING
 from ..ir.program import Program
 from .base import Context, Pass
 
 WITHOUT_EPILOGUE = frozenset({"Attention"})
 """Anchors whose kernel stores its result itself."""
+
+CARRIED = ELEMENTWISE.keys() | CONVERSIONS
+"""Operators that run in the kernel of another."""
 
 
 class FuseConfig(BaseModel):
@@ -50,7 +53,11 @@ def _decide(graph: ir.Graph, longest: int) -> list[Group]:
     for node in graph:
         node.metadata_props.pop(UNFUSED, None)
     anchors = [node for node in graph if node.op_type in ANCHORS]
-    others = [node for node in graph if node.op_type not in ANCHORS and node.op_type not in REARRANGING]
+    others = [
+        node
+        for node in graph
+        if node.op_type not in ANCHORS and node.op_type not in REARRANGING and not _feeds_products(node)
+    ]
     for starts in (anchors, others):
         for node in starts:
             if node in taken:
@@ -59,7 +66,7 @@ def _decide(graph: ir.Graph, longest: int) -> list[Group]:
             taken.update(members)
             groups.append(members)
     for first, *carried in groups:
-        if first.op_type in ELEMENTWISE:
+        if first.op_type in CARRIED:
             first.metadata_props.setdefault(UNFUSED, "no heavier node before it can carry it")
         for node in carried:
             node.metadata_props.pop(UNFUSED, None)  # refused by one anchor, taken by another
@@ -69,7 +76,7 @@ def _decide(graph: ir.Graph, longest: int) -> list[Group]:
 def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int) -> list[ir.Node]:
     """The anchor and what it can carry, in graph order. Trailing rearrangements stay outside."""
     members, kept = [anchor], 1
-    if anchor.op_type not in ANCHORS and anchor.op_type not in ELEMENTWISE:
+    if anchor.op_type not in ANCHORS and anchor.op_type not in CARRIED:
         return members
     if anchor.op_type in WITHOUT_EPILOGUE:
         return members
@@ -80,7 +87,7 @@ def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int) -> list[ir.Node]:
             break
         members += step
         value = step[-1].outputs[0]
-        if step[-1].op_type in ELEMENTWISE:
+        if step[-1].op_type in CARRIED:
             kept = len(members)
     return members[:kept]
 
@@ -88,6 +95,8 @@ def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int) -> list[ir.Node]:
 def _next(members: list[ir.Node], value: ir.Value, taken: set[ir.Node]) -> list[ir.Node] | None:
     """The node (or the gate) that reads ``value`` and may run in the same kernel as ``members``."""
     anchor = members[0]
+    if members[-1].op_type == "QuantizeLinear":
+        return None  # what is stored
     readers = list(dict.fromkeys(node for node, _ in value.uses()))
     if value.is_graph_output() or len(readers) != 1:
         return _refuse(readers, f"its input {value.name} is read in {len(readers)} places")
@@ -99,11 +108,19 @@ def _next(members: list[ir.Node], value: ir.Value, taken: set[ir.Node]) -> list[
         return None if rearranged else _gate(reader, taken)
     if reader.op_type in REARRANGING:
         return [reader] if reader.inputs[0] is value and anchor.op_type in ANCHORS else None
-    if reader.op_type not in ELEMENTWISE:
+    if reader.op_type not in CARRIED:
         return None
     if _shape(reader.outputs[0]) != _shape(value):
         return _refuse([reader], f"it broadcasts {value.name} to a larger shape")
     return [reader]
+
+
+def _feeds_products(node: ir.Node) -> bool:
+    """Whether a node only says what integers stand for that nothing but products read."""
+    result = node.outputs[0]
+    readers = [(user.op_type, place) for user, place in result.uses()]
+    only = all(kind in PRODUCTS and place < 2 for kind, place in readers)
+    return node.op_type == "DequantizeLinear" and only and not result.is_graph_output()
 
 
 def _gate(split: ir.Node, taken: set[ir.Node]) -> list[ir.Node] | None:
@@ -138,5 +155,5 @@ def _shape(value: ir.Value | None) -> tuple[int, ...] | None:
 
 def _refuse(nodes: list[ir.Node], reason: str) -> None:
     for node in nodes:
-        if node.op_type in ELEMENTWISE or node.op_type == "Split":
+        if node.op_type in CARRIED or node.op_type == "Split":
             node.metadata_props[UNFUSED] = reason

@@ -19,8 +19,11 @@ from ..ir.program import Program
 from ..ir.rates import Rate, analyse
 from .base import Context, Pass
 
-CHEAP = REARRANGING | {"Expand", "Split", "Slice", "Identity"}
+CHEAP = REARRANGING | {"DequantizeLinear", "Expand", "Split", "Slice", "Identity"}
 """Operators that a kernel does by reading differently: carrying their result would only copy."""
+
+WIDENING = frozenset({"DequantizeLinear", "Expand"})
+"""Those whose result takes more memory than what they read."""
 
 VARIANT = {Rate.CONSTANT: "constant", Rate.PROMPT: "prompt", Rate.STEP: "step", Rate.SAMPLE: "full"}
 
@@ -68,7 +71,7 @@ def _homes(graph: ir.Graph, rates: dict[str, Rate]) -> dict[ir.Node, Rate]:
         home[node] = Rate.SAMPLE if returned or late else rates[str(node.outputs[0].name)]
     for node in reversed(graph):
         readers = {home[user] for output in node.outputs for user, _ in output.uses()}
-        stays = node.op_type in CHEAP and (home[node] is not Rate.CONSTANT or node.op_type == "Expand")
+        stays = node.op_type in CHEAP and (home[node] is not Rate.CONSTANT or node.op_type in WIDENING)
         if stays and len(readers) == 1:
             home[node] = readers.pop()
     return home

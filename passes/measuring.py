@@ -23,6 +23,18 @@ def watch(
             context.progress(done + 1, len(calls))
 
 
+def largest(
+    context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays]
+) -> dict[str, float]:
+    """The largest absolute value in all calls, by the name of a value or an input of the program."""
+    found = dict.fromkeys(names, 0.0)
+    for inputs, results in zip(calls, watch(context, program, names, calls), strict=True):
+        for name in names:
+            value = results[name] if name in results else inputs[name]
+            found[name] = max(found[name], float(np.abs(value).max()))
+    return found
+
+
 def output_error(context: Context, before: Program, after: Program, calls: Sequence[Arrays]) -> float:
     """|after - before| / |before| of all outputs of all calls together."""
     difference = size = 0.0

@@ -14,6 +14,7 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..ir.groups import GROUP, ROLE, Group, groups
+from ..ir.operators import PRODUCTS
 from ..ir.program import Program
 from .base import Context, Pass
 
@@ -21,8 +22,6 @@ FORMATS = {"bfloat16": ir.DataType.BFLOAT16}
 
 ONCE = ("constant", "step")
 """Variants whose results are few and read often."""
-
-PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 
 MOVING = frozenset({"Expand", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
 """Operators whose results are numbers of their first input."""

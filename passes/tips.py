@@ -8,7 +8,7 @@ slice by slice in half the cycles. Which pixels these are is decided anew at eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -25,8 +25,8 @@ from ..ir.macs import COUNTS
 from ..ir.making import Maker
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
-from .base import Arrays, Context, Pass
-from .measuring import output_error, watch
+from .base import Context, Pass
+from .measuring import largest, output_error, watch
 
 PROBABILITIES = 3
 """Which of its products Attention returns, as ``qk_matmul_output_mode``: those after softmax."""
@@ -69,7 +69,7 @@ class Tips(Pass[TipsConfig]):
             raise UserError(
                 "pass tips finds no feed-forward layer behind a cross-attention that it has not changed."
             )
-        ranges = _ranges(context, program, [_read(one) for layer in layers for one in layer.products], calls)
+        ranges = largest(context, program, [_read(one) for layer in layers for one in layer.products], calls)
         mixed: list[tuple[ir.Value, str, int]] = []
         for layer in layers:
             mark = self._mark(layer.attention)
@@ -183,14 +183,3 @@ def _rows(product: ir.Node) -> tuple[int, ...]:
     value = product.inputs[0]
     assert value is not None and value.shape is not None
     return tuple(int(size) for size in value.shape.numpy()[:-1])
-
-
-def _ranges(
-    context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays]
-) -> dict[str, float]:
-    """The largest absolute value in all calls, by name."""
-    largest = dict.fromkeys(names, 0.0)
-    for results in watch(context, program, names, calls):
-        for name in names:
-            largest[name] = max(largest[name], float(np.abs(results[name]).max()))
-    return largest

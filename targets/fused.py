@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UserError
 from ..ir.groups import Group
-from ..ir.operators import ELEMENTWISE, REARRANGING
+from ..ir.operators import CONVERSIONS, ELEMENTWISE, REARRANGING
 from .expressions import Apply, Expression, Literal, Load, Value
 from .graph_facts import describe, permutation, shape_of
 from .lowering import Lowering
@@ -107,7 +108,8 @@ class _Builder:
         if value is self.anchor_value or id(value) in self.inside:
             return self._value(value, part)
         literal = self.lowering.literal(value)
-        if literal is not None:
+        # A scale is read from memory, so that layers which differ in nothing else share a kernel.
+        if literal is not None and not (node.op_type in CONVERSIONS and value is node.inputs[1]):
             return Literal(literal)
         view = self.lowering.view(value).expand(shape_of(node.outputs[0]))
         return self._load(self._in_anchor_axes(view, node), part if self._before_split(node) else None)
@@ -133,6 +135,8 @@ def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
     op = node.op_type
     if op == "Cast" and node.outputs[0].dtype in FLOATS:
         return args[0]  # kernels compute in float32: they widen what they load and round what they store
+    if op in CONVERSIONS:
+        return _converted(node, args)
     if op not in ELEMENTWISE:
         raise UserError(f"operator {op} cannot run inside a fused kernel, at {describe(node)}")
     if op == "Clip":
@@ -156,6 +160,24 @@ def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
             result = Apply(op, (result, arg))
         return result
     return Apply(op, tuple(args))
+
+
+def _converted(node: ir.Node, args: list[Expression]) -> Expression:
+    """QuantizeLinear (to the nearest integer, of two the even one, and within the type's ends) or its inverse."""
+    given, scale, *zero_point = args
+    scales, result = node.inputs[1], node.outputs[0]
+    if scales is None or scales.shape is None or scales.shape.numpy() != () or result.dtype is None:
+        raise UserError(
+            f"operator {node.op_type} with more than one scale is not supported, at {describe(node)}"
+        )
+    shift = zero_point[0] if zero_point else Literal(0.0)
+    if node.op_type == "DequantizeLinear":
+        return Apply("Mul", (given if shift == Literal(0.0) else Apply("Sub", (given, shift)), scale))
+    rounded: Expression = Apply("Round", (Apply("Div", (given, scale)),))
+    if shift != Literal(0.0):
+        rounded = Apply("Add", (rounded, shift))
+    ends = np.iinfo(result.dtype.numpy())
+    return Apply("Max", (Apply("Min", (rounded, Literal(float(ends.max)))), Literal(float(ends.min))))
 
 
 def result_view(lowering: Lowering, fused: Fused, out: View) -> View:

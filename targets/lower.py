@@ -87,6 +87,8 @@ def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> Non
         if (group := last_of.get(id(node))) is not None:
             lower_group(lowering, group, profile)
         elif id(node) not in inside:
+            if node.op_type == "DequantizeLinear":
+                continue  # products take the integers
             if node.op_type not in VIEWS and node.op_type != "Cast":
                 raise UserError(
                     f"node {node.name} belongs to no fusion group; run the fuse pass before lowering"

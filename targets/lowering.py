@@ -24,6 +24,7 @@ DTYPES = {
     ir.DataType.BFLOAT16: "bfloat16",
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
+    ir.DataType.INT8: "int8",
     ir.DataType.BOOL: "bool",
 }
 
@@ -136,7 +137,7 @@ class Lowering:
     def dtype(self, value: ir.Value) -> str:
         if value.dtype is None or value.dtype not in DTYPES:
             raise UserError(
-                f"value {value.name} is of type {value.dtype}; float32, bfloat16, int64 and int32 can be compiled"
+                f"value {value.name} is of type {value.dtype}; float32, bfloat16, int8, int64 and int32 can be compiled"
             )
         return DTYPES[value.dtype]
 

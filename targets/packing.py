@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .winograd import transform_filters
 
 TILE_ROWS = 16
-"""Rows of a matrix tile's register: of results as of pairs of factors."""
+"""Rows of a matrix tile's register: of results as of words of factors."""
 
 ROUNDED = ("bfloat16",)
 """Formats that a checkpoint's float32 numbers are rounded to when they are packed."""
@@ -32,7 +32,7 @@ class Layout(BaseModel):
 
     def pack(self, source: NDArray[Any]) -> NDArray[Any]:
         """The numbers as the kernels find them; a rounded format as its bits."""
-        placed = self.place(source)
+        placed = np.ascontiguousarray(self.place(source))
         return placed if self.format is None else bfloat16_words(placed)
 
     @abstractmethod
@@ -45,7 +45,7 @@ class Dense(Layout):
     kind: Literal["dense"] = "dense"
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
-        return np.ascontiguousarray(source)
+        return source
 
 
 class Panels(Layout):
@@ -74,17 +74,39 @@ class Panels(Layout):
         return panels.reshape(len(self.starts), halves.shape[2], self.width)
 
 
-class TilePanels(Panels):
-    """Panels of two matrix tiles: [panels, steps, 2, pairs, 16, 2], where a tile's row holds a pair of reduction
-    indices of 16 columns, and a step is as many pairs as a tile has rows.
+class Quads(Panels):
+    """Panels of int8 numbers, four reduction indices of a column together: [panels, 1 + K / 4, width, 4].
+
+    The first row are the bytes of int32 numbers that the column's sums begin with, because every number that they are
+    multiplied with is ``bias`` too large.
     """
 
-    kind: Literal["tiles"] = "tiles"  # type: ignore[assignment]
+    kind: Literal["quads"] = "quads"  # type: ignore[assignment]
+    bias: int = 0
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
         panels = super().place(source)
         count, depth, width = panels.shape
-        steps = panels.reshape(count, depth // (2 * TILE_ROWS), TILE_ROWS, 2, 2, width // 2)
+        begin = -self.bias * panels.sum(axis=1, keepdims=True, dtype=np.int32)
+        quads = panels.reshape(count, depth // 4, 4, width).transpose(0, 1, 3, 2)
+        head = begin.astype("<i4").view(np.int8).reshape(count, 1, width, 4)
+        return np.concatenate([head, quads], axis=1)
+
+
+class TilePanels(Panels):
+    """Panels of two matrix tiles: [panels, steps, 2, words, 16, together], where a tile's row holds for each of 16
+    columns the reduction indices that share a word, and a step is as many words as a tile has rows.
+    """
+
+    kind: Literal["tiles"] = "tiles"  # type: ignore[assignment]
+    together: int = 2
+
+    def place(self, source: NDArray[Any]) -> NDArray[Any]:
+        panels = super().place(source)
+        count, depth, width = panels.shape
+        steps = panels.reshape(
+            count, depth // (self.together * TILE_ROWS), TILE_ROWS, self.together, 2, width // 2
+        )
         return steps.transpose(0, 1, 4, 2, 5, 3)
 
 
@@ -110,4 +132,4 @@ class WinogradPanels(Layout):
         return panels
 
 
-Packing = Annotated[Dense | Panels | TilePanels | WinogradPanels, Field(discriminator="kind")]
+Packing = Annotated[Dense | Panels | Quads | TilePanels | WinogradPanels, Field(discriminator="kind")]

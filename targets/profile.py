@@ -47,6 +47,9 @@ class Profile(BaseModel):
     enlarge_weights: bool = Field(
         default=True, description="Whether a layer may take more memory for weights to be faster."
     )
+    int8_dot: Literal["vpdpbusd", "pmaddwd", "sdot", "shifts"] = Field(
+        default="shifts", description="How a vector unit adds products of int8 numbers, four a sum."
+    )
     formats: tuple[str, ...] = Field(description="Number formats with kernels.")
     tile_formats: tuple[str, ...] = Field(
         default=(), description="Number formats that a matrix unit multiplies."

@@ -9,7 +9,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ...targets.cpu.kernel import Kernel, fill, local
-from ...targets.cpu.tiles import STEP, configure, unit
+from ...targets.cpu.tiles import FORMATS, configure, unit
 from ...targets.packing import TILE_ROWS
 
 TILE_SUMS, TILE_FACTORS = (0, 1, 2, 3, 4, 5), (6, 7)
@@ -46,15 +46,18 @@ class Multiply(Kernel):
 
 @dataclass(frozen=True)
 class MultiplyTiles(Kernel):
-    """Products of bfloat16 numbers on a matrix unit. Operands: those of ``Multiply``, left as they are."""
+    """Products of numbers in ``format`` on a matrix unit. Operands: those of ``Multiply``, left as they are."""
 
+    format: str
     tasks: int
     sweeps: int
 
     @property
     def work(self) -> int:
         """Multiplications and additions."""
-        return 2 * self.tasks * self.sweeps * len(TILE_SUMS) * TILE_ROWS * TILE_ROWS * STEP
+        return (
+            2 * self.tasks * self.sweeps * len(TILE_SUMS) * TILE_ROWS * TILE_ROWS * FORMATS[self.format].step
+        )
 
     def body(self, operands: Sequence[Any]) -> None:
         with T.parallel(0, self.tasks):
@@ -63,7 +66,7 @@ class MultiplyTiles(Kernel):
                 unit("tilezero", T.uint8(register))
             with T.serial(0, self.sweeps):
                 for register in TILE_SUMS:
-                    unit("tdpbf16ps", *map(T.uint8, (register, *TILE_FACTORS)))
+                    unit(FORMATS[self.format].instruction, *map(T.uint8, (register, *TILE_FACTORS)))
             unit("tilerelease")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +52,16 @@ def _multiply(profile: Profile) -> Multiply:
     return Multiply(("float32", "float32"), TASKS, chains, profile.vector_lanes, MULTIPLY_SWEEPS)
 
 
-def _multiply_bfloat16(profile: Profile) -> MultiplyTiles | None:
+def _multiply_tiles(format: str, profile: Profile) -> MultiplyTiles | None:
     """Vector units are given float32: without a matrix unit, the rate is that of float32."""
-    fits = "bfloat16" in profile.tile_formats
-    return MultiplyTiles(("float32", "float32"), TASKS, TILE_SWEEPS) if fits else None
+    fits = format in profile.tile_formats
+    return MultiplyTiles(("float32", "float32"), format, TASKS, TILE_SWEEPS) if fits else None
 
 
 FORMATS: dict[str, Callable[[Profile], Gauge | None]] = {
     "float32": _multiply,
-    "bfloat16": _multiply_bfloat16,
+    "bfloat16": partial(_multiply_tiles, "bfloat16"),
+    "int8": partial(_multiply_tiles, "int8"),
 }
 """The fastest way to multiply and add that the targets have for each number format, where they have one."""
 

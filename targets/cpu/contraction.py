@@ -19,7 +19,8 @@ from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
 from ..profile import Profile
-from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten
+from .dots import add_products
+from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten, words
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,10 @@ class Tile:
     by_lane: bool = False
 
 
-def choose_tile(rows: int, columns: int, parts: int, profile: Profile) -> Tile:
+def choose_tile(rows: int, columns: int, parts: int, profile: Profile, held: int = 1) -> Tile:
     """The register tile with the least predicted cycles for ``rows`` x ``columns`` sums.
+
+    ``held`` is how many registers a vector of factors takes.
 
     Per reduction step a core issues multiply-adds and loads at its rates, and needs some cycles before a sum can be
     added to again; a vector of the panel comes from the second-level cache and costs about half a cycle that is not
@@ -48,7 +51,7 @@ def choose_tile(rows: int, columns: int, parts: int, profile: Profile) -> Tile:
         if vectors % parts:
             continue
         width = vectors * lanes
-        most = min(most_rows(vectors, profile), rows)
+        most = min(most_rows(vectors, profile, held=held), rows)
         if most < 1:
             continue
         panels = math.ceil(columns * parts / width)
@@ -66,14 +69,16 @@ def choose_tile(rows: int, columns: int, parts: int, profile: Profile) -> Tile:
     return best[2]
 
 
-def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1) -> int:
+def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1) -> int:
     """Rows of sums, ``vectors`` wide, that registers hold beside one row of the other operand and the factors.
 
-    Of those it is one at a time, or where they are taken from lanes, a register for each ``rows_a_factor`` rows.
+    Of those it is one at a time, or where they are taken from lanes, a register for each ``rows_a_factor`` rows. Where
+    each takes more registers than one, ``held``, so does what is made of them on the way.
     """
+    free = profile.vector_registers - held * vectors - (held - 1)
     if profile.by_lane:
-        return (profile.vector_registers - vectors) * rows_a_factor // (vectors * rows_a_factor + 1)
-    return (profile.vector_registers - vectors - 1) // vectors
+        return free * rows_a_factor // (vectors * rows_a_factor + held)
+    return (free - held) // vectors
 
 
 def panel_starts(columns: int, width: int) -> tuple[int, ...]:
@@ -85,6 +90,8 @@ def panel_starts(columns: int, width: int) -> tuple[int, ...]:
 class Contraction(Kernel):
     """Operands: A, B in panels, out, [scratch when ``splits`` > 1], then what the epilogue loads.
 
+    Sums are float32, or int32 where both A and B are int8.
+
     ``rows``, ``reduce``    extents of the row and reduction axes, outermost first
     ``a_rows``, ``a_reduce``  the strides of A along them
     ``columns``             output columns (per part); ``parts`` is 2 when the epilogue joins two halves
@@ -95,6 +102,8 @@ class Contraction(Kernel):
     ``pieces``              into how many tasks the rows of a block and a panel are cut
     ``batch``               how many products of the same sizes there are, each with panels of its own, and how far
                             apart their A and their results are
+    ``dot``                 the instruction, where a step of the reduction is a word of four int8 numbers; strides of
+                            A are then in words, too, and the panels are ``Quads``
     """
 
     rows: tuple[int, ...]
@@ -110,6 +119,11 @@ class Contraction(Kernel):
     blocks: int
     pieces: int
     batch: tuple[int, int, int] = (1, 0, 0)
+    dot: str | None = None
+
+    @property
+    def sums_dtype(self) -> str:
+        return "int32" if self.dtypes[:2] == ("int8", "int8") else "float32"
 
     @property
     def tiles(self) -> int:
@@ -125,6 +139,8 @@ class Contraction(Kernel):
         return self.panels * self.tiles * self.tile.rows * self.tile.width if self.splits else 0
 
     def body(self, operands: Sequence[Any]) -> None:
+        if self.dot is not None:
+            operands = [words(operands[0]), words(operands[1]), *operands[2:]]
         per_block = math.ceil(self.tiles / self.blocks)
         per_piece = math.ceil(per_block / self.pieces)
         extents = (self.batch[0], self.blocks, self.panels, self.pieces)
@@ -140,7 +156,8 @@ class Contraction(Kernel):
         part_width = self.tile.width // self.parts
         chunks = lane_chunks(part_width, self.tile.lanes)
         sums = [
-            [[local(width) for _, width in chunks] for _ in range(self.parts)] for _ in range(self.tile.rows)
+            [[local(width, self.sums_dtype) for _, width in chunks] for _ in range(self.parts)]
+            for _ in range(self.tile.rows)
         ]
         slots = [
             (row, part, chunk)
@@ -157,8 +174,11 @@ class Contraction(Kernel):
 
         def zero() -> None:
             for row, part, chunk in slots:
-                with T.vectorized(0, chunks[chunk][1]) as lane:
-                    T.buffer_store(sums[row][part][chunk], T.float32(0), [lane])
+                start, width = chunks[chunk]
+                with T.vectorized(0, width) as lane:
+                    at = self._panel_start(product, panel) + part * part_width + start + lane
+                    begun = T.cast(0, self.sums_dtype) if self.dot is None else operands[1][at]
+                    T.buffer_store(sums[row][part][chunk], begun, [lane])
 
         def resume() -> None:
             for row, part, chunk in slots:
@@ -184,6 +204,10 @@ class Contraction(Kernel):
         self._accumulate(operands, sums, product, panel, rows, first_row, slice_index)
         either(slice_index == slices - 1, finish, suspend)
 
+    def _panel_start(self, product: Any, panel: Any) -> Any:
+        depth = math.prod(self.reduce)
+        return (product * self.panels + panel) * (depth if self.dot is None else depth + 1) * self.tile.width
+
     def _row_coordinates(self, index: Any) -> tuple[list[Any], Any]:
         """Coordinates on the outer row axes, and the first row of the tile on the innermost."""
         bands = math.ceil(self.rows[-1] / self.tile.rows)
@@ -206,30 +230,24 @@ class Contraction(Kernel):
         base = flat([product, *rows, first_row], (self.batch[1], *self.a_rows))
         unroll = next(u for u in (4, 2, 1) if self.reduce[-1] % u == 0)
         inner = (*self.reduce[self.splits :][:-1], self.reduce[-1] // unroll)
-        depth = math.prod(self.reduce)
-        slice_depth = depth // math.prod(self.reduce[: self.splits])
+        slice_depth = math.prod(self.reduce[self.splits :])
+        first = self._panel_start(product, panel) + (0 if self.dot is None else self.tile.width)
         split = unflatten(slice_index, self.reduce[: self.splits])
         base = base + flat(split, self.a_reduce[: self.splits])
         inner_strides = (*self.a_reduce[self.splits :][:-1], self.a_reduce[-1] * unroll)
 
         def steps(position: Any, a_at: Any) -> None:
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
-            lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane)
+            lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, self.sums_dtype)
             for u in range(unroll):
-                b_at = (
-                    (product * self.panels + panel) * depth
-                    + slice_index * slice_depth
-                    + position * unroll
-                    + u
-                ) * self.tile.width
+                b_at = first + (slice_index * slice_depth + position * unroll + u) * self.tile.width
                 for row in range(self.tile.rows):
                     left = lefts[row][u]
                     for part in range(self.parts):
                         for chunk, (start, width) in enumerate(chunks):
+                            at = b_at + part * part_width + start
                             total = sums[row][part][chunk]
-                            with T.vectorized(0, width) as lane:
-                                right = b[b_at + part * part_width + start + lane]
-                                T.buffer_store(total, total[lane] + left * right, [lane])
+                            add_products(total, left, b, at, width, self.dot, self.sums_dtype)
 
         def loops(axis: int, position: Any, a_at: Any) -> None:
             if axis == len(inner):

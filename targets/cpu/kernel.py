@@ -24,8 +24,8 @@ WORDS = {"bfloat16": "uint16"}
 class Kernel(ABC):
     """A specification fully determines its machine code (given a target): equal specifications share a kernel.
 
-    ``dtypes`` are those of the operands, in the order in which they are passed. Kernels compute in float32: what is
-    stored in fewer bits is widened where it is read and rounded by ``store``.
+    ``dtypes`` are those of the operands, in the order in which they are passed. Kernels compute in float32, but for
+    sums of products of integers: what is stored in fewer bits is widened where it is read and rounded by ``store``.
     """
 
     dtypes: tuple[str, ...]
@@ -75,20 +75,30 @@ def bfloat16_bits(value: Any) -> Any:
     return bits + T.uint32(0x7FFF) + odd
 
 
+def raw(operand: Any) -> Any:
+    """The buffer of an operand, as it lies in memory."""
+    return operand.words if isinstance(operand, Bfloat16) else operand
+
+
+def words(operand: Any) -> Any:
+    """An operand of 8-bit numbers, four at a time."""
+    return T.decl_buffer([LONGEST_BUFFER // 4], "int32", data=operand.data)
+
+
 def store(operand: Any, value: Any, at: Any) -> None:
-    """Write a float32 to an operand in the format that it is stored in."""
+    """Write a float32 to an operand in the format that it is stored in; whole numbers to one of integers."""
     if isinstance(operand, Bfloat16):
         word = T.cast(T.shift_right(bfloat16_bits(value), T.uint32(16)), "uint16")
         T.buffer_store(operand.words, word, [at])
     else:
-        T.buffer_store(operand, value, [at])
+        T.buffer_store(operand, T.cast(value, operand.dtype), [at])
 
 
-def local(count: int) -> Any:
-    """A float32 array that lives in registers or on the stack: at most 255 elements."""
+def local(count: int, dtype: str = "float32") -> Any:
+    """An array of 4-byte numbers that lives in registers or on the stack: at most 255 elements."""
     if not 0 < count < 256:
-        raise ValueError(f"a local array holds 1 to 255 floats, not {count}")
-    return T.alloc_buffer([count], "float32", scope="global")
+        raise ValueError(f"a local array holds 1 to 255 numbers, not {count}")
+    return T.alloc_buffer([count], dtype, scope="global")
 
 
 def flat(coordinates: Sequence[Any], strides: Sequence[int]) -> Any:
@@ -108,10 +118,12 @@ def evaluate(
     def load(source: Load) -> Any:
         return T.cast(operands[source.operand][flat(coordinates, source.strides)], "float32")
 
-    return emit(expression, load, lambda part: values[part])
+    return emit(expression, load, lambda part: T.cast(values[part], "float32"))
 
 
-def factors(source: Any, starts: Sequence[Any], stride: int, steps: int, by_lane: bool) -> list[Any]:
+def factors(
+    source: Any, starts: Sequence[Any], stride: int, steps: int, by_lane: bool, dtype: str = "float32"
+) -> list[Any]:
     """From each start, the scalars at ``steps`` places that are ``stride`` apart: factors[start][step].
 
     With ``by_lane`` and where they are neighbours, they are loaded as a vector and taken from its lanes.
@@ -120,9 +132,9 @@ def factors(source: Any, starts: Sequence[Any], stride: int, steps: int, by_lane
         return [[source[start + step * stride] for step in range(steps)] for start in starts]
     found = list[Any]()
     for start in starts:
-        held = local(steps)
+        held = local(steps, dtype)
         with T.vectorized(0, steps) as lane:
-            T.buffer_store(held, source[start + lane], [lane])
+            T.buffer_store(held, T.cast(source[start + lane], dtype), [lane])
         found.append(held)
     return found
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ...ir.errors import UserError
 from ...ir.groups import Group
-from ...ir.operators import ELEMENTWISE
+from ...ir.operators import CONVERSIONS, ELEMENTWISE
 from ..graph_facts import describe
 from ..lowering import Lowering
 from ..profile import Profile
@@ -41,7 +41,7 @@ TEMPLATES: dict[str, Callable[[Lowering, Group, Profile], None]] = {
     "Pad": lower_pad,
     "Resize": lower_resize,
     "Softmax": lower_softmax,
-    **dict.fromkeys(ELEMENTWISE, lower_elementwise),
+    **dict.fromkeys((*ELEMENTWISE, *sorted(CONVERSIONS)), lower_elementwise),
     "Cast": lower_elementwise,
 }
 

@@ -15,15 +15,16 @@ from ..profile import Profile
 from ..views import View, merge_axes
 from ..winograd import TAPS
 from .elementwise import Pad
-from .lower_sums import Sums, fits_tiles, on_tiles, on_vectors
+from .factors import per_column, take
+from .lower_sums import Sums, plan
 from .lower_winograd import choose, lower_winograd
 
 
 def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
     node = group.anchor
     attributes = node.attributes
-    data, weight = node.inputs[0], node.inputs[1]
-    assert data is not None and weight is not None
+    factors = take(node, 0)
+    data, weight = factors.left, factors.right
     if attributes.get_int("group", 1) != 1:
         raise UserError(
             f"operator Conv with group={attributes.get_int('group')} is not supported, at {describe(node)}"
@@ -42,11 +43,9 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
     x, shape = lowering.view(data), shape_of(node.outputs[0])
     spatial = range(2, 2 + rank)
     out_rows = (0, *spatial)
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    affine = []
-    if bias is not None:
-        per_channel = lowering.reshaped(lowering.view(bias), (shape[1], *[1] * rank))
-        affine = [("Add", per_channel.expand(shape))]
+    affine = factors.affine(lowering, shape, 1)
+    if (bias := node.inputs[2] if len(node.inputs) > 2 else None) is not None:
+        affine.append(("Add", per_column(lowering, bias, shape, 1)))
     fused = fuse(lowering, group, node, affine)
     exact = lowering.constants[str(weight.name)].dtype == "float32"  # transformed filters round worse
     small = tuple(kernel) == (TAPS, TAPS) and fused.parts == 1 and exact
@@ -77,8 +76,8 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
 
 def lower_matmul(lowering: Lowering, group: Group, profile: Profile) -> None:
     node = group.anchor
-    left, right = node.inputs[0], node.inputs[1]
-    assert left is not None and right is not None
+    factors = take(node, 1)
+    left, right = factors.left, factors.right
     if right.name not in lowering.constants or len(shape_of(right)) != 2:
         raise UserError(
             f"operator MatMul of two computed matrices outside attention is not supported, at {describe(node)}"
@@ -88,7 +87,7 @@ def lower_matmul(lowering: Lowering, group: Group, profile: Profile) -> None:
     axes = range(len(shape))
     contract(
         lowering,
-        fuse(lowering, group, node),
+        fuse(lowering, group, node, factors.affine(lowering, shape, len(shape) - 1)),
         node,
         profile,
         shape=shape,
@@ -106,8 +105,9 @@ def lower_matmul(lowering: Lowering, group: Group, profile: Profile) -> None:
 def lower_gemm(lowering: Lowering, group: Group, profile: Profile) -> None:
     node = group.anchor
     attributes = node.attributes
-    left, right = node.inputs[0], node.inputs[1]
-    assert left is not None and right is not None
+    transposed = attributes.get_int("transB", 0)
+    factors = take(node, 0 if transposed else 1)
+    left, right = factors.left, factors.right
     scales = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
     if right.name not in lowering.constants or scales != (1.0, 1.0):
         raise UserError(
@@ -117,8 +117,9 @@ def lower_gemm(lowering: Lowering, group: Group, profile: Profile) -> None:
     if attributes.get_int("transA", 0):
         a = a.transpose((1, 0))
     shape = shape_of(node.outputs[0])
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    affine = [("Add", lowering.view(bias).expand(shape))] if bias is not None else []
+    affine = factors.affine(lowering, shape, 1)
+    if (bias := node.inputs[2] if len(node.inputs) > 2 else None) is not None:
+        affine.append(("Add", lowering.view(bias).expand(shape)))
     contract(
         lowering,
         fuse(lowering, group, node, affine),
@@ -132,7 +133,7 @@ def lower_gemm(lowering: Lowering, group: Group, profile: Profile) -> None:
         reduce=(a.shape[1],),
         a_reduce=a.strides[1:],
         weight=right,
-        order=(0, 1) if attributes.get_int("transB", 0) else (1, 0),
+        order=(0, 1) if transposed else (1, 0),
     )
 
 
@@ -179,14 +180,12 @@ def contract(
         out_strides=(*strides[1], out.strides[column]),
     )
     loads = [(*rest, view.strides[column]) for rest, view in zip(strides[2:], fused.loads, strict=True)]
-    constant = lowering.constants[str(weight.name)]
-    formats = {*lowering.dtypes([a]), constant.dtype}
-    lay_out = on_tiles if profile.tile_formats and fits_tiles(sums, formats, profile) else on_vectors
-    plan = lay_out(sums, tuple(order), profile)
-    packed = lowering.weight(str(weight.name), plan.packed_shape, plan.packing)
-    scratch = [lowering.fresh((plan.scratch_floats,))] if plan.scratch_floats else []
+    formats = (*lowering.dtypes([a]), lowering.constants[str(weight.name)].dtype)
+    way = plan(sums, tuple(order), formats, profile)
+    packed = lowering.weight(str(weight.name), way.packed_shape, way.packing)
+    scratch = [lowering.fresh((way.scratch,), dtype=way.sums_dtype)] if way.scratch else []
     operands = [a, packed, out, *scratch, *fused.loads]
-    kernel = plan.kernel(lowering.dtypes(operands), fused.bound(3 + len(scratch), loads))
+    kernel = way.kernel(lowering.dtypes(operands), fused.bound(3 + len(scratch), loads))
     lowering.call(kernel, operands, str(node.name))
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 

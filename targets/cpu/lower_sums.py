@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ..expressions import Expression, Value
-from ..packing import TILE_ROWS, Packing, Panels, TilePanels
+from ..packing import TILE_ROWS, Packing, Panels, Quads, TilePanels
 from ..profile import Profile
 from .contraction import Contraction, choose_tile, panel_starts
+from .dots import DOTS, TOGETHER
 from .kernel import Kernel
-from .tiles import STEP, WIDTH, TileContraction
+from .tiles import FORMATS, ROW_BYTES, WIDTH, Format, TileContraction
 
 TASKS_A_CORE = 4
 
@@ -31,20 +32,49 @@ class Sums:
     def tiles(self, height: int) -> int:
         return math.prod(self.rows[:-1]) * math.ceil(self.rows[-1] / height)
 
+    def in_words(self) -> Sums | None:
+        """The same, four reduction indices at a time, if those of the left operand lie next to each other."""
+        sizes = (*self.a_rows, *self.a_reduce[:-1], self.reduce[-1])
+        if self.a_reduce[-1] != 1 or any(size % TOGETHER for size in sizes):
+            return None
+        return replace(
+            self,
+            a_rows=tuple(stride // TOGETHER for stride in self.a_rows),
+            reduce=(*self.reduce[:-1], self.reduce[-1] // TOGETHER),
+            a_reduce=(*(stride // TOGETHER for stride in self.a_reduce[:-1]), 1),
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
-    """The packing of the weights, and the kernel for given formats of its operands and an epilogue."""
+    """The packing of the weights, and the kernel for given formats of its operands and an epilogue.
+
+    ``scratch`` is how many sums it keeps in memory, in ``sums_dtype``.
+    """
 
     packing: Packing
     packed_shape: tuple[int, ...]
-    scratch_floats: int
+    scratch: int
+    sums_dtype: str
     kernel: Callable[[tuple[str, ...], Expression], Kernel]
 
 
-def on_vectors(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
-    """Sums in vector registers."""
-    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile)
+def plan(sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile) -> Plan:
+    """How to sum the products of operands of two ``formats``; ``order`` is that of ``Panels``."""
+    alike = formats[0] == formats[1]
+    if alike and formats[0] in profile.tile_formats and _fits_tiles(sums, FORMATS[formats[0]]):
+        return _on_tiles(sums, order, formats[0], profile)
+    if formats == ("int8", "int8") and (words := sums.in_words()) is not None:
+        return _on_vectors(words, order, formats, profile, profile.int8_dot)
+    return _on_vectors(sums, order, formats, profile)
+
+
+def _on_vectors(
+    sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile, dot: str | None = None
+) -> Plan:
+    """Sums in vector registers, of products one by one or of dot products by the instruction ``dot``."""
+    held = 1 if dot is None else DOTS[dot].held
+    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held)
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     tiles = sums.tiles(tile.rows)
     room = profile.l2_bytes // 2 // (4 * tile.width)
@@ -55,33 +85,41 @@ def on_vectors(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
 
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> Contraction:
         return Contraction(
-            dtypes, **facts, tile=tile, epilogue=epilogue, splits=splits, blocks=blocks, pieces=pieces
+            dtypes,
+            **facts,
+            tile=tile,
+            epilogue=epilogue,
+            splits=splits,
+            blocks=blocks,
+            pieces=pieces,
+            dot=dot,
         )
 
-    return Plan(
-        Panels(order=order, width=tile.width, starts=starts, parts=sums.parts),
-        (len(starts), math.prod(reduce), tile.width),
-        kernel(("float32",) * 4, Value()).scratch_floats,
-        kernel,
-    )
+    panels = Panels(order=order, width=tile.width, starts=starts, parts=sums.parts)
+    shape = (len(starts), math.prod(reduce), tile.width)
+    if dot is not None:
+        panels = Quads(**panels.model_dump(exclude={"kind"}), bias=DOTS[dot].bias)
+        shape = (shape[0], 1 + shape[1], shape[2], TOGETHER)
+    like = kernel(formats, Value())
+    return Plan(panels, shape, like.scratch_floats, like.sums_dtype, kernel)
 
 
-def fits_tiles(sums: Sums, formats: set[str], profile: Profile) -> bool:
-    """Whether a matrix unit can take both operands as they lie."""
-    known = len(formats) == 1 and formats <= set(profile.tile_formats)
-    return known and sums.a_reduce[-1] == 1 and sums.reduce[-1] % STEP == 0
+def _fits_tiles(sums: Sums, format: Format) -> bool:
+    """Whether a matrix unit can take the left operand as it lies."""
+    return sums.a_reduce[-1] == 1 and sums.reduce[-1] % format.step == 0
 
 
-def on_tiles(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
-    """Sums in the registers of a matrix unit."""
+def _on_tiles(sums: Sums, order: tuple[int, ...], name: str, profile: Profile) -> Plan:
+    """Sums in the registers of a matrix unit, of products of numbers in the format called ``name``."""
+    format = FORMATS[name]
     height = math.ceil(sums.rows[-1] / math.ceil(sums.rows[-1] / TILE_ROWS))
     starts = panel_starts(sums.columns, WIDTH // sums.parts)
     pairs = math.ceil(sums.tiles(height) / 2)
-    steps = (*sums.reduce[:-1], sums.reduce[-1] // STEP)
-    room = profile.l1_bytes // 2 // (2 * WIDTH * STEP)
-    reduce, a_reduce, splits = _split(steps, (*sums.a_reduce[:-1], STEP), room, pairs)
+    steps = (*sums.reduce[:-1], sums.reduce[-1] // format.step)
+    room = profile.l1_bytes // 2 // (WIDTH * ROW_BYTES)
+    reduce, a_reduce, splits = _split(steps, (*sums.a_reduce[:-1], format.step), room, pairs)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
-    blocks = min(_row_blocks(sums, len(starts), 2, profile), pairs)
+    blocks = min(_row_blocks(sums, len(starts), format.item_bytes, profile), pairs)
     groups = min(math.ceil(TASKS_A_CORE * profile.cores / blocks), len(starts))
 
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> TileContraction:
@@ -91,9 +129,10 @@ def on_tiles(sums: Sums, order: tuple[int, ...], profile: Profile) -> Plan:
         )  # fmt: skip
 
     return Plan(
-        TilePanels(order=order, width=WIDTH, starts=starts, parts=sums.parts),
-        (len(starts), math.prod(reduce), 2, TILE_ROWS, TILE_ROWS, 2),
-        kernel(("bfloat16", "bfloat16"), Value()).scratch_floats,
+        TilePanels(order=order, width=WIDTH, starts=starts, parts=sums.parts, together=format.together),
+        (len(starts), math.prod(reduce), 2, TILE_ROWS, TILE_ROWS, format.together),
+        kernel((name, name), Value()).scratch_floats,
+        format.sums_dtype,
         kernel,
     )
 

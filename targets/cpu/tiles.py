@@ -1,8 +1,9 @@
-"""Matrix products and direct convolutions on a matrix unit: rows of bfloat16 numbers times packed tiles.
+"""Matrix products and direct convolutions on a matrix unit: rows of narrow numbers times packed tiles.
 
 The sums are those of ``contraction.py``. A register of the unit (Intel's AMX, Architecture Instruction Set Extensions
-Programming Reference, chapter 3) holds 16 rows of 64 bytes; one instruction adds 16 x 16 sums of 32 products. Two
-tiles of rows against two of columns keep four sums in registers, so that each loaded tile is used twice.
+Programming Reference, chapter 3) holds 16 rows of 64 bytes; one instruction adds 16 x 16 sums of 32 products of
+bfloat16 numbers in float32, or of 64 products of int8 numbers in int32, exactly. Two tiles of rows against two of
+columns keep four sums in registers, so that each loaded tile is used twice.
 
 What tiles sum goes through memory to the vector unit, which does the epilogue.
 """
@@ -19,19 +20,39 @@ from tvm.script.ir_builder import tirx as T
 from ..expressions import Expression
 from ..packing import TILE_ROWS
 from .contraction import either, panel_starts
-from .kernel import Bfloat16, Kernel, evaluate, flat, lane_chunks, local, store, unflatten
+from .kernel import Bfloat16, Kernel, evaluate, flat, lane_chunks, local, raw, store, unflatten
 
 WIDTH = 2 * TILE_ROWS
 """Columns of a panel."""
 
-STEP = 2 * TILE_ROWS
-"""Products that one instruction adds to a sum."""
-
 ROW_BYTES = 64
-LINE_WORDS = 32
-"""Bfloat16 numbers of a cache line."""
+"""Of a register, and of a cache line."""
+
 SUMS, LEFT, RIGHT = (0, 1, 2, 3), (4, 5), (6, 7)
 """Registers."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the unit multiplies numbers of which ``together`` lie in 32 bits."""
+
+    instruction: str
+    together: int
+    sums_dtype: str
+
+    @property
+    def step(self) -> int:
+        """Products that one instruction adds to a sum; numbers of a row."""
+        return self.together * TILE_ROWS
+
+    @property
+    def item_bytes(self) -> int:
+        return 4 // self.together
+
+
+FORMATS = {"bfloat16": Format("tdpbf16ps", 2, "float32"), "int8": Format("tdpbssd", 4, "int32")}
+
+STEP = FORMATS["bfloat16"].step
 
 
 def unit(name: str, *arguments: Any) -> None:
@@ -82,11 +103,11 @@ def prefetch(words: Any, at: Any) -> None:
 
 @dataclass(frozen=True)
 class TileContraction(Kernel):
-    """Operands: A in bfloat16, B in tile panels, out, scratch, then what the epilogue loads.
+    """Operands: A in one of ``FORMATS``, B in tile panels, out, scratch for sums, then what the epilogue loads.
 
-    As ``Contraction``, but that the innermost reduction axis counts in steps of 32 indices, which lie next to each
-    other in A. ``tile_rows`` rows of A, evenly spaced, are a tile; tiles are taken in pairs. A task has the rows of
-    one of ``blocks`` blocks and the panels of one of ``groups`` groups.
+    As ``Contraction``, but that the innermost reduction axis counts in steps of indices which lie next to each other in
+    A, as many as a register's row has room for. ``tile_rows`` rows of A, evenly spaced, are a tile; tiles are taken in
+    pairs. A task has the rows of one of ``blocks`` blocks and the panels of one of ``groups`` groups.
     """
 
     rows: tuple[int, ...]
@@ -102,6 +123,10 @@ class TileContraction(Kernel):
     blocks: int
     groups: int
     lanes: int
+
+    @property
+    def format(self) -> Format:
+        return FORMATS[self.dtypes[0]]
 
     @property
     def tiles(self) -> int:
@@ -187,7 +212,9 @@ class TileContraction(Kernel):
     def _accumulate(
         self, operands: Sequence[Any], panel: Any, tiles: Any, place: Any, slice_index: Any
     ) -> None:
-        a, b = operands[0].words, operands[1].words
+        a, b = raw(operands[0]), raw(operands[1])
+        step, item_bytes = self.format.step, self.format.item_bytes
+        line = ROW_BYTES // item_bytes
         split = flat(unflatten(slice_index, self.reduce[: self.splits]), self.a_reduce[: self.splits])
         starts = [flat([*outer, first], self.a_rows) + split for outer, first in tiles]
         inner, strides = self.reduce[self.splits :], self.a_reduce[self.splits :]
@@ -195,7 +222,7 @@ class TileContraction(Kernel):
         first = panel * math.prod(self.reduce) + slice_index * count
         # What comes after this slice, of which each pair of the block fetches its share.
         lines = math.ceil(2 * TILE_ROWS / self._block_pairs)
-        after = (first + count) * (WIDTH * STEP) + place * (count * lines * LINE_WORDS)
+        after = (first + count) * (WIDTH * step) + place * (count * lines * line)
 
         def loops(axis: int, position: Any, at: Any) -> None:
             if axis < len(inner):
@@ -203,14 +230,14 @@ class TileContraction(Kernel):
                     loops(axis + 1, position * inner[axis] + k, at + k * strides[axis])
                 return
             for register, start in zip(LEFT, starts, strict=True):
-                load_tile(register, a, start + at, 2 * self.a_rows[-1])
+                load_tile(register, a, start + at, item_bytes * self.a_rows[-1])
             for side, register in enumerate(RIGHT):
-                load_tile(register, b, ((first + position) * 2 + side) * (TILE_ROWS * STEP), ROW_BYTES)
+                load_tile(register, b, ((first + position) * 2 + side) * (TILE_ROWS * step), ROW_BYTES)
             for register in SUMS:
                 left, right = LEFT[register // 2], RIGHT[register % 2]
-                unit("tdpbf16ps", T.uint8(register), T.uint8(left), T.uint8(right))
-            for line in range(lines):
-                prefetch(b, after + (position * lines + line) * LINE_WORDS)
+                unit(self.format.instruction, T.uint8(register), T.uint8(left), T.uint8(right))
+            for index in range(lines):
+                prefetch(b, after + (position * lines + index) * line)
 
         loops(0, T.int32(0), T.int32(0))
 

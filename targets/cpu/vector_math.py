@@ -105,6 +105,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Sin": lambda a: T.sin(a),
     "Cos": lambda a: T.cos(a),
     "Floor": lambda a: T.floor(a),
+    "Round": lambda a: T.nearbyint(a),
     "Erf": erf,
     "Tanh": tanh,
     "Sigmoid": sigmoid,

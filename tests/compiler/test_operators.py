@@ -57,6 +57,10 @@ GRAPHS = {
     "small probabilities go": (
         "g (float[2, 3, 17] x) => (float[2, 3, 17] y) { s = Softmax(x) y = ThresholdedRelu <alpha = 0.05> (s) }"
     ),
+    "integers and back": (
+        "g (float[2, 3, 17] x) => (float[2, 3, 17] y) <float s = {0.01}, int8 z = {3}> "
+        "{ a = Mul(x, x) q = QuantizeLinear(a, s, z) d = DequantizeLinear(q, s, z) y = Relu(d) }"
+    ),
     "names beyond ASCII": 'g (float[1, 4] "größe") => (float[1, 4] y) { y = Relu("größe") }',
     "an input that nothing reads": "g (float[1, 4] x, float[3] spare) => (float[1, 4] y) { y = Relu(x) }",
     "concatenation": "g (float[1, 2, 4] x, float[1, 3, 4] z) => (float[1, 5, 4] y) { y = Concat <axis = 1> (x, z) }",

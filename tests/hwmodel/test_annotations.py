@@ -18,6 +18,7 @@ from fick.passes.base import Pass, apply
 from fick.passes.fuse import Fuse
 from fick.passes.hoist import Hoist
 from fick.passes.pssa import PruneScores, PruneScoresConfig
+from fick.passes.quantise import Quantise, QuantiseConfig
 from fick.passes.store import Store, StoreConfig
 from fick.passes.tips import Tips
 
@@ -45,6 +46,15 @@ def test_attention_taken_apart_is_the_same_work() -> None:
     assert [(one.kind, one.bounds) for one in ours] == [(one.kind, one.bounds) for one in theirs]
     assert [one.result.tensor_class for one in ours] == [one.result.tensor_class for one in theirs]
     assert after.macs() == before.macs()
+
+
+def test_quantised_products_are_of_narrow_operands_and_the_same_work() -> None:
+    before, after = workload(), workload(Quantise(QuantiseConfig(least_depth=1)))
+    kinds = (Kind.CONVOLUTION, Kind.MATMUL)
+    assert [one.bounds for one in of(after, *kinds)] == [one.bounds for one in of(before, *kinds)]
+    assert {tuple(operand.bits for operand in one.operands) for one in of(before, *kinds)} == {(12, 8)}
+    assert {tuple(operand.bits for operand in one.operands) for one in of(after, *kinds)} == {(8, 8)}
+    assert len(after.variants["full"]) == len(before.variants["full"])
 
 
 def test_sparse_scores_are_moved_as_they_are_stored_and_multiplied_as_they_are() -> None:

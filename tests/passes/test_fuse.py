@@ -81,3 +81,12 @@ def test_every_elementwise_node_is_in_a_group_or_says_why_it_stands_alone() -> N
     for node in model.graph:
         if node.op_type in ELEMENTWISE:
             assert (str(node.name) in first) == (UNFUSED in node.metadata_props)
+
+
+def test_integers_end_a_group_and_products_read_them() -> None:
+    model = fused(
+        "(float[1,4,8,8] x, float[4,4,1,1] w, float[4,4,1,1] v, float s) => (float[1,4,8,8] y)",
+        "c = Conv(x, w) a = Relu(c) q = QuantizeLinear<output_dtype=3>(a, s) d = DequantizeLinear(q, s) "
+        "e = Conv(d, v) p = QuantizeLinear<output_dtype=3>(e, s) f = DequantizeLinear(p, s) y = Relu(f)",
+    )
+    assert partition(model) == [["c", "a", "q"], ["e", "p"], ["f", "y"]]

@@ -48,7 +48,8 @@ class Emulated:
         """As of ``Host``."""
         assert [str(array.dtype) for array in operands] == list(kernel.dtypes)
         tensors, at = list[StateTensor](), 0
-        for index, array in enumerate(operands):
+        carried = [_words(array) if array.dtype == np.int8 else array for array in operands]
+        for index, array in enumerate(carried):
             tensors.append(StateTensor(f"p{index}", str(array.dtype), array.shape, at, "sample"))
             at += aligned(array.nbytes)
         profile = self.profile
@@ -76,9 +77,14 @@ class Emulated:
             library = link({"it": program}, "it", cache_folder() / "core")
             entries = [weights_entry((), 0, {}.__getitem__), Entry.of("code/libmodel.so", library)]
             write_bundle(path, entries, manifest)
-            found = run_bundle(path, profile.name, {f"p{i}": array for i, array in enumerate(operands)})
+            found = run_bundle(path, profile.name, {f"p{i}": array for i, array in enumerate(carried)})
         for index, array in enumerate(operands):
-            array[...] = found[f"p{index}"]
+            array[...] = found[f"p{index}"].reshape(-1).view(array.dtype)[: array.size].reshape(array.shape)
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+    """The bytes of an array as numbers that a caller can give."""
+    return np.frombuffer(array.tobytes() + bytes(-array.nbytes % 4), np.int32)
 
 
 HOST = Host(profiles.load("host"))

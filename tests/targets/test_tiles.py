@@ -1,6 +1,7 @@
 """Kernels for a matrix unit against float64 NumPy, over drawn shapes; on machines that have one.
 
-Operands are bfloat16 numbers, whose products float32 holds exactly; so sums are held to float32's own tolerance.
+Products of bfloat16 numbers float32 holds exactly, so their sums are held to float32's own tolerance. Those of int8
+numbers are exact.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from hypothesis import strategies as st
 from fick.targets import profile as profiles
 from fick.targets.cpu.contraction import panel_starts
 from fick.targets.cpu.tile_attention import TileAttention
-from fick.targets.cpu.tiles import STEP, WIDTH, TileContraction
-from fick.targets.expressions import Apply, Load, Value
+from fick.targets.cpu.tiles import FORMATS, STEP, WIDTH, TileContraction
+from fick.targets.expressions import Apply, Literal, Load, Value
 from fick.targets.packing import TilePanels, bfloat16_words
 
 from .kernels import Host
+from .test_int8 import integers
 from .test_kernels import UNIT, few, noise, sum_tolerance
 
 PROFILE = profiles.load("x86-64-amx")
@@ -68,6 +70,39 @@ def test_matrix_product_with_bias(rows, columns, steps, splits, blocks, groups, 
     tolerance = sum_tolerance(depth) * max(1.0, np.abs(product).max()) + 4 * UNIT
     got = widened(out) if rounds else out
     np.testing.assert_allclose(got, product + bias, rtol=2**-8 if rounds else 0, atol=tolerance)
+
+
+@few
+@given(
+    st.integers(1, 70), st.integers(1, 90), st.integers(1, 4), st.integers(0, 1), st.integers(1, 3),
+    st.integers(1, 3), st.integers(1, 2), st.booleans(),
+)  # fmt: skip
+def test_products_of_integers(rows, columns, steps, splits, blocks, groups, parts, rounds):
+    step = FORMATS["int8"].step
+    depth = steps * step
+    a, b, starts = (
+        integers(1, rows, depth),
+        integers(2, columns * parts, depth),
+        panel_starts(columns, WIDTH // parts),
+    )
+    packed = TilePanels(order=(0, 1), width=WIDTH, starts=starts, parts=parts, together=4).pack(b)
+    halves = Value() if parts == 1 else Apply("Sub", (Value(0), Value(1)))
+    scaled = Apply("Mul", (halves, Load(4, (0, 1))))
+    stored = Apply("Max", (Apply("Min", (Apply("Round", (scaled,)), Literal(127.0))), Literal(-128.0)))
+    kernel = TileContraction(
+        dtypes=("int8", "int8", "int8" if rounds else "float32", "int32", "float32"),
+        rows=(rows,), a_rows=(depth,), reduce=(steps, 1) if splits else (steps,),
+        a_reduce=(step, step) if splits else (step,), columns=columns, parts=parts, tile_rows=min(16, rows),
+        out_strides=(columns, 1), epilogue=stored if rounds else scaled, splits=splits,
+        blocks=min(blocks, -(-rows // (2 * min(16, rows)))), groups=min(groups, len(starts)), lanes=16,
+    )  # fmt: skip
+    out = np.full((rows, columns), 99 if rounds else np.nan, np.int8 if rounds else np.float32)
+    scale = np.exp2(np.arange(columns) % 7 - 14).astype(np.float32)
+    MACHINE.run(kernel, a, packed, out, np.zeros(kernel.scratch_floats, np.int32), scale)
+    sums = a.astype(np.int64) @ b.astype(np.int64).T
+    assert np.abs(sums).max() < 2**24  # what float32 holds
+    wanted = (sums if parts == 1 else sums[:, :columns] - sums[:, columns:]) * scale.astype(np.float64)
+    np.testing.assert_array_equal(out, np.clip(np.rint(wanted), -128, 127) if rounds else wanted)
 
 
 @few

@@ -1,0 +1,100 @@
+"""How a step of a reduction adds products to a vector of sums: one product a sum, or dot products of four.
+
+Dot products take the integers of ``Quads``: a word of 32 bits holds four neighbours of the reduction, for every column
+a word of its own, so that what one instruction adds to a sum is what lies in its lane. All of them are exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import tirx as T
+
+TOGETHER = 4
+"""Products that a dot product adds."""
+
+BIAS = 128
+"""What the instruction that takes a number without sign gets besides a number with one."""
+
+BIASED_WORD = -0x7F7F7F80
+"""A word of four times 128, as a number with a sign."""
+
+
+def _vpdpbusd(total: Any, left: Any, right: Any, lanes: int) -> Any:
+    """AVX512-VNNI and AVX-VNNI. Left factors have no sign: what they have too much is in the panel's first row."""
+    biased = T.bitwise_xor(left, T.Broadcast(T.int32(BIASED_WORD), lanes))
+    name, kind = f"x86.avx512.vpdpbusd.{32 * lanes}", f"int8x{TOGETHER * lanes}"
+    return _call(f"int32x{lanes}", name, total, T.reinterpret(kind, biased), T.reinterpret(kind, right))
+
+
+def _pmaddwd(total: Any, left: Any, right: Any, lanes: int) -> Any:
+    """AVX2 and AVX-512: two pairs of products of 16-bit numbers, which hold the even and the odd bytes."""
+    name = {8: "x86.avx2.pmadd.wd", 16: "x86.avx512.pmaddw.d.512"}[lanes]
+    for halves in (_even_bytes, _odd_bytes):
+        total = total + _call(f"int32x{lanes}", name, halves(left, lanes), halves(right, lanes))
+    return total
+
+
+def _sdot(total: Any, left: Any, right: Any, lanes: int) -> Any:
+    """Armv8.4-A's dot product, an extension of Armv8.2-A."""
+    kind = f"int8x{TOGETHER * lanes}"
+    return _call(
+        f"int32x{lanes}", "aarch64.neon.sdot", total, T.reinterpret(kind, left), T.reinterpret(kind, right)
+    )
+
+
+def _shifts(total: Any, left: Any, right: Any, lanes: int) -> Any:
+    """For any vector unit: bytes become words by shifting."""
+
+    def byte(word: Any, place: int) -> Any:
+        raised = T.shift_left(word, T.Broadcast(T.int32(8 * (TOGETHER - 1 - place)), lanes))
+        return T.shift_right(raised, T.Broadcast(T.int32(24), lanes))
+
+    for place in range(TOGETHER):
+        total = total + byte(left, place) * byte(right, place)
+    return total
+
+
+def _even_bytes(words: Any, lanes: int) -> Any:
+    eight = T.Broadcast(T.int16(8), 2 * lanes)
+    return T.shift_right(T.shift_left(T.reinterpret(f"int16x{2 * lanes}", words), eight), eight)
+
+
+def _odd_bytes(words: Any, lanes: int) -> Any:
+    return T.shift_right(T.reinterpret(f"int16x{2 * lanes}", words), T.Broadcast(T.int16(8), 2 * lanes))
+
+
+def _call(kind: str, name: str, *arguments: Any) -> Any:
+    return T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
+
+
+@dataclass(frozen=True)
+class Dot:
+    """``bias`` is what its left factors are raised by; ``held`` how many registers a vector of factors takes."""
+
+    add: Callable[[Any, Any, Any, int], Any]
+    bias: int = 0
+    held: int = 1
+
+
+DOTS = {
+    "vpdpbusd": Dot(_vpdpbusd, bias=BIAS),
+    "pmaddwd": Dot(_pmaddwd, held=2),
+    "sdot": Dot(_sdot),
+    "shifts": Dot(_shifts, held=2),
+}
+"""By the name that a profile has for them."""
+
+
+def add_products(sums: Any, left: Any, panel: Any, at: Any, lanes: int, dot: str | None, kind: str) -> None:
+    """sums[lane] += left * panel[at + lane], in numbers of ``kind`` or as dot products."""
+    if dot is None:
+        with T.vectorized(0, lanes) as lane:
+            product = T.cast(left, kind) * T.cast(panel[at + lane], kind)
+            T.buffer_store(sums, sums[lane] + product, [lane])
+        return
+    row = T.Ramp(0, 1, lanes)
+    right = panel[T.Ramp(at, 1, lanes)]
+    T.buffer_store(sums, DOTS[dot].add(sums[row], T.Broadcast(left, lanes), right, lanes), [row])
