@@ -298,12 +298,6 @@ def _last_cycle(gemm: list[int], dataflow: Dataflow) -> float:
     return folds(Gemm(*gemm), 32, 32, dataflow).last_cycle
 
 
-def _measured(algorithm: str, threshold: float, of: str) -> float:
-    """What a pass did to the attention maps of a trained model: benchmarks/dbsc.py wrote it down."""
-    text = files("fick.hwmodel").joinpath("tables", "measured.toml").read_text(encoding="utf-8")
-    return next(row[of] for row in tomllib.loads(text)[algorithm] if row["threshold"] == threshold)
-
-
 def _resource(hardware: Hardware, of: str, part: str | None = None) -> float:
     found = resources(hardware.spec)[of]
     return found[part] if part else sum(found.values())
@@ -318,7 +312,6 @@ MEASURES: dict[str, Callable[..., float]] = {
     "image_latency_s": _image_latency_s,
     "last_cycle": _last_cycle,
     "low_precision_gain": _low_precision_gain,
-    "measured": _measured,
     "parameters_m": _parameters_m,
     "resource": _resource,
     "score_share": _score_share,
