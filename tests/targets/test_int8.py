@@ -49,7 +49,8 @@ def test_matrix_product(way, rows, columns, words, splits, blocks, parts):
         dtypes=(*("int8", "int8", "float32", "int32")[:first], "float32"),
         rows=(rows,), a_rows=(words,), reduce=(words, 1) if splits else (words,),
         a_reduce=(1, 1) if splits else (1,), columns=columns, parts=parts, tile=tile, out_strides=(columns, 1),
-        epilogue=Apply("Mul", (halves, Load(first, (0, 1)))), splits=splits, blocks=min(blocks, rows), dot=dot,
+        epilogue=Apply("Mul", (halves, Load(first, (0, 1)))), splits=splits, blocks=min(blocks, rows), pieces=1,
+        dot=dot,
     )  # fmt: skip
     out = np.full((rows, columns), np.nan, np.float32)
     scale = np.exp2(np.arange(columns) % 7 - 3).astype(np.float32)
