@@ -17,7 +17,7 @@ from ..ir.errors import UserError
 from ..ir.groups import Group, groups
 from ..ir.modules import module_path
 from ..ir.naming import MODULES
-from ..ir.operators import CONVERSIONS, ELEMENTWISE, REARRANGING
+from ..ir.operators import CONVERSIONS, ELEMENTWISE, VIEWS
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
 from .bounds import convolution, gemm, given, matmul, normalised, sizes
@@ -33,7 +33,7 @@ from .workload import (
     Workload,
 )
 
-VIEWS = REARRANGING | {"Expand", "Identity", "Slice", "Split"}
+FREE = VIEWS | {"Identity"}
 """Operators that an address generator does by reading elsewhere."""
 
 KINDS = {
@@ -117,7 +117,7 @@ class _Walk:
 
     def operations(self) -> tuple[Operation, ...]:
         found = groups(self.model)
-        if not found and any(node.op_type not in VIEWS for node in self.model.graph):
+        if not found and any(node.op_type not in FREE for node in self.model.graph):
             raise UserError(
                 f"variant {self.variant} of the program is not fused; run the pass fuse before estimating."
             )
@@ -125,7 +125,7 @@ class _Walk:
         made = [
             replace(operation, group=group.id, variant=self.variant, stage=stages[group.id])
             for group in found
-            if not all(node.op_type in VIEWS or _converts(node) for node in group.nodes)
+            if not all(node.op_type in FREE or _converts(node) for node in group.nodes)
             for operation in self._expand(group)
         ]
         readers = Counter(operand.value for operation in made for operand in operation.read())
@@ -215,7 +215,7 @@ class _Walk:
         """The work that follows the anchor, by what it is for rather than by what it computes."""
         inside = {output for node in group.nodes for output in node.outputs}
         for node in group.nodes:
-            if node is group.anchor or node.op_type in VIEWS or _converts(node):
+            if node is group.anchor or node.op_type in FREE or _converts(node):
                 continue
             outside = [value for value in node.inputs if value is not None and value not in inside]
             if not outside:
@@ -246,7 +246,7 @@ class _Walk:
         while True:
             node = value.producer()
             made = self.makers.get(str(value.name), value)
-            if node is not None and (node.op_type in VIEWS or _converts(node)):
+            if node is not None and (node.op_type in FREE or _converts(node)):
                 bits = bits or max(annotations.row_bits(value), default=None)
                 shown = given(node)[1 if node.op_type == "Where" else 0]
                 if node.op_type == "DequantizeLinear":
@@ -261,7 +261,7 @@ class _Walk:
 
     def _row_bits(self, value: ir.Value) -> dict[int, Fraction]:
         """Shares of rows by precision, if a choice between precisions is what views show."""
-        while (node := value.producer()) is not None and node.op_type in VIEWS:
+        while (node := value.producer()) is not None and node.op_type in FREE:
             value = given(node)[0]
         return annotations.row_bits(value)
 
@@ -297,7 +297,7 @@ def _stored_bits(value: ir.Value) -> int | None:
         output = node.outputs[0]
         if node.op_type == "QuantizeLinear" and (width := annotations.bits(output)) is not None:
             widths.append(width)
-        elif node.op_type in VIEWS and (below := _stored_bits(output)) is not None:
+        elif node.op_type in FREE and (below := _stored_bits(output)) is not None:
             widths.append(below)
         else:
             return None

@@ -13,6 +13,9 @@ CONVERSIONS = frozenset({"DequantizeLinear", "QuantizeLinear"})
 REARRANGING = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"})
 """Operators that only name the same elements differently: strides can often express them."""
 
+VIEWS = REARRANGING | {"Expand", "Slice", "Split"}
+"""Operators whose results are elements of their first input: reading elsewhere is all there is to them."""
+
 ANCHORS = frozenset(
     {"Attention", "Conv", "Gemm", "GroupNormalization", "LayerNormalization", "MatMul", "Softmax"}
 )

@@ -14,12 +14,12 @@ from typing import Any
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
-from ..ir.operators import REARRANGING
+from ..ir.operators import VIEWS
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
 from .base import Context, Pass
 
-CHEAP = REARRANGING | {"DequantizeLinear", "Expand", "Split", "Slice", "Identity"}
+CHEAP = VIEWS | {"DequantizeLinear", "Identity"}
 """Operators that a kernel does by reading differently: carrying their result would only copy."""
 
 WIDENING = frozenset({"DequantizeLinear", "Expand"})

@@ -14,17 +14,15 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..ir.groups import GROUP, ROLE, Group, groups
-from ..ir.operators import PRODUCTS
+from ..ir.operators import PRODUCTS, VIEWS
 from ..ir.program import Program
 from .base import Context, Pass
+from .measuring import output_error
 
 FORMATS = {"bfloat16": ir.DataType.BFLOAT16}
 
 ONCE = ("constant", "step")
 """Variants whose results are few and read often."""
-
-MOVING = frozenset({"Expand", "Flatten", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"})
-"""Operators whose results are numbers of their first input."""
 
 
 class StoreConfig(BaseModel):
@@ -39,12 +37,17 @@ class StoreConfig(BaseModel):
 
 
 class Store(Pass[StoreConfig]):
-    """Fused program -> the same with values of its full and prompt variants, and weights, stored in ``format``."""
+    """Fused program -> the same with values of its full and prompt variants, and weights, stored in ``format``.
+
+    What that does to the output is measured where there are calls to measure it by.
+    """
 
     name = "store"
     Config = StoreConfig
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
+        calls = context.calibration or ()
+        before = program.copy() if calls else program
         looped = {name: model.graph for name, model in program.variants.items() if name not in ONCE}
         values = sum(
             self._store(graph, group, name)
@@ -53,7 +56,10 @@ class Store(Pass[StoreConfig]):
         )
         constants = _constants(program)
         weights = sum(self._round_weights(graph, constants) for graph in looped.values())
-        return program, {"values": values, "weights": weights}
+        effect: dict[str, Any] = {"values": values, "weights": weights}
+        if calls:
+            effect["output_error"] = output_error(context, before, program, calls)
+        return program, effect
 
     def _store(self, graph: ir.Graph, group: Group, variant: str) -> bool:
         """Cast the group's result at its end, and back for its readers."""
@@ -115,7 +121,7 @@ def _constants(program: Program) -> set[str]:
 
 def _origin(value: ir.Value | None) -> ir.Value | None:
     """Where the numbers of a value were computed."""
-    while value is not None and (node := value.producer()) is not None and node.op_type in MOVING:
+    while value is not None and (node := value.producer()) is not None and node.op_type in VIEWS:
         value = node.inputs[0]
     return value
 

@@ -9,11 +9,12 @@ import onnx_ir as ir
 
 from ..ir.errors import UserError
 from ..ir.groups import Group, groups
+from ..ir.operators import VIEWS
 from ..ir.program import Program
 from . import memory
 from .compiled import Call, Compiled, Operand, PackedWeight, StateTensor
 from .cpu import build
-from .cpu.lower import VIEWS, check_supported, copier, lower_group, lower_view
+from .cpu.lower import check_supported, copier, lower_group, lower_view
 from .cpu.lower_frames import wanted_frames
 from .graph_facts import shape_of
 from .lowering import Buffer, Constant, Lowering, PendingCall

@@ -66,7 +66,7 @@ def train(
 
 
 def _compiled(unet: UNet2DConditionModel) -> nn.Module:
-    """As it trains fastest on a CPU: two thirds faster than channels last alone, nine times faster than neither."""
+    """As it trains fastest on a CPU."""
     unet.to(memory_format=torch.channels_last)
     unet.set_attn_processor(
         AttnProcessor()

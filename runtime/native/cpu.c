@@ -1,5 +1,5 @@
-#define _GNU_SOURCE
 /* cpu.c: which instruction sets this processor and operating system offer, by the names that Linux uses. */
+#define _GNU_SOURCE
 #include <string.h>
 
 #include "internal.h"

@@ -55,6 +55,17 @@ class Map(Kernel):
             store(operands[0], result, flat(at, self.out_strides))
 
 
+def zeros(out: Any, first: Any, count: int, lanes: int) -> None:
+    """Write so many from element ``first`` on."""
+    whole = count // lanes
+    with T.serial(0, whole) as vector:
+        with T.vectorized(0, lanes) as lane:
+            store(out, T.float32(0), first + vector * lanes + lane)
+    for start, width in lane_chunks(count % lanes, lanes):
+        with T.vectorized(0, width) as lane:
+            store(out, T.float32(0), first + whole * lanes + start + lane)
+
+
 @dataclass(frozen=True)
 class Frame(Kernel):
     """Operand 0: out, dense [planes, height, width, channels], of which rows and columns at the edge become zero.
@@ -76,19 +87,11 @@ class Frame(Kernel):
             inside = T.And(row >= self.before[0], row < self.height - self.after[0])
             with T.If(inside):
                 with T.Then():
-                    self._zeros(operands[0], at, self.before[1])
-                    self._zeros(operands[0], at + self.width - self.after[1], self.after[1])
+                    zeros(operands[0], at * self.channels, self.before[1] * self.channels, self.lanes)
+                    right = (at + self.width - self.after[1]) * self.channels
+                    zeros(operands[0], right, self.after[1] * self.channels, self.lanes)
                 with T.Else():
-                    self._zeros(operands[0], at, self.width)
-
-    def _zeros(self, out: Any, first: Any, pixels: int) -> None:
-        count = pixels * self.channels
-        with T.serial(0, count // self.lanes) as vector:
-            with T.vectorized(0, self.lanes) as lane:
-                store(out, T.float32(0), first * self.channels + vector * self.lanes + lane)
-        for start, width in lane_chunks(count % self.lanes, self.lanes):
-            with T.vectorized(0, width) as lane:
-                store(out, T.float32(0), first * self.channels + count - count % self.lanes + start + lane)
+                    zeros(operands[0], at * self.channels, self.width * self.channels, self.lanes)
 
 
 @dataclass(frozen=True)
@@ -116,27 +119,19 @@ class Pad(Kernel):
             row = line % self.height - top
             at = line * self.width * self.channels
 
-            def zeros(first: int, runs: int) -> None:
-                count = runs * self.channels
-                with T.serial(0, count // self.lanes) as vector:
-                    with T.vectorized(0, self.lanes) as lane:
-                        where = at + first * self.channels + vector * self.lanes + lane
-                        store(out, T.float32(0), where)
-                for start, width in lane_chunks(count % self.lanes, self.lanes):
-                    with T.vectorized(0, width) as lane:
-                        where = at + first * self.channels + count - count % self.lanes + start + lane
-                        store(out, T.float32(0), where)
+            def blank(first: int, runs: int) -> None:
+                zeros(out, at + first * self.channels, runs * self.channels, self.lanes)
 
             with T.If(T.And(row >= 0, row < rows)):
                 with T.Then():
-                    zeros(0, left)
+                    blank(0, left)
                     with T.serial(0, columns) as column:
                         source = flat([line // self.height, row, column], self.in_strides[:3])
                         target = at + (left + column) * self.channels
                         self._copy(out, target, image, source)
-                    zeros(left + columns, self.width - left - columns)
+                    blank(left + columns, self.width - left - columns)
                 with T.Else():
-                    zeros(0, self.width)
+                    blank(0, self.width)
 
     def _copy(self, out: Any, target: Any, image: Any, source: Any) -> None:
         step = self.in_strides[3]

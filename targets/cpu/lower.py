@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from ...ir.errors import UserError
 from ...ir.groups import Group
-from ...ir.operators import CONVERSIONS, ELEMENTWISE
+from ...ir.operators import CONVERSIONS, ELEMENTWISE, VIEWS
 from ..graph_facts import describe
 from ..lowering import Lowering
 from ..profile import Profile
@@ -25,8 +25,6 @@ from .lower_movement import (
 )
 from .lower_norms import lower_group_norm, lower_layer_norm, lower_softmax
 from .lower_products import lower_conv, lower_gemm, lower_matmul
-
-VIEWS = frozenset({"Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Expand"})
 
 TEMPLATES: dict[str, Callable[[Lowering, Group, Profile], None]] = {
     "Attention": lower_attention,
@@ -60,4 +58,4 @@ def lower_group(lowering: Lowering, group: Group, profile: Profile) -> None:
         TEMPLATES[node.op_type](lowering, group, profile)
 
 
-__all__ = ["TEMPLATES", "VIEWS", "check_supported", "copier", "lower_group", "lower_view"]
+__all__ = ["TEMPLATES", "check_supported", "copier", "lower_group", "lower_view"]

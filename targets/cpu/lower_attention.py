@@ -47,8 +47,8 @@ def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
     ]
     scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
     causal = bool(attributes.get_int("is_causal", 0))
-    tiled = not masks and not causal and set(lowering.dtypes([q, k, v])) <= set(profile.tile_formats)
-    if tiled:
+    rounded = set(lowering.dtypes([q, k, v])) == {"bfloat16"}
+    if rounded and "bfloat16" in profile.tile_formats and not masks and not causal:
         _on_tiles(lowering, q, k, v, out, scale, profile, str(node.name))
     else:
         _on_vectors(lowering, q, k, v, out, scale, masks, causal, profile, str(node.name))

@@ -30,7 +30,6 @@ TILE = TILE_ROWS * TILE_ROWS
 
 LANES = TILE_ROWS
 
-
 AT_ONCE = 4
 """Maxima that are taken side by side: one after the other they would wait for each other."""
 
@@ -38,7 +37,7 @@ COARSE_EXP2_POLYNOMIAL = (7.8024520e-02, 2.2606716e-01, 6.9583354e-01, 9.9992522
 
 
 def coarse_exp2(x: Any) -> Any:
-    """Powers of two for a vector of numbers of 0 or less, to 1.1e-4 of themselves: enough for results of 8 bits."""
+    """Powers of two for a vector of numbers of 0 or less, to 8e-5 of themselves: enough for results of 8 bits."""
     everywhere, to_nearest, downwards = T.uint16(0xFFFF), T.int32(4), T.int32(1)
     zeros = T.Broadcast(T.float32(0), LANES)
     prefix, kind = "llvm.x86.avx512.mask", f"float32x{LANES}"

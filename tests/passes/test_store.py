@@ -34,6 +34,7 @@ def test_the_output_moves_by_the_rounding_of_its_parts() -> None:
     error = np.std(rounded - exact) / np.std(exact)
     # One rounding is of 2^-9 at most, a third of that as a deviation; some twenty stand one behind the other.
     assert 2**-11 < error < 20 * 2**-9
+    assert 2**-11 < stored().history[-1].effect["output_error"] < 20 * 2**-9
 
 
 def test_what_every_group_leaves_is_rounded_but_the_callers_output() -> None:
@@ -63,7 +64,7 @@ def test_weights_are_rounded_where_what_they_multiply_is() -> None:
 def test_small_values_stay_as_they_are() -> None:
     program = stored(smallest=10**6)
     assert not any(node.op_type == "Cast" for node in program.variants["full"].graph)
-    assert program.history[-1].facts()["effect"] == {"values": 0, "weights": 0}
+    assert program.history[-1].facts()["effect"] == {"values": 0, "weights": 0, "output_error": 0}
 
 
 def test_twice_gives_the_same_bytes() -> None:
