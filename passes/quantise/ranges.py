@@ -110,8 +110,8 @@ def _times(program: Program, calls: Sequence[Arrays]) -> NDArray[np.float64] | N
 
 def _share_within(counts: NDArray[np.int64], percentile: float) -> float:
     """The share of the peak below which ``percentile`` of the values lie."""
-    total = np.cumsum(counts)
-    return float(np.searchsorted(total, total[-1] * percentile / 100) + 1) / BINS
+    inside: NDArray[np.int64] = np.cumsum(counts)
+    return float(np.searchsorted(inside, counts.sum() * percentile / 100) + 1) / BINS
 
 
 def _least_error(counts: NDArray[np.int64], largest: int) -> float:
