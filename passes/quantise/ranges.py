@@ -105,13 +105,13 @@ def _times(program: Program, calls: Sequence[Arrays]) -> NDArray[np.float64] | N
     name = timestep_input(program)
     if name is None:
         return None
-    return np.array([float(call[name].reshape(-1)[0]) for call in calls], np.float64)
+    return np.concatenate([call[name].reshape(-1)[:1] for call in calls]).astype(np.float64)
 
 
 def _share_within(counts: NDArray[np.int64], percentile: float) -> float:
     """The share of the peak below which ``percentile`` of the values lie."""
-    inside: NDArray[np.int64] = np.cumsum(counts)
-    return float(np.searchsorted(inside, counts.sum() * percentile / 100) + 1) / BINS
+    inside = np.cumsum(counts) >= counts.sum() * percentile / 100
+    return (int(np.argmax(inside)) + 1) / BINS
 
 
 def _least_error(counts: NDArray[np.int64], largest: int) -> float:

@@ -27,9 +27,9 @@ def ends(**settings: object) -> dict[str, NDArray[np.float32]]:
     return measure(small_unet.context(), small_unet.program(), NAMES, config).ends
 
 
-def rounded(x: NDArray[np.float32], end: float, largest: int) -> NDArray[np.float32]:
+def rounded(x: NDArray[np.float64], end: float, least: int, largest: int) -> NDArray[np.float64]:
     step = end / largest
-    return np.clip(np.rint(x / step), -largest - 1, largest) * step
+    return np.clip(np.rint(x / step), least, largest) * step
 
 
 def test_peaks_are_the_largest_values_of_all_calls() -> None:
@@ -51,9 +51,12 @@ def test_the_least_error_is_that_of_a_search_over_the_values(largest: int) -> No
     found = measure(small_unet.context(), small_unet.program(), NAMES, config, largest).ends
     for name, end in found.items():
         x = np.concatenate(values(name)).astype(np.float64)
-        tried = {share: np.square(rounded(x, share * np.abs(x).max(), largest) - x).sum() for share in SHARES}
+        tried = {
+            share: np.square(rounded(x, share * np.abs(x).max(), -largest, largest) - x).sum()
+            for share in SHARES
+        }
         # A bin's values count as its centre, off by a thirty-second of a step between integers of 8 bits at most.
-        assert np.square(rounded(x, float(end), largest) - x).sum() <= 1.05 * min(tried.values())
+        assert np.square(rounded(x, float(end), -largest, largest) - x).sum() <= 1.05 * min(tried.values())
     if largest == 7:
         assert all(found[name] < 0.95 * np.abs(np.concatenate(values(name))).max() for name in ("timed", "g"))
 
@@ -78,7 +81,7 @@ def test_weights_lose_least_where_their_range_ends() -> None:
     for column, share in zip(columns, shares, strict=True):
         peak = np.abs(column).max()
         lost = [
-            np.square(rounded(column, one * peak, 7) - column).sum() for one in (share, 1.0, share - 0.06)
+            np.square(rounded(column, one * peak, -8, 7) - column).sum() for one in (share, 1.0, share - 0.06)
         ]
         assert lost[0] <= min(lost[1:])
     assert 0.5 < shares.mean() < 0.98
