@@ -23,11 +23,12 @@ from ..ir.program import Program
 from ..passes.base import Context, Pass
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
+from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
 from .frontends import is_text_to_image
 from .progress import Silent
 
-PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Quantise, Tips)}
+PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Quantise, SplitJoins, Tips)}
 
 LARGEST_BYTES = 1 << 20
 

@@ -43,7 +43,7 @@ def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
         ("[[pass]", "cannot be read"),
         ("", r"should hold tables \[\[pass\]\]"),
         ("pass = 3", r"should hold tables \[\[pass\]\]"),
-        ("pass = [3]", "pass 1: there is no pass None; the passes are prune-scores, quantise, tips"),
+        ("pass = [3]", "pass 1: there is no pass None; the passes are prune-scores, quantise, split-joins, tips"),
         ("[[pass]]\nname = 'tips'\n[other]\n", r"should hold tables \[\[pass\]\]"),
         ("[[pass]]\nthreshold = 1\n", "there is no pass None"),
         ("[[pass]]\nname = 'tip'\n", "there is no pass 'tip'"),
@@ -84,7 +84,8 @@ def test_hardware_that_a_pass_is_not_for() -> None:
 @pytest.mark.parametrize("name", PASSES)
 def test_parameters_are_documented_with_their_unit(name: str) -> None:
     for field in PASSES[name].Config.model_fields.values():
-        assert field.description and field.description.endswith("]."), field
+        number = field.annotation in (int, float)
+        assert field.description and field.description.endswith("]." if number else "."), field
 
 
 def test_a_processor_without_the_core_refuses_before_any_work(tmp_path: Path) -> None:
