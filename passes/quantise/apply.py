@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from ...ir.making import Maker
 from ...ir.program import Program
+from ..per_step import per_step, step_input
 from .choices import INTEGERS, ActivationFormat, Choice, WeightFormat
 from .products import Product, products
 from .ranges import Ranges
@@ -33,7 +34,7 @@ def quantised(
     ends where its squared error is least, else at its largest number.
     """
     changed = program.copy()
-    writer = _Writer(ranges, clip_weights)
+    writer = _Writer(changed, ranges, clip_weights)
     for one in products(changed.variants["full"].graph, program.rates):
         if one.name in choices:
             writer.write(one, choices[one.name])
@@ -43,8 +44,8 @@ def quantised(
 class _Writer:
     """Values that several products read in one format are quantised once."""
 
-    def __init__(self, ranges: Ranges, clip_weights: bool) -> None:
-        self._ranges, self._clip_weights = ranges, clip_weights
+    def __init__(self, program: Program, ranges: Ranges, clip_weights: bool) -> None:
+        self._program, self._ranges, self._clip_weights = program, ranges, clip_weights
         self._activations: dict[tuple[ir.Value, ActivationFormat], ir.Value] = {}
         self._weights: dict[tuple[ir.Value, int, WeightFormat], ir.Value] = {}
 
@@ -64,8 +65,15 @@ class _Writer:
         value = product.left
         assert value.shape is not None
         maker = Maker(product.node, f"{name}.{value.name}")
-        end = self._ranges.ends[str(value.name)]
-        scale = maker.constant((end / INTEGERS[name].largest).astype(np.float32))
+        ends = self._ranges.ends[str(value.name)]
+        scales = (ends / INTEGERS[name].largest).astype(np.float32)
+        if self._ranges.timesteps is None:
+            scale = maker.constant(scales)
+        else:
+            graph = self._program.variants["full"].graph
+            scale = per_step(
+                graph, step_input(self._program), self._ranges.timesteps, scales, f"{name}.{value.name}"
+            )
         return _through_integers(maker, value, scale, value.shape.numpy(), name)
 
     def _weight(self, product: Product, name: WeightFormat) -> ir.Value:

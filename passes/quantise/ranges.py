@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...ir.program import Program
-from ...ir.rates import Rate
 from ..base import Arrays, Context
 from ..measuring import watch
+from ..per_step import step_input
 
 Estimator = Literal["peak", "percentile", "mse"]
 
@@ -57,8 +57,8 @@ def measure(
     """Ranges of the values ``names`` on the calibration's calls, for integers up to ``largest``."""
     calls = context.require("calibration", "quantise")
     names = list(dict.fromkeys(names))
-    times = _times(program, calls) if config.per_step else None
-    moments, rows = np.unique(np.zeros(len(calls)) if times is None else times, return_inverse=True)
+    times = _times(program, calls) if config.per_step else np.zeros(len(calls), np.float32)
+    moments, rows = np.unique(times, return_inverse=True)
     count = len(moments)
     peaks = {name: np.zeros(count) for name in names}
     for row, values in _streamed(context, program, names, calls, rows):
@@ -81,9 +81,9 @@ def measure(
             for name in names
         }  # fmt: skip
     safe = {name: np.where(one > 0, one, 1).astype(np.float32) for name, one in ends.items()}
-    if times is None:
-        return Ranges({name: one.reshape(()) for name, one in safe.items()})
-    return Ranges(safe, moments.astype(np.float32))
+    if config.per_step:
+        return Ranges(safe, moments)
+    return Ranges({name: one.reshape(()) for name, one in safe.items()})
 
 
 def _streamed(
@@ -94,18 +94,10 @@ def _streamed(
         yield row, {**inputs, **results}
 
 
-def timestep_input(program: Program) -> str | None:
-    """The name of the one input of rate step, if it is one."""
-    found = [name for name, rate in program.rates.items() if rate is Rate.STEP]
-    return found[0] if len(found) == 1 else None
-
-
-def _times(program: Program, calls: Sequence[Arrays]) -> NDArray[np.float64] | None:
-    """The timestep of every call; None for a program that knows none."""
-    name = timestep_input(program)
-    if name is None:
-        return None
-    return np.concatenate([call[name].reshape(-1)[:1] for call in calls]).astype(np.float64)
+def _times(program: Program, calls: Sequence[Arrays]) -> NDArray[np.float32]:
+    """The timestep of every call."""
+    name = str(step_input(program).name)
+    return np.concatenate([call[name].reshape(-1)[:1] for call in calls]).astype(np.float32)
 
 
 def _share_within(counts: NDArray[np.int64], percentile: float) -> float:

@@ -178,3 +178,22 @@ def test_weights_of_four_bits_are_stored_so() -> None:
     for model in program.variants.values():
         onnx.checker.check_model(ir.serde.serialize_model(model))
     assert not inside(program, "QuantizeLinear")
+
+
+def test_scales_of_every_timestep_are_those_of_its_calls() -> None:
+    config = QuantiseConfig(per_step=True)
+    program = apply([Quantise(config), Hoist()], small_unet.program(), small_unet.context())
+    quantised = {
+        str(node.inputs[0].name): str(node.inputs[1].name) for node in inside(program, "QuantizeLinear")
+    }
+    assert set(quantised) == {"timed", "active", "twice", "grid", "g"}
+    carried = {str(value.name) for value in program.variants["step"].graph.outputs}
+    rows = [node for node in program.variants["full"].graph if node.outputs[0].name in quantised.values()]
+    assert len(rows) == 5
+    assert all(node.op_type == "Reshape" and node.inputs[0].name in carried for node in rows)
+    exact = Interpreter(small_unet.program(), list(quantised))
+    call = Interpreter(program, list(quantised.values()))
+    for inputs in small_unet.calls():
+        peaks, scales = exact(inputs), call(inputs)
+        for value, scale in quantised.items():
+            assert scales[scale] == np.float32(np.abs(peaks[value]).max() / 127)
