@@ -25,8 +25,10 @@ from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
+from .cache import cache_folder
 from .frontends import is_text_to_image
 from .progress import Silent
+from .quality.calls import Spread
 
 PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Quantise, SplitJoins, Tips)}
 
@@ -42,6 +44,10 @@ class Calibration(BaseModel):
     pictures: int = Field(default=8, ge=1, le=1000, description="How many of them are drawn [pictures].")
     steps: int = Field(default=20, ge=1, le=1000, description="Steps of a picture [steps].")
     guidance_scale: FiniteFloat = Field(default=5.0, description="Guidance scale [1].")
+    calls: int = Field(default=256, ge=1, le=100000, description="Most calls that passes look at [calls].")
+    spread: Spread = Field(
+        default="uniform", description="Over the timesteps: uniform, or normal, with more near the picture."
+    )
 
 
 class Recipe(BaseModel):
@@ -79,9 +85,10 @@ class Recipe(BaseModel):
         prompts = read_prompts(wanted.prompts)[: wanted.pictures]
         reporter.stage("calibrate")
         studio = Studio(
-            Path(model), prompts, steps=wanted.steps, guidance_scale=wanted.guidance_scale, progress=reporter.update
+            Path(model), prompts, steps=wanted.steps, guidance_scale=wanted.guidance_scale, progress=reporter.update,
+            folder_kept=cache_folder() / "trajectories",
         )  # fmt: skip
-        return studio.context(program, seed)
+        return studio.context(program, seed, most_calls=wanted.calls, spread=wanted.spread)
 
     def settings(self) -> list[Any]:
         """Everything that the outcome follows from, for a digest."""
