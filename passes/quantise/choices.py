@@ -19,7 +19,10 @@ class Integers:
     largest: int
 
 
-INTEGERS: dict[str, Integers] = {"int8": Integers(ir.DataType.INT8, 127), "int4": Integers(ir.DataType.INT4, 7)}
+INTEGERS: dict[str, Integers] = {
+    "int8": Integers(ir.DataType.INT8, 127),
+    "int4": Integers(ir.DataType.INT4, 7),
+}
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Choice:
     activations: ActivationFormat
 
 
+UNCHANGED = Choice("float32", "float32")
 FLOAT_BITS = 32
 
 

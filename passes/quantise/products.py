@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from ...ir.operators import PRODUCTS
 from ...ir.rates import Rate, analyse
-from .choices import Choice, weight_bits
+from .choices import UNCHANGED, Choice, weight_bits
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -
 def mean_weight_bits(listed: Sequence[Product], choices: Mapping[str, Choice]) -> float:
     """Bits of an element of the products' weights, on average; those without a choice are float32."""
     sizes = {one.right: math.prod(one.weight_shape) for one in listed}
-    formats = {one.right: choices[one.name].weights if one.name in choices else "float32" for one in listed}
-    return sum(weight_bits(formats[right]) * size for right, size in sizes.items()) / sum(sizes.values())
+    bits = {one.right: weight_bits(choices.get(one.name, UNCHANGED).weights) for one in listed}
+    return sum(bits[right] * size for right, size in sizes.items()) / sum(sizes.values())
 
 
 def _is_dequantised(value: ir.Value) -> bool:
