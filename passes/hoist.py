@@ -124,7 +124,7 @@ class _Names:
         self._called.update(zip(node.outputs, found, strict=True))
 
     def _free(self, name: str, alternative: str, taken: Set[str]) -> str:
-        return f"{name}@{alternative}" if name in taken else name
+        return f"{name}@{alternative}" if name and name in taken else name
 
 
 def _computed(node: ir.Node) -> Hashable:

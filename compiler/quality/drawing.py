@@ -119,6 +119,11 @@ class PipelineArtist:
         )
         return Drawing(np.asarray(result.images[0]), np.stack(latents), time.perf_counter() - started)
 
+    def calls(self, steps: int) -> int:
+        """How often a picture calls the UNet."""
+        self._pipe.scheduler.set_timesteps(steps)
+        return len(self._pipe.scheduler.timesteps)
+
     def replace_unet(self, unet: Any) -> None:
         """Draw with another UNet from now on."""
         self._pipe.unet = unet

@@ -12,6 +12,7 @@ import safetensors.numpy as safetensors
 
 import fick
 from fick.compiler.build import tensors
+from fick.compiler.inspection import inspect_bundle
 from fick.compiler.repack import repack
 from fick.ir.interpreter import Interpreter
 from fick.ir.saved import pack, unpack
@@ -249,3 +250,43 @@ def test_a_saved_program_keeps_schedule_and_state() -> None:
     back = unpack(pack(program))
     assert (back.schedule, back.state) == (program.schedule, program.state) != ({}, {})
     assert back.alternatives == program.alternatives
+
+
+def macs(variant: str) -> int:
+    """Multiply-accumulates of the convolutions of 64 channels, by hand."""
+    whole, half, channels = scheduled.SIZE**2, scheduled.SIZE**2 // 4, scheduled.CHANNELS**2 * 9
+    cached = whole * channels + whole * 2 * channels
+    return cached + (2 * half * channels if variant in ("full", "moving") else 0)
+
+
+def test_inspect_shows_variants_state_and_schedules(path: Path) -> None:
+    facts = inspect_bundle(path)["components"]["unet"]
+    assert {
+        name: one["macs"] for name, one in facts["variants"].items() if name not in ("prompt", "step")
+    } == {name: macs(name) for name in scheduled.TEXTS}
+    assert facts["state"]["deep"] == "float32[1, 64, 8, 8] of 16384 bytes"
+    assert facts["schedules"] == {
+        "10": {
+            "order": " ".join(SCHEDULE),
+            "runs": {"full": 2, "cached": 3, "moving": 2, "swapping": 3},
+            "macs": 4 * macs("full") + 6 * macs("cached"),
+        }
+    }
+
+
+@pytest.mark.parametrize("steps", [3, 6])
+def test_an_estimate_adds_up_what_the_schedule_runs(steps: int, tmp_path: Path) -> None:
+    """Of twice the steps, the same shares: full, full, and four times cached."""
+    given = scheduled.bundle(
+        tmp_path / "given.fick", scheduled.imported(), recipe=scheduled.recipe("full", "cached", "cached")
+    )
+    made = fick.estimate(given, "systolic-32x32", steps=steps)
+    runs = {one["variant"]: one["runs"] for one in made["operators"]}
+    assert runs == {"prompt": 1, "step": steps, "full": steps // 3, "cached": 2 * steps // 3}
+    assert made["macs"] == pytest.approx((macs("full") + 2 * macs("cached")) / 3)
+    cycles = dict.fromkeys(runs, 0)
+    for one in made["operators"]:
+        cycles[one["variant"]] += one["cycles"]
+    assert 0 < cycles["cached"] < cycles["full"]
+    mean = cycles["step"] + (cycles["full"] + 2 * cycles["cached"]) / 3
+    assert made["step_cycles"] == pytest.approx(mean, abs=1)  # in whole cycles
