@@ -134,6 +134,11 @@ def _component(
             variant: {"calls": len(calls), "macs": macs(program.variants[variant])}
             for variant, calls in compiled.variants.items()
         },
+        "schedules": {str(steps): run for steps, run in sorted(program.schedule.items())},
+        "state": {
+            one.name: {"dtype": one.dtype, "shape": list(one.shape), "bytes": one.size_bytes}
+            for one in compiled.kept
+        },
         "inputs": [_described(tensor) for tensor in compiled.inputs],
         "outputs": [_described(tensor) for tensor in compiled.outputs],
         "memory": _memory(compiled),
@@ -158,7 +163,7 @@ def _memory(compiled: Compiled) -> dict[str, int]:
     parts = {
         "weights_bytes": compiled.weights_bytes,
         "arena_bytes": compiled.arena_bytes,
-        "state_bytes": compiled.state_bytes,
+        "state_bytes": compiled.state_bytes + compiled.kept_bytes,
     }
     return {**parts, "peak_bytes": sum(parts.values())}
 

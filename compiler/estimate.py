@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..hwmodel import topology
 from ..hwmodel.estimate import estimate as price
 from ..hwmodel.hardware import load
 from ..ir.errors import UserError
+from ..runtime.schedule import order
 from .programs import random_weights, structure
 from .progress import Silent
 from .recipes import NOTHING, read_recipe
@@ -26,7 +28,8 @@ def estimate(
     recipe: str | os.PathLike[str] | None = None,
     reporter: Silent | None = None,
 ) -> dict[str, Any]:
-    """Cycles, joules and bytes of an image of ``steps`` calls of ``model``; the keys are `hwmodel.estimate`'s.
+    """Cycles, joules and bytes of an image of ``steps`` calls of ``model``, each of the variant that its schedule says;
+    the keys are `hwmodel.estimate`'s.
 
     ``model`` is whatever `fick.compile` takes, a bundle for any target (its program is estimated), or a SCALE-Sim
     topology ``.csv``. ``hardware`` is the name of a spec or the path of a ``.toml``, ``dram`` a table in place of
@@ -51,6 +54,9 @@ def estimate(
             "passes": [],
         }
     program = structure(model, shapes=shapes, recipe=wanted, reporter=reporter)
+    if program.schedule and steps > 0:
+        # None may be for so many steps: then one is followed as the runtime follows it.
+        program = replace(program, schedule={steps: order(program.schedule, steps)})
     optional = {one.name for one in wanted.passes}
     passes = [one.facts() for one in program.history if one.pass_name in optional]
     return price(program, machine, steps, dram) | {"random_weights": random_weights(model), "passes": passes}

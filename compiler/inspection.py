@@ -59,4 +59,16 @@ def _component(facts: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": {one["name"]: f"{one['shape']} per {one['rate']}" for one in facts["inputs"]},
         "outputs": {one["name"]: str(one["shape"]) for one in facts["outputs"]},
         **{key: facts[key] for key in ("nodes", "variants", "memory", "history")},
+        "state": {
+            name: f"{one['dtype']}{one['shape']} of {one['bytes']} bytes"
+            for name, one in facts["state"].items()
+        },
+        "schedules": {calls: _schedule(run, facts["variants"]) for calls, run in facts["schedules"].items()},
     }
+
+
+def _schedule(run: Sequence[str], variants: Mapping[str, Any]) -> dict[str, Any]:
+    """What the calls of a loop run, how often, and the multiply-accumulates of all of them."""
+    runs = Counter(run)
+    macs = sum(count * variants[name]["macs"] for name, count in runs.items())
+    return {"order": " ".join(run), "runs": dict(runs), "macs": macs}

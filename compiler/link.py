@@ -26,7 +26,7 @@ DTYPES = {"float32": "FICK_FLOAT32", "int64": "FICK_INT64", "int32": "FICK_INT32
 MOST_OPERANDS = 64
 """FICK_MAX_OPERANDS of fick_plan.h: the core keeps a call's arguments in an array of this length."""
 
-SPACES = {"weights": 0, "arena": 1, "state": 2}
+SPACES = {"weights": 0, "arena": 1, "state": 2, "kept": 3}
 
 
 def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path) -> bytes:
@@ -150,30 +150,53 @@ def plan_source(components: Mapping[str, Compiled], program_id: str) -> str:
     return "\n".join([*lines, "};", ""])
 
 
-VARIANTS = ("prompt", "step", "full")
+BEFORE = ("prompt", "step")
 
 
 def _tables_source(prefix: str, compiled: Compiled) -> list[str]:
-    lines = [
-        line
-        for variant in VARIANTS
-        for line in _calls_source(f"{prefix}_{variant}", compiled.variants.get(variant, ()))
+    names = [*BEFORE, *compiled.alternatives]
+    lines: list[str] = []
+    for index, variant in enumerate(names):
+        lines += _calls_source(f"{prefix}_{index}", compiled.variants.get(variant, ()))
+        lines += _indices_source(f"{prefix}_{index}_reads", [variant in one.readers for one in compiled.kept])
+        lines += _indices_source(
+            f"{prefix}_{index}_leaves", [variant in one.writers for one in compiled.kept]
+        )
+    lines.append(f"static const fick_variant {prefix}_alternatives[] = {{")
+    lines += [
+        f"  {_variant_source(prefix, index, variant, compiled)},"
+        for index, variant in enumerate(names)
+        if variant not in BEFORE
     ]
+    kept = "".join(f"{_text(one.name)}, " for one in compiled.kept)
+    lines += ["};", f"static const char *const {prefix}_kept[] = {{{kept}0}};"]
     inputs = _slots_source(f"{prefix}_inputs", compiled.inputs)
     return [*lines, *inputs, *_slots_source(f"{prefix}_outputs", compiled.outputs)]
 
 
 def _plan_source(prefix: str, name: str, weights_offset: int, compiled: Compiled) -> list[str]:
-    lines = [
+    return [
         f"  {{{_text(name)}, {{{weights_offset}u, {compiled.weights_bytes}u}}, {compiled.arena_bytes}u, "
-        f"{compiled.state_bytes}u, {prefix}_inputs, {prefix}_outputs, {len(compiled.inputs)}, "
-        f"{len(compiled.outputs)},"
+        f"{compiled.state_bytes}u, {compiled.kept_bytes}u, {prefix}_inputs, {prefix}_outputs, "
+        f"{len(compiled.inputs)}, {len(compiled.outputs)},",
+        *(f"    {_variant_source(prefix, index, one, compiled)}," for index, one in enumerate(BEFORE)),
+        f"    {prefix}_alternatives, {prefix}_kept, {len(compiled.alternatives)}, {len(compiled.kept)}}},",
     ]
-    for variant in VARIANTS:
-        offset, size = compiled.carried.get(variant, (0, 0)) if variant != "full" else (0, 0)
-        count = len(compiled.variants.get(variant, ()))
-        lines.append(f"    {{{_text(variant)}, {prefix}_{variant}_calls, {count}u, {{{offset}u, {size}u}}}},")
-    return [*lines, "  },"]
+
+
+def _variant_source(prefix: str, index: int, name: str, compiled: Compiled) -> str:
+    offset, size = compiled.carried.get(name, (0, 0))
+    reads = sum(name in one.readers for one in compiled.kept)
+    leaves = sum(name in one.writers for one in compiled.kept)
+    return (
+        f"{{{_text(name)}, {prefix}_{index}_calls, {len(compiled.variants.get(name, ()))}u, {{{offset}u, {size}u}}, "
+        f"{prefix}_{index}_reads, {prefix}_{index}_leaves, {reads}, {leaves}}}"
+    )
+
+
+def _indices_source(name: str, chosen: Sequence[bool]) -> list[str]:
+    places = "".join(f"{index}, " for index, one in enumerate(chosen) if one)
+    return [f"static const int32_t {name}[] = {{{places}-1}};"]  # C has no empty arrays
 
 
 def _calls_source(prefix: str, calls: Sequence[Call]) -> list[str]:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ..ir.errors import UserError, first_line
 from ..ir.program import Program
 from ..passes.base import Context, Pass
+from ..passes.caching import DeepCache
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.split_joins import SplitJoins
@@ -28,7 +29,9 @@ from ..passes.tips import Tips
 from .calibration import Calibration
 from .progress import Silent
 
-PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Quantise, SplitJoins, Tips)}
+PASSES: dict[str, type[Pass[Any]]] = {
+    one.name: one for one in (DeepCache, PruneScores, Quantise, SplitJoins, Tips)
+}
 
 LARGEST_BYTES = 1 << 20
 

@@ -142,7 +142,7 @@ def kept(path: Path) -> Skeleton | None:
 
 FACTS = {
     "inputs": list, "outputs": list, "memory": dict, "variants": dict, "weights": dict, "source_weights": dict,
-    "fixed_weights": dict, "history": list, "nodes": int,
+    "fixed_weights": dict, "history": list, "nodes": int, "schedules": dict, "state": dict,
 }  # fmt: skip
 """What a manifest says of every component."""
 

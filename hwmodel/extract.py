@@ -65,13 +65,9 @@ def extract(program: Program, native: Bits) -> Workload:
     UserError if a variant computes but is not fused, or if a shape is not static.
     """
     rates = _rates(program)
-    # What one variant reads of another is traced on to where it was made; state comes from the step before.
-    makers = {
-        str(value.name): value
-        for model in program.variants.values()
-        for value in model.graph.outputs
-        if value.name not in program.state
-    }
+    # What one variant reads of another is traced on to where it was made, and state to where "full" leaves it.
+    makers = {str(value.name): value for model in program.variants.values() for value in model.graph.outputs}
+    makers |= program.state_left("full")
     variants: dict[str, tuple[Operation, ...]] = {}
     for name, model in program.variants.items():
         variants[name] = _Walk(name, model, rates[name], native, makers).operations()
@@ -94,7 +90,6 @@ def _rates(program: Program) -> dict[str, dict[str, Rate]]:
             str(value.name): found[name][str(value.name)]
             for name, model in program.variants.items()
             for value in model.graph.outputs
-            if value.name not in program.state
         }
         if crossing.items() <= known.items():
             return found

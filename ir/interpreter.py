@@ -19,16 +19,19 @@ class Interpreter:
     """Calls a program as its loop does: whatever a step shares with the one before is not computed again.
 
     ``watched`` names values inside variants that a call returns besides the outputs; ``inputs`` are what the caller
-    gives, by name. Raises ValueError for a program with tables or state: who gives those is not settled.
+    gives, by name.
     """
 
     def __init__(self, program: Program, watched: Collection[str] = (), threads: int = 0) -> None:
-        if program.tables or program.state:
-            raise ValueError(
-                f"program {program.name} has tables or state, which calls one by one do not know"
-            )
-        variants = [name for name in program.variants if name != "full"]
-        self._variants = [_Variant(program.variants[name], watched, threads) for name in (*variants, "full")]
+        self._variants = {name: _Variant(model, watched, threads) for name, model in program.variants.items()}
+        alternatives = program.alternatives
+        self._shared = [name for name in program.variants if name not in alternatives]
+        self._left = {
+            name: {label: str(value.name) for label, value in program.state_left(name).items()}
+            for name in alternatives
+        }
+        self._read = {name: program.state_read(name) for name in alternatives}
+        self._state: dict[str, NDArray[Any]] = {}
         self.inputs = {
             str(value.name): value
             for model in program.variants.values()
@@ -36,15 +39,28 @@ class Interpreter:
             if value.name in program.rates
         }
 
-    def __call__(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """One step: inputs by name -> the outputs of "full" and what is watched, by name."""
-        known = dict(inputs)
+    def begin(self) -> None:
+        """A new picture: what steps have left is forgotten."""
+        self._state.clear()
+
+    def __call__(self, inputs: Arrays, variant: str = "full") -> dict[str, NDArray[Any]]:
+        """One step: inputs by name -> the outputs of one of the program's alternatives and what is watched, by name.
+
+        Raises ValueError for state that no step has left since ``begin``.
+        """
+        if missing := [name for name in self._read[variant] if name not in self._state]:
+            raise ValueError(f"variant {variant} reads {missing[0]}, which no step has left")
+        known = {**inputs, **self._state}
         found: dict[str, NDArray[Any]] = {}
-        for variant in self._variants:
-            results = variant({name: known[name] for name in variant.reads})
+        for name in (*self._shared, variant):
+            one = self._variants[name]
+            results = one({label: known[label] for label in one.reads})
             known |= results
-            found |= {name: results[name] for name in variant.watched if name in results}
-        return {name: known[name] for name in self._variants[-1].outputs} | found
+            found |= {label: results[label] for label in one.watched if label in results}
+        left = self._left[variant]
+        self._state |= {label: known[name] for label, name in left.items()}
+        returned = (label for label in self._variants[variant].outputs if label not in left.values())
+        return {label: known[label] for label in returned} | found
 
 
 class _Variant:

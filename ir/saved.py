@@ -3,7 +3,6 @@
 program.json    everything but the graphs; VERSION of this layout
 NAME.onnx       a variant; its weights are external data in weights.data
 weights.data    every tensor of at least INLINE_BYTES once, in order of name
-tables.safetensors
 """
 
 from __future__ import annotations
@@ -20,21 +19,20 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-import safetensors.numpy as safetensors
 from onnx_ir.external_data import convert_tensors_to_external  # pyright: ignore[reportUnknownVariableType]
 
 from .errors import UserError
 from .program import HistoryEntry, Program
 from .rates import Rate
 
-VERSION = 1
+VERSION = 2
 INLINE_BYTES = 1024
 """Smaller tensors stay in the graphs, where shape inference can read them."""
 
 MOST_UNPACKED_BYTES = 1 << 28
 """A program without its checkpoint is a few megabytes; more than this is not believed."""
 
-SUMMARY, WEIGHTS, TABLES = "program.json", "weights.data", "tables.safetensors"
+SUMMARY, WEIGHTS = "program.json", "weights.data"
 
 
 def save(program: Program, folder: str | os.PathLike[str]) -> None:
@@ -76,7 +74,7 @@ def load(folder: str | os.PathLike[str]) -> Program:
         raise UserError(f"{source} is not a saved program: it has no {Path(error.filename).name}.") from error
     except UserError:
         raise
-    except Exception as error:  # The parsers of JSON, ONNX and safetensors raise whatever they meet.
+    except Exception as error:  # The parsers of JSON and ONNX raise whatever they meet.
         raise UserError(f"{source} holds a damaged program ({error}); save it again.") from error
     program.validate()
     return program
@@ -127,8 +125,8 @@ def unpack(data: bytes) -> Program:
                 if value.const_value is not None:
                     value.const_value = shared.setdefault(label, value.const_value)
             variants[name] = model
-        program = _program(summary, variants, files[TABLES])
-    except Exception as error:  # The parsers of zip, JSON, ONNX and safetensors raise whatever they meet.
+        program = _program(summary, variants)
+    except Exception as error:  # The parsers of zip, JSON and ONNX raise whatever they meet.
         raise UserError(
             f"the program is damaged or of another version ({error}); compile the model anew"
         ) from error
@@ -164,7 +162,6 @@ def _files(
         for name, value in twin.graph.initializers.items():
             value.const_value = external.get(name, value.const_value)
         files[f"{variant}.onnx"] = ir.serde.serialize_model(twin).SerializeToString(deterministic=True)
-    files[TABLES] = safetensors.save(program.tables)
     summary = {
         "version": VERSION,
         "name": program.name,
@@ -191,10 +188,10 @@ def _read(folder: Path, summary: dict[str, Any]) -> Program:
                 mapped = ir.Tensor(value.const_value.numpy(), name=label)
                 value.const_value = shared.setdefault(label, mapped)
         variants[name] = model
-    return _program(summary, variants, (folder / TABLES).read_bytes())
+    return _program(summary, variants)
 
 
-def _program(summary: Mapping[str, Any], variants: dict[str, ir.Model], tables: bytes) -> Program:
+def _program(summary: Mapping[str, Any], variants: dict[str, ir.Model]) -> Program:
     return Program(
         name=summary["name"],
         variants=variants,
@@ -202,6 +199,5 @@ def _program(summary: Mapping[str, Any], variants: dict[str, ir.Model], tables: 
         weights=frozenset(summary["weights"]),
         schedule={int(steps): run for steps, run in summary["schedule"].items()},
         state={name: tuple(shape) for name, shape in summary["state"].items()},
-        tables=safetensors.load(tables),
         history=[HistoryEntry(**entry) for entry in summary["history"]],
     )

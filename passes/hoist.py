@@ -7,7 +7,7 @@ three are exact: the same operators run on the same numbers, only less often.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Set
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
 from ..ir.operators import VIEWS
-from ..ir.program import Program
+from ..ir.program import PROLOGUE, Program
 from ..ir.rates import Rate, analyse
 from .base import Context, Pass
 
@@ -25,7 +25,7 @@ CHEAP = VIEWS | {"DequantizeLinear", "Identity"}
 WIDENING = frozenset({"DequantizeLinear", "Expand"})
 """Those whose result takes more memory than what they read."""
 
-VARIANT = {Rate.CONSTANT: "constant", Rate.PROMPT: "prompt", Rate.STEP: "step", Rate.SAMPLE: "full"}
+VARIANT = {Rate.CONSTANT: "constant", Rate.PROMPT: "prompt", Rate.STEP: "step"}
 
 
 class HoistConfig(BaseModel):
@@ -33,18 +33,29 @@ class HoistConfig(BaseModel):
 
 
 class Hoist(Pass[HoistConfig]):
-    """Program of one variant "full" -> the same program split by rate. Links are values of one name."""
+    """Program of alternatives -> the same split by rate. What the alternatives share is done once for all of them."""
 
     name = "hoist"
     Config = HoistConfig
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
-        model = program.variants["full"]
-        home = _homes(model.graph, analyse(model.graph, program.rates))
+        graphs = {name: program.variants[name].graph for name in program.alternatives}
+        names = _Names(graphs.values())
+        drafts = {name: _Draft() for name in (*PROLOGUE, *graphs)}
+        for alternative, graph in graphs.items():
+            home = _homes(graph, analyse(graph, program.rates))
+            for node in graph:
+                place = alternative if home[node] is Rate.SAMPLE else VARIANT[home[node]]
+                names.settle(node, alternative, shared=place in PROLOGUE)
+                drafts[place].add(node, names)
+                for output in node.outputs:
+                    if any(home[user] is not home[node] for user, _ in output.uses()):
+                        drafts[place].read_elsewhere.add(names.of(output))
+            drafts[alternative].outputs = [drafts[alternative].read(value, names) for value in graph.outputs]
         variants = {
-            name: _extract(model, name, [node for node in model.graph if home[node] is rate], home, rate)
-            for rate, name in VARIANT.items()
-            if rate is Rate.SAMPLE or any(found is rate for found in home.values())
+            name: draft.model(name, program.variants["full"])
+            for name, draft in drafts.items()
+            if draft.nodes or name in graphs
         }
         hoisted = replace(program, variants=variants)
         carried = {(link.source, link.value) for link in hoisted.links()}
@@ -53,7 +64,7 @@ class Hoist(Pass[HoistConfig]):
             "carried_bytes": {
                 name: sum(_size_bytes(value) for value in one.graph.outputs if (name, value.name) in carried)
                 for name, one in variants.items()
-                if name != VARIANT[Rate.SAMPLE]
+                if name in PROLOGUE
             },
         }
         return hoisted, effect
@@ -82,50 +93,91 @@ def _size_bytes(value: ir.Value) -> int:
     return math.ceil(math.prod(value.shape.numpy()) * value.dtype.itemsize)
 
 
-def _extract(
-    model: ir.Model, name: str, nodes: Sequence[ir.Node], home: dict[ir.Node, Rate], rate: Rate
-) -> ir.Model:
-    """A model of its own for ``nodes``: its inputs come from elsewhere, its outputs are read elsewhere."""
-    graph = model.graph
-    values: dict[ir.Value, ir.Value] = {}
-    inputs: list[ir.Value] = []
-    initializers: list[ir.Value] = []
+class _Names:
+    """What values are called in the variants. Two alternatives that compute the same under one name share it; where
+    they compute something else, the later one's gets another name.
+    """
 
-    def copied(value: ir.Value) -> ir.Value:
-        twin = ir.Value(
-            name=value.name, type=value.type, shape=value.shape, const_value=value.const_value,
-            metadata_props=dict(value.metadata_props),
-        )  # fmt: skip
-        values[value] = twin
-        return twin
+    def __init__(self, graphs: Iterable[ir.Graph]) -> None:
+        graphs = list(graphs)
+        self._shared = {name for graph in graphs for name in graph.initializers}
+        fixed = (str(value.name) for graph in graphs for value in (*graph.inputs, *graph.outputs))
+        self._taken = self._shared.union(fixed)
+        self._made: dict[Hashable, list[str]] = {}
+        self._called: dict[ir.Value, str] = {}
 
-    def read(value: ir.Value) -> ir.Value:
-        if value not in values:
-            (initializers if value.is_initializer() else inputs).append(copied(value))
-        return values[value]
+    def of(self, value: ir.Value) -> str:
+        return self._called.get(value, str(value.name))
 
-    made: list[ir.Node] = []
-    for node in nodes:
-        made.append(
+    def settle(self, node: ir.Node, alternative: str, *, shared: bool) -> None:
+        """Name what a node gives, in the order of its graph."""
+        own = [str(value.name) for value in node.outputs]
+        if shared:
+            key = (_computed(node), *(None if one is None else self.of(one) for one in node.inputs), *own)
+            if key not in self._made:
+                self._made[key] = [self._free(name, alternative, self._taken) for name in own]
+                self._shared.update(self._made[key])
+            found = self._made[key]
+        else:
+            found = [self._free(name, alternative, self._shared) for name in own]
+        self._taken.update(found)
+        self._called.update(zip(node.outputs, found, strict=True))
+
+    def _free(self, name: str, alternative: str, taken: Set[str]) -> str:
+        return f"{name}@{alternative}" if name and name in taken else name
+
+
+def _computed(node: ir.Node) -> Hashable:
+    attributes = (ir.serde.serialize_attribute(one) for one in node.attributes.values())
+    return node.domain, node.op_type, *sorted(one.SerializeToString(deterministic=True) for one in attributes)
+
+
+class _Draft:
+    """A variant while it is made: its inputs come from elsewhere, its outputs are read elsewhere."""
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.outputs: list[ir.Value] = []
+        self.read_elsewhere: set[str] = set()
+        self._values: dict[str, ir.Value] = {}
+        self._inputs: list[ir.Value] = []
+        self._initializers: list[ir.Value] = []
+
+    def add(self, node: ir.Node, names: _Names) -> None:
+        """Copy a node, unless an alternative before gave the same."""
+        if names.of(node.outputs[0]) in self._values:
+            return
+        self.nodes.append(
             ir.Node(
                 node.domain,
                 node.op_type,
-                [None if value is None else read(value) for value in node.inputs],
+                [None if value is None else self.read(value, names) for value in node.inputs],
                 node.attributes.values(),
-                outputs=[copied(value) for value in node.outputs],
+                outputs=[self._copied(value, names) for value in node.outputs],
                 name=node.name,
                 metadata_props=dict(node.metadata_props),
             )
         )
-    outputs = [
-        values[value]
-        for node in nodes
-        for value in node.outputs
-        if any(home[user] is not rate for user, _ in value.uses())
-    ]
-    if rate is Rate.SAMPLE:
-        outputs = [read(value) for value in graph.outputs]
-    twin = ir.Graph(
-        inputs, outputs, nodes=made, initializers=initializers, opset_imports=graph.opset_imports, name=name
-    )
-    return ir.Model(twin, ir_version=model.ir_version, producer_name=model.producer_name)
+
+    def read(self, value: ir.Value, names: _Names) -> ir.Value:
+        if (name := names.of(value)) not in self._values:
+            place = self._initializers if value.is_initializer() else self._inputs
+            place.append(self._copied(value, names))
+        return self._values[name]
+
+    def model(self, name: str, like: ir.Model) -> ir.Model:
+        made = (value for node in self.nodes for value in node.outputs)
+        outputs = self.outputs or [value for value in made if value.name in self.read_elsewhere]
+        graph = ir.Graph(
+            self._inputs, outputs, nodes=self.nodes, initializers=self._initializers,
+            opset_imports=like.graph.opset_imports, name=name,
+        )  # fmt: skip
+        return ir.Model(graph, ir_version=like.ir_version, producer_name=like.producer_name)
+
+    def _copied(self, value: ir.Value, names: _Names) -> ir.Value:
+        name = names.of(value)
+        self._values[name] = ir.Value(
+            name=name, type=value.type, shape=value.shape, const_value=value.const_value,
+            metadata_props=dict(value.metadata_props),
+        )  # fmt: skip
+        return self._values[name]

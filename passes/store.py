@@ -8,6 +8,7 @@ in float32. The weights of a product are rounded where what they are multiplied 
 from __future__ import annotations
 
 import math
+from collections.abc import Set
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -37,7 +38,7 @@ class StoreConfig(BaseModel):
 
 
 class Store(Pass[StoreConfig]):
-    """Fused program -> the same with values of its full and prompt variants, and weights, stored in ``format``.
+    """Fused program -> the same with values of all variants but ``ONCE``, and weights, stored in ``format``.
 
     What that does to the output is measured where there are calls to measure it by.
     """
@@ -49,8 +50,9 @@ class Store(Pass[StoreConfig]):
         calls = context.calibration or ()
         before = program.copy() if calls else program
         looped = {name: model.graph for name, model in program.variants.items() if name not in ONCE}
+        returned = {value for name in program.alternatives for value in program.returned(name)}
         values = sum(
-            self._store(graph, group, name)
+            self._store(graph, group, returned)
             for name, graph in looped.items()
             for group in groups(program.variants[name])
         )
@@ -61,13 +63,13 @@ class Store(Pass[StoreConfig]):
             effect["output_error"] = output_error(context, before, program, calls)
         return program, effect
 
-    def _store(self, graph: ir.Graph, group: Group, variant: str) -> bool:
+    def _store(self, graph: ir.Graph, group: Group, returned: Set[ir.Value]) -> bool:
         """Cast the group's result at its end, and back for its readers."""
         result = group.result
         size = math.prod(result.shape.numpy()) if result.shape is not None else 0
         if result.dtype is not ir.DataType.FLOAT or size < self.config.smallest or group.outputs != [result]:
             return False
-        if result.is_graph_output() and variant == "full":
+        if result in returned:
             return False  # the caller's
         readers = list(result.uses())
         narrow, wide = self._casts(result)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import native_api as api
-from . import samplers
+from . import samplers, schedule
 from .errors import FickError
 from .loader import LIBRARY, Checked, check_bundle, require_this_machine
 from .loop import Progress, denoise, guided
@@ -92,6 +94,8 @@ class Model:
         api.check(self._library, status)
         self.inputs: Mapping[str, TensorInfo] = self._tensors(api.INPUT)
         self.outputs: Mapping[str, TensorInfo] = self._tensors(api.OUTPUT)
+        self.alternatives = self._alternatives()
+        self.schedules = self._schedules(component)
         self._callback: Any = None
         self._raised: BaseException | None = None
         self._cancelled = False
@@ -105,6 +109,21 @@ class Model:
             name = raw.name.decode()
             shape = tuple(int(raw.shape[axis]) for axis in range(raw.rank))
             found[name] = TensorInfo(name, api.DTYPES[int(raw.dtype)], shape, api.RATES[int(raw.rate)])
+        return found
+
+    def _alternatives(self) -> tuple[str, ...]:
+        named = (self._library.fick_alternative(self._handle, index) for index in itertools.count())
+        return tuple(name.decode() for name in itertools.takewhile(lambda name: name is not None, named))
+
+    def _schedules(self, component: str | None) -> dict[int, list[str]]:
+        name = component or self._library.fick_component(0).decode()
+        facts: Any = self.manifest.get("components", {}).get(name, {})
+        found: dict[int, list[str]] = {int(calls): run for calls, run in facts.get("schedules", {}).items()}
+        for calls, run in found.items():
+            if calls < 1 or len(run) != calls or not set(run) <= set(self.alternatives):
+                raise FickError(
+                    f"the bundle's schedule for {calls} calls does not fit its code; compile it anew"
+                )
         return found
 
     def close(self) -> None:
@@ -124,11 +143,14 @@ class Model:
     def __del__(self) -> None:
         self.close()
 
-    def run(self, *, progress: Progress | None = None, **inputs: ArrayLike) -> dict[str, NDArray[Any]]:
+    def run(
+        self, *, variant: str = "full", branch: int = 0, progress: Progress | None = None, **inputs: ArrayLike
+    ) -> dict[str, NDArray[Any]]:
         """One call of the model: all inputs by name -> all outputs by name.
 
-        A single number is repeated to an input's shape. Raises FickError for a missing or unknown name and
-        for a shape or type that does not fit.
+        A single number is repeated to an input's shape. ``variant`` is one of ``alternatives``, and reads what calls
+        since ``begin`` have left in its ``branch``. Raises FickError for a missing or unknown name, for a shape or
+        type that does not fit, and for an alternative that reads what no call has left.
         """
         self._check_open()
         missing = [name for name in self.inputs if name not in inputs]
@@ -136,7 +158,30 @@ class Model:
             raise FickError(f"input {missing[0]} is missing; the inputs are {self._described()}")
         for name, value in inputs.items():
             self._set(name, value)
+        status = self._library.fick_choose(self._handle, variant.encode(), api.int32(branch))
+        api.check(self._library, status)
         return self._run(progress)
+
+    def begin(self, branches: int = 1) -> None:
+        """A new picture: forget what calls have left for the next. A loop that calls the model more than once a step
+        has a branch for each of these calls. Raises FickError where memory is short.
+        """
+        self._check_open()
+        api.check(self._library, self._library.fick_begin(self._handle, api.int32(branches)))
+
+    def order(self, calls: int, first: int = 0) -> list[str]:
+        """The alternative of each call of a loop of which call ``first`` is the first to run; see ``schedule.order``.
+
+        Warns where the model has schedules and none for so many calls.
+        """
+        known = schedule.nearest(self.schedules, calls)
+        if known not in (None, calls):
+            made = ", ".join(map(str, sorted(self.schedules)))
+            warnings.warn(
+                f"the model has schedules for loops of {made} calls, and {calls} follow that for {known} by position",
+                stacklevel=3,
+            )
+        return schedule.order(self.schedules, calls, first)
 
     def _check_open(self) -> None:
         if not self._handle:
@@ -217,7 +262,8 @@ class Model:
 
         ``sampler`` overrides the bundle's own (see ``samplers.create``); ``prompt`` are the inputs of rate
         "prompt"; with ``guidance_scale`` other than 1, ``unconditional`` gives them again for the
-        unconditional branch. The same seed gives the same bytes.
+        unconditional branch. Calls run what the bundle's schedule says (see ``order``). The same seed gives the
+        same bytes.
         ``progress(done, total)`` counts steps and cancels by returning True.
         """
         self._check_open()
@@ -233,15 +279,16 @@ class Model:
         rng = Noise(seed)
         start = self._fitted(sample, noise) if noise is not None else rng.standard_normal(sample.shape)
 
-        def branch(x: NDArray[np.float32], index: int, given: Mapping[str, ArrayLike]) -> NDArray[np.float32]:
-            feeds: dict[str, Any] = {sample.name: x, step.name: steps_given[index], **given}
-            return next(iter(self.run(**feeds).values()))
+        order = self.order(len(loop.steps))
+        branches = [prompt] if guidance_scale == 1.0 else [prompt, unconditional or {}]
+        self.begin(len(branches))
 
         def predict(x: NDArray[np.float32], index: int) -> NDArray[np.float32]:
-            output = branch(x, index, prompt)
-            if guidance_scale == 1.0:
-                return output
-            return guided(output, branch(x, index, unconditional or {}), guidance_scale)
+            outputs: list[NDArray[np.float32]] = []
+            for branch, given in enumerate(branches):
+                feeds: dict[str, Any] = {sample.name: x, step.name: steps_given[index], **given}
+                outputs.append(next(iter(self.run(variant=order[index], branch=branch, **feeds).values())))
+            return outputs[0] if len(outputs) == 1 else guided(outputs[0], outputs[1], guidance_scale)
 
         x = loop.initial(np.asarray(start, dtype=np.float32))
         return denoise(loop, predict, x, rng, progress=progress, cancelled=lambda: self._cancelled)

@@ -15,7 +15,7 @@ MAX_RANK = 8
 INPUT, OUTPUT = 0, 1
 DTYPES: tuple[str, ...] = ("float32", "int64", "int32", "bool")
 RATES: tuple[str, ...] = ("prompt", "step", "sample")
-ABI_VERSION = 1
+ABI_VERSION = 2
 
 PROGRESS = ctypes.CFUNCTYPE(c_int32, c_uint64, c_uint64, c_void_p)
 
@@ -64,6 +64,9 @@ SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "fick_set_input": ([c_void_p, c_char_p, c_void_p, c_uint64], c_int32),
     "fick_get_output": ([c_void_p, c_char_p, c_void_p, c_uint64], c_int32),
     "fick_run": ([c_void_p], c_int32),
+    "fick_alternative": ([c_void_p, c_int32], c_char_p),
+    "fick_begin": ([c_void_p, c_int32], c_int32),
+    "fick_choose": ([c_void_p, c_char_p, c_int32], c_int32),
     "fick_prepare_steps": ([c_void_p, c_void_p, c_uint64, c_int32], c_int32),
     "fick_set_progress": ([c_void_p, PROGRESS, c_void_p], None),
     "fick_cancel": ([c_void_p], None),
@@ -130,6 +133,11 @@ def _of_this_interface(library: ctypes.CDLL) -> ctypes.CDLL:
     if library.fick_abi_version() != ABI_VERSION:
         raise FickError("the bundle's library has another interface than this runtime; compile it anew")
     return library
+
+
+def int32(value: int) -> int:
+    """The nearest number that fits: ctypes would wrap it round into one that the core takes."""
+    return max(-(2**31), min(value, 2**31 - 1))
 
 
 def check(library: ctypes.CDLL, status: int) -> None:

@@ -126,10 +126,14 @@ class TextToImage:
             x = loop.initial(rng.standard_normal(self._latent_shape))
         texts = np.concatenate([self.encode(negative_prompt), self.encode(prompt)])
         self.unet.prepare(loop.steps[first:])
+        order = self.unet.order(len(loop.steps), first)
+        self.unet.begin()
 
         def predict(x: NDArray[np.float32], index: int) -> NDArray[np.float32]:
             both = np.concatenate([x, x])
-            outputs = self.unet.run(sample=both, timestep=loop.steps[index], encoder_hidden_states=texts)
+            outputs = self.unet.run(
+                variant=order[index], sample=both, timestep=loop.steps[index], encoder_hidden_states=texts
+            )
             unconditional, conditional = np.split(next(iter(outputs.values())), 2)
             return guided(conditional, unconditional, guidance_scale)
 

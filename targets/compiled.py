@@ -5,17 +5,19 @@ This is all that the bundle writer needs to know. Every address is a space and a
 ``weights``  the data section of the bundle's ``weights.safetensors``, read-only and mapped from the file
 ``arena``    scratch for the values of one variant's run, packed by lifetime
 ``state``    what outlives a run: graph inputs, graph outputs and values carried between variants
+``kept``     what one step leaves for the next; there is a copy for each branch of guidance that is called by itself
 """
 
 import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..ir.program import PROLOGUE
 from .packing import Packing
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "bool": 1}
 
-Space = Literal["weights", "arena", "state"]
+Space = Literal["weights", "arena", "state", "kept"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,22 @@ class StateTensor:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """A state value of the program, in the kept space, and the alternatives that read and leave it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset_bytes: int
+    readers: tuple[str, ...]
+    writers: tuple[str, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True)
 class PackedWeight:
     """A tensor of the weights space: the constant ``source`` of the program, rearranged by ``packing``."""
 
@@ -66,9 +84,9 @@ class PackedWeight:
 class Compiled:
     """A program lowered for one device.
 
-    ``kernels`` maps a symbol to the object file that defines ``__tvm_ffi_<symbol>``. ``carried`` gives for each
-    variant the byte range (offset, size) of the state space that it fills for others: of "step", one row of
-    the table that the runtime keeps.
+    ``variants`` are "prompt" and "step", where there are any, and the alternatives, "full" first. ``kernels`` maps a
+    symbol to the object file that defines ``__tvm_ffi_<symbol>``. ``carried`` gives for each variant the byte range
+    (offset, size) of the state space that it fills for others: of "step", one row of the table that the runtime keeps.
     """
 
     arch: str
@@ -83,3 +101,9 @@ class Compiled:
     arena_bytes: int
     state_bytes: int
     carried: dict[str, tuple[int, int]]
+    kept_bytes: int = 0
+    kept: tuple[Kept, ...] = ()
+
+    @property
+    def alternatives(self) -> list[str]:
+        return [name for name in self.variants if name not in PROLOGUE]

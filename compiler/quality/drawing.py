@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...ir.errors import UserError, first_line
 from ...runtime import TextToImage, load
+from ...runtime.schedule import order
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,13 @@ class BundleArtist:
             for name, facts in components.items()
         }
         unet = macs["unet"]
-        loop = unet.get("prompt", 0) + steps * (unet.get("step", 0) + unet["full"])
+        calls = order(self._model.unet.schedules, steps)
+        loop = unet.get("prompt", 0) + steps * unet.get("step", 0) + sum(unet[name] for name in calls)
         around = 2 * sum(macs["text_encoder"].values()) + sum(macs["vae_decoder"].values())
         return {
             "weight_bytes": memory.weights_bytes,
             "peak_bytes": memory.peak_bytes,
-            "macs_per_step": unet["full"],
+            "macs_per_step": sum(unet[name] for name in calls) // steps,
             "macs_per_image": loop + around,
         }
 
@@ -116,6 +118,11 @@ class PipelineArtist:
             callback_on_step_end=keep,
         )
         return Drawing(np.asarray(result.images[0]), np.stack(latents), time.perf_counter() - started)
+
+    def calls(self, steps: int) -> int:
+        """How often a picture calls the UNet."""
+        self._pipe.scheduler.set_timesteps(steps)
+        return len(self._pipe.scheduler.timesteps)
 
     def replace_unet(self, unet: Any) -> None:
         """Draw with another UNet from now on."""

@@ -21,6 +21,7 @@ from ...passes.base import Context
 from ...passes.per_step import step_input
 from ...runtime.diffusers_unet import DiffusersUNet
 from ...runtime.model import TensorInfo
+from ...runtime.schedule import order
 from .calls import Calls, Spread, Trajectories, chosen
 from .drawing import Drawing, PipelineArtist
 from .evaluate import Prompt, judged, nearness, plain
@@ -56,13 +57,13 @@ class Studio:
 
     def draw(self, program: Program, kept: Trajectories | None = None) -> tuple[list[Drawing], Calls]:
         """A picture of each prompt, and all calls that the program got; from ``kept`` where it has them."""
-        unet = _Recorder(program)
+        unet = _Recorder(program, self._artist.calls(self._settings[0]))
         self._artist.replace_unet(DiffusersUNet(unet, self._config))
         drawings: list[Drawing] = []
         calls: Calls = []
 
         def drawn(text: str, seed: int) -> tuple[Drawing, Calls]:
-            unet.calls = []
+            unet.begin()
             return self._artist.draw(text, seed, *self._settings), unet.calls
 
         for seed, prompt in enumerate(self._prompts):
@@ -98,17 +99,24 @@ class Studio:
 
 
 class _Recorder:
-    """A program as ``DiffusersUNet`` runs one; keeps what it was given."""
+    """A program as ``DiffusersUNet`` runs one, in pictures of so many ``calls``; keeps what it was given."""
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, calls: int) -> None:
         self._call = Interpreter(program)
+        self._order = order(program.schedule, calls)
+        self._left: list[str] = []
         self.inputs = {
             name: TensorInfo(name, str(value.dtype.numpy()), tuple(value.shape.numpy()), "")  # type: ignore[union-attr]
             for name, value in self._call.inputs.items()
         }
+
+    def begin(self) -> None:
+        """A new picture."""
+        self._call.begin()
         self.calls: Calls = []
+        self._left = self._order.copy()
 
     def run(self, **inputs: Any) -> dict[str, NDArray[Any]]:
         feeds = {name: np.array(value, dtype=self.inputs[name].dtype) for name, value in inputs.items()}
         self.calls.append(feeds)
-        return self._call(feeds)
+        return self._call(feeds, self._left.pop(0))

@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 #define FICK_API __attribute__((visibility("default")))
-#define FICK_ABI_VERSION 1
+#define FICK_ABI_VERSION 2
 #define FICK_MAX_RANK 8
 
 typedef enum {
@@ -31,7 +31,8 @@ typedef enum {
   FICK_ERROR_CPU = 6,       /* this processor lacks an instruction set that the kernels use */
   FICK_ERROR_MEMORY = 7,    /* not enough memory, or more than the limit given */
   FICK_ERROR_CANCELLED = 8, /* the progress callback or fick_cancel stopped the run */
-  FICK_ERROR_KERNEL = 9     /* a kernel refused its arguments */
+  FICK_ERROR_KERNEL = 9,    /* a kernel refused its arguments */
+  FICK_ERROR_STATE = 10     /* the run reads what no run has left since fick_begin */
 } fick_status;
 
 typedef enum { FICK_INPUT = 0, FICK_OUTPUT = 1 } fick_direction;
@@ -63,13 +64,13 @@ typedef struct {
   const char *variant;
   const char *node;
   const char *kernel;
-  double seconds; /* of the last run */
+  double seconds; /* of the variant's last run */
 } fick_call_profile;
 
 typedef struct {
   uint64_t weights_bytes; /* mapped from the file, shared between processes */
   uint64_t arena_bytes;
-  uint64_t state_bytes;
+  uint64_t state_bytes; /* what runs leave for the next included, for every branch */
   uint64_t table_bytes; /* kept results of prompts and steps */
 } fick_memory;
 
@@ -101,6 +102,20 @@ FICK_API fick_status fick_get_output(const fick_model *model, const char *name, 
 /* One call of the model. Work that depends on the prompt alone or on the step alone is done only when those
  * inputs changed and their result is not in a table. */
 FICK_API fick_status fick_run(fick_model *model);
+
+/* A model may have alternatives: runs of less work, in place of the main one, that read what runs before them have
+ * left. Names, the main one, "full", first; NULL after the last. Which one suits which step of a loop, the bundle's
+ * manifest says: components, NAME, schedules. */
+FICK_API const char *fick_alternative(const fick_model *model, int32_t index);
+
+/* A new picture: forget what runs have left. A loop that calls the model more than once a step, as guidance does, has
+ * a branch for each of these calls, 1 to 64, each with a copy of its own. A model that was just opened has one. */
+FICK_API fick_status fick_begin(fick_model *model, int32_t branches);
+
+/* Have the next run, and it alone, be an alternative, on what was left in a branch, counted from 0. Without this a run
+ * is "full" in branch 0. "full" can always run. Another alternative fails with FICK_ERROR_STATE where it reads what no
+ * run has left in that branch since fick_begin, or what a run that failed or was cancelled had begun to write. */
+FICK_API fick_status fick_choose(fick_model *model, const char *alternative, int32_t branch);
 
 /* Fill the table of step-only work for `count` coming steps. values holds, for each step, the bytes of all
  * inputs of rate FICK_STEP in order. Runs at those values then only copy their row. */

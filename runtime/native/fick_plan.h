@@ -17,7 +17,13 @@ typedef struct {
 
 typedef int32_t (*fick_kernel)(void *self, const fick_argument *arguments, int32_t count, fick_argument *result);
 
-typedef enum { FICK_SPACE_WEIGHTS = 0, FICK_SPACE_ARENA = 1, FICK_SPACE_STATE = 2 } fick_space;
+/* kept is what one step leaves for the next: a copy for each branch. */
+typedef enum {
+  FICK_SPACE_WEIGHTS = 0,
+  FICK_SPACE_ARENA = 1,
+  FICK_SPACE_STATE = 2,
+  FICK_SPACE_KEPT = 3
+} fick_space;
 
 typedef struct {
   uint32_t space;
@@ -38,12 +44,14 @@ typedef struct {
   uint64_t size_bytes;
 } fick_region;
 
-/* carried is what the variant leaves for others; of the main variant it is empty. */
+/* carried is what prompt and step fill for others. reads and leaves are places in the plan's kept values. */
 typedef struct {
   const char *name;
   const fick_call *calls;
   uint32_t call_count;
   fick_region carried;
+  const int32_t *reads, *leaves;
+  int32_t read_count, leave_count;
 } fick_variant;
 
 typedef struct {
@@ -57,10 +65,13 @@ typedef struct {
 typedef struct {
   const char *name;
   fick_region weights;
-  uint64_t arena_bytes, state_bytes;
+  uint64_t arena_bytes, state_bytes, kept_bytes;
   const fick_slot *inputs, *outputs;
   int32_t input_count, output_count;
-  fick_variant prompt, step, full; /* prompt and step may have no calls */
+  fick_variant prompt, step;        /* may have no calls */
+  const fick_variant *alternatives; /* a run is one of them; the first is "full" */
+  const char *const *kept_names;
+  int32_t alternative_count, kept_count;
 } fick_plan;
 
 /* All that a library runs. The first component is the main one. */

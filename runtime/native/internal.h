@@ -68,13 +68,18 @@ const uint8_t *fick_memo_find(const fick_memo *memo, const uint8_t *key);
 void fick_memo_keep(fick_memo *memo, const uint8_t *key, const uint8_t *value);
 uint64_t fick_memo_bytes(const fick_memo *memo);
 
-/* model.c, run.c */
+/* model.c, run.c, kept.c */
 struct fick_model {
   const fick_plan *plan;
   uint8_t *file;
   uint64_t file_bytes, memory_limit_bytes;
   const uint8_t *weights;
   uint8_t *arena, *state;
+  uint8_t *kept;  /* of each branch, kept_bytes */
+  uint8_t *whole; /* of each branch, for each kept value: whether a run has left it since the picture began */
+  int32_t branches;
+  const fick_variant *chosen; /* of the next run, as is its branch */
+  int32_t branch;
   fick_pool *pool;
   fick_memo prompts, steps;
   uint8_t *prompt_key, *step_key; /* what the carried values were computed from; NULL key: nothing yet */
@@ -87,6 +92,16 @@ struct fick_model {
 
 /* Fails where `more` bytes beside what the model occupies exceed its limit. */
 fick_status fick_within_limit(const fick_model *model, uint64_t more);
+
+/* Aligned memory of zeros, or NULL. */
+uint8_t *fick_zeroed(uint64_t bytes);
+
+/* Kernel calls of all variants. */
+uint32_t fick_total_calls(const fick_plan *plan);
+
+/* kept.c: what an alternative reads must be whole; what it is about to write no longer is; what it has written is. */
+fick_status fick_kept_require(const fick_model *model, const fick_variant *variant, int32_t branch);
+void fick_kept_mark(fick_model *model, const fick_variant *variant, int32_t branch, int whole);
 
 uint64_t fick_key_bytes(const fick_plan *plan, fick_rate rate);
 void fick_key_copy(const fick_model *model, fick_rate rate, uint8_t *key);

@@ -32,7 +32,7 @@ static fick_status map_file(const char *path, fick_model *model) {
   return FICK_OK;
 }
 
-static uint8_t *zeroed(uint64_t bytes) {
+uint8_t *fick_zeroed(uint64_t bytes) {
   void *memory = NULL;
   if (posix_memalign(&memory, 64, bytes ? bytes : 64) != 0) return NULL;
   return memset(memory, 0, bytes);
@@ -55,9 +55,13 @@ void fick_key_copy(const fick_model *model, fick_rate rate, uint8_t *key) {
   }
 }
 
+static uint64_t state_bytes(const fick_model *model) {
+  return model->plan->state_bytes + model->plan->kept_bytes * (uint64_t)model->branches;
+}
+
 fick_status fick_within_limit(const fick_model *model, uint64_t more) {
   const fick_plan *plan = model->plan;
-  uint64_t needed = plan->weights.size_bytes + plan->arena_bytes + plan->state_bytes + fick_memo_bytes(&model->prompts);
+  uint64_t needed = plan->weights.size_bytes + plan->arena_bytes + state_bytes(model) + fick_memo_bytes(&model->prompts);
   needed = more > UINT64_MAX - needed ? UINT64_MAX : needed + more;
   if (!model->memory_limit_bytes || needed <= model->memory_limit_bytes) return FICK_OK;
   return fick_fail(FICK_ERROR_MEMORY, "the model needs %llu bytes and the limit is %llu",
@@ -67,21 +71,23 @@ fick_status fick_within_limit(const fick_model *model, uint64_t more) {
 static fick_status allocate(fick_model *model, const fick_options *options) {
   const fick_plan *plan = model->plan;
   uint64_t prompt_bytes = fick_key_bytes(plan, FICK_PROMPT), step_bytes = fick_key_bytes(plan, FICK_STEP);
-  size_t calls = (size_t)plan->prompt.call_count + plan->step.call_count + plan->full.call_count;
+  size_t calls = fick_total_calls(plan);
   int kept = plan->prompt.call_count ? PROMPTS_KEPT : 0;
   model->memory_limit_bytes = options->memory_limit_bytes;
   fick_status status = fick_within_limit(model, (prompt_bytes + plan->prompt.carried.size_bytes) * (uint64_t)kept);
   if (status != FICK_OK) return status;
-  model->arena = zeroed(plan->arena_bytes);
-  model->state = zeroed(plan->state_bytes);
-  model->prompt_key = zeroed(prompt_bytes);
-  model->step_key = zeroed(step_bytes);
+  model->arena = fick_zeroed(plan->arena_bytes);
+  model->state = fick_zeroed(plan->state_bytes);
+  model->prompt_key = fick_zeroed(prompt_bytes);
+  model->step_key = fick_zeroed(step_bytes);
   model->seconds = calloc(calls ? calls : 1, sizeof *model->seconds);
   if (!model->arena || !model->state || !model->prompt_key || !model->step_key || !model->seconds ||
       !fick_memo_reserve(&model->prompts, prompt_bytes, plan->prompt.carried.size_bytes, kept)) {
     return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's %llu bytes",
                      (unsigned long long)(plan->weights.size_bytes + plan->arena_bytes + plan->state_bytes));
   }
+  status = fick_begin(model, 1);
+  if (status != FICK_OK) return status;
   model->pool = fick_pool_create(options->threads);
   if (!model->pool) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's threads");
   return FICK_OK;
@@ -144,6 +150,8 @@ void fick_close(fick_model *model) {
   fick_memo_reserve(&model->steps, 0, 0, 0);
   free(model->arena);
   free(model->state);
+  free(model->kept);
+  free(model->whole);
   free(model->prompt_key);
   free(model->step_key);
   free(model->seconds);
@@ -195,7 +203,7 @@ fick_status fick_get_output(const fick_model *model, const char *name, void *dat
 
 fick_status fick_memory_use(const fick_model *model, fick_memory *memory) {
   if (!model || !memory) return fick_fail(FICK_ERROR_ARGUMENT, "fick_memory_use: an argument is NULL");
-  *memory = (fick_memory){model->plan->weights.size_bytes, model->plan->arena_bytes, model->plan->state_bytes,
+  *memory = (fick_memory){model->plan->weights.size_bytes, model->plan->arena_bytes, state_bytes(model),
                           fick_memo_bytes(&model->prompts) + fick_memo_bytes(&model->steps)};
   return FICK_OK;
 }

@@ -13,13 +13,23 @@ static double now(void) {
   return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-static uint32_t first_call(const fick_plan *plan, const fick_variant *variant) {
-  if (variant == &plan->prompt) return 0;
-  return plan->prompt.call_count + (variant == &plan->step ? 0 : plan->step.call_count);
+/* prompt, step, and the alternatives in order; NULL after the last. */
+static const fick_variant *variant_at(const fick_plan *plan, int32_t index) {
+  if (index < 2) return index ? &plan->step : &plan->prompt;
+  return index - 2 < plan->alternative_count ? &plan->alternatives[index - 2] : NULL;
 }
 
-static fick_status run_variant(fick_model *model, const fick_variant *variant) {
-  uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state};
+static uint32_t first_call(const fick_plan *plan, const fick_variant *variant) {
+  uint32_t first = 0;
+  for (int32_t i = 0; variant_at(plan, i) != variant; i++) first += variant_at(plan, i)->call_count;
+  return first;
+}
+
+uint32_t fick_total_calls(const fick_plan *plan) { return first_call(plan, NULL); }
+
+static fick_status run_variant(fick_model *model, const fick_variant *variant, int32_t branch) {
+  uint8_t *kept = model->kept + (size_t)branch * model->plan->kept_bytes;
+  uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state, kept};
   double *seconds = model->seconds + first_call(model->plan, variant);
   fick_pool_use(model->pool);
   for (uint32_t i = 0; i < variant->call_count; i++) {
@@ -66,7 +76,7 @@ static fick_status ensure(fick_model *model, const fick_variant *variant, fick_r
   if (kept) {
     memcpy(carried, kept, variant->carried.size_bytes);
   } else {
-    fick_status status = run_variant(model, variant);
+    fick_status status = run_variant(model, variant, 0);
     if (status != FICK_OK) return status;
     fick_memo_keep(memo, key, carried);
   }
@@ -77,13 +87,23 @@ static fick_status ensure(fick_model *model, const fick_variant *variant, fick_r
 fick_status fick_run(fick_model *model) {
   if (!model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_run: model is NULL");
   const fick_plan *plan = model->plan;
+  const fick_variant *variant = model->chosen;
+  int32_t branch = model->branch;
+  model->chosen = plan->alternatives;
+  model->branch = 0;
   atomic_store(&model->cancelled, 0);
-  fick_status status = ensure(model, &plan->prompt, FICK_PROMPT, &model->prompts, model->prompt_key,
-                              &model->prompt_valid);
+  fick_status status = fick_kept_require(model, variant, branch);
+  if (status == FICK_OK) {
+    status = ensure(model, &plan->prompt, FICK_PROMPT, &model->prompts, model->prompt_key, &model->prompt_valid);
+  }
   if (status == FICK_OK) {
     status = ensure(model, &plan->step, FICK_STEP, &model->steps, model->step_key, &model->step_valid);
   }
-  return status == FICK_OK ? run_variant(model, &plan->full) : status;
+  if (status != FICK_OK) return status;
+  fick_kept_mark(model, variant, branch, 0);
+  status = run_variant(model, variant, branch);
+  if (status == FICK_OK) fick_kept_mark(model, variant, branch, 1);
+  return status;
 }
 
 fick_status fick_prepare_steps(fick_model *model, const void *values, uint64_t size_bytes, int32_t count) {
@@ -127,20 +147,19 @@ void fick_cancel(fick_model *model) {
   if (model) atomic_store(&model->cancelled, 1);
 }
 
-int32_t fick_call_count(const fick_model *model) {
-  if (!model) return 0;
-  return (int32_t)(model->plan->prompt.call_count + model->plan->step.call_count + model->plan->full.call_count);
-}
+int32_t fick_call_count(const fick_model *model) { return model ? (int32_t)fick_total_calls(model->plan) : 0; }
 
 fick_status fick_call_info(const fick_model *model, int32_t index, fick_call_profile *profile) {
   if (!model || !profile || index < 0 || index >= fick_call_count(model)) {
     return fick_fail(FICK_ERROR_ARGUMENT, "fick_call_info: there is no call %d", index);
   }
-  const fick_variant *variants[] = {&model->plan->prompt, &model->plan->step, &model->plan->full};
   uint32_t position = (uint32_t)index;
-  int which = 0;
-  while (position >= variants[which]->call_count) position -= variants[which++]->call_count;
-  const fick_call *call = &variants[which]->calls[position];
-  *profile = (fick_call_profile){variants[which]->name, call->node, call->kernel_name, model->seconds[index]};
+  int32_t which = 0;
+  while (position >= variant_at(model->plan, which)->call_count) {
+    position -= variant_at(model->plan, which++)->call_count;
+  }
+  const fick_variant *variant = variant_at(model->plan, which);
+  const fick_call *call = &variant->calls[position];
+  *profile = (fick_call_profile){variant->name, call->node, call->kernel_name, model->seconds[index]};
   return FICK_OK;
 }

@@ -38,8 +38,8 @@ def program() -> Program:
         "(float[1,24] prompt, float[24,24] w) => (float[1,24] k)", "k = MatMul(prompt, w)", w=LARGE
     )
     full = variant(
-        "(float[1,24] x, float[1,24] k, float[24,24] w, float[24] b) => (float[1,24] out, float[1,24] deep)",
-        "h = MatMul(x, w)  a = Add(h, b)  deep = Mul(a, k)  out = Sub(x, deep)",
+        '(float[1,24] x, float[1,24] k, float[24,24] w, float[24] b) => (float[1,24] out, float[1,24] "deep.next")',
+        'h = MatMul(x, w)  a = Add(h, b)  "deep.next" = Mul(a, k)  out = Sub(x, "deep.next")',
         w=LARGE,
         b=SMALL,
     )
@@ -55,13 +55,36 @@ def program() -> Program:
         weights=frozenset({"blocks.0.weight", "blocks.0.bias"}),
         schedule={3: ["full", "cached", "full"]},
         state={"deep": (1, 24)},
-        tables={"shift": RNG.standard_normal((3, 24)).astype(np.float32)},
         history=[HistoryEntry("hoist", {}, {"nodes": {"full": 4}}, 0.25)],
     )
 
 
 def test_links_join_variants_by_name() -> None:
-    assert program().links() == [Link("k", "prompt", "full"), Link("deep", "full", "cached")]
+    assert program().links() == [Link("k", "prompt", "full")]
+
+
+def test_alternatives_and_what_they_leave() -> None:
+    whole = program()
+    assert whole.alternatives == ["full", "cached"]
+    assert (whole.state_read("cached"), whole.state_read("full")) == (["deep"], [])
+    assert [list(whole.state_left(name)) for name in whole.alternatives] == [["deep"], []]
+    assert [[value.name for value in whole.returned(name)] for name in whole.alternatives] == [
+        ["out"],
+        ["out"],
+    ]
+
+
+EARLY = ("(float[1,24] x, float[1,24] deep) => (float[1,24] other)", "other = Add(x, deep)")
+NARROW = ("(float[1,24] x, float[1,8] deep) => (float[1,24] out)", "out = Concat<axis=1>(deep, deep, deep)")
+EAGER = (
+    '(float[1,24] deep) => (float[1,24] out, float[1,24] "deep.next")',
+    'out = Exp(deep) "deep.next" = Exp(out)',
+)
+PEEKING = ("(float[1,24] a) => (float[1,24] out)", "out = Exp(a)")
+
+
+def changed(given: Program, **texts: tuple[str, str]) -> dict[str, ir.Model]:
+    return {**given.variants, **{name: variant(*text) for name, text in texts.items()}}
 
 
 def without(variants: dict[str, ir.Model], name: str) -> dict[str, ir.Model]:
@@ -78,7 +101,28 @@ def test_a_valid_program_passes() -> None:
         (lambda p: {"variants": without(p.variants, "prompt")}, "variant full reads k, which nothing gives"),
         (lambda p: {"rates": {"x": Rate.SAMPLE}}, "variant prompt reads prompt, which nothing gives"),
         (lambda p: {"rates": {**p.rates, "k": Rate.STEP}}, "value k is given by the caller and by prompt"),
-        (lambda p: {"schedule": {}}, "value out is given by full and by cached"),
+        (lambda p: {"schedule": {}}, "variant cached is run by no schedule"),
+        (lambda p: {"schedule": {2: ["cached", "full"]}}, "2 steps does not begin with full"),
+        (lambda p: {"schedule": {2: ["full", "prompt"]}}, "runs prompt, which is no variant of a step"),
+        (lambda p: {"state": {}}, "variant cached reads deep, which nothing gives"),
+        (
+            lambda p: {"state": {"deep": (2, 12)}},
+            r"full has FLOAT\[1, 24\] as state deep in place of FLOAT\[2, 12\]",
+        ),
+        (lambda p: {"state": {**p.state, "far": (1,)}}, "variant full does not leave far.next"),
+        (
+            lambda p: {"variants": changed(p, cached=EARLY)},
+            "variant cached gives other FLOAT.* in place of out FLOAT",
+        ),
+        (
+            lambda p: {"variants": changed(p, cached=NARROW)},
+            r"cached has FLOAT\[1, 8\] as state deep in place of",
+        ),
+        (
+            lambda p: {"variants": changed(p, full=EAGER)},
+            "variant full reads state deep, which nothing has left",
+        ),
+        (lambda p: {"variants": changed(p, cached=PEEKING)}, "variant cached reads a, which nothing gives"),
         (lambda p: {"schedule": {2: ["full"], 3: ["full", "cached", "full"]}}, "2 steps names 1 variants"),
         (lambda p: {"schedule": {2: ["full", "cached"], 1: ["none"]}}, "runs none, which is no variant"),
         (
@@ -113,9 +157,6 @@ def test_saving_loses_nothing(tmp_path: Path) -> None:
     for label in ("name", "rates", "weights", "schedule", "state", "history"):
         assert getattr(after, label) == getattr(before, label)
     assert list(after.variants) == list(before.variants)
-    assert {name: table.tobytes() for name, table in after.tables.items()} == {
-        name: table.tobytes() for name, table in before.tables.items()
-    }
     feeds = {name: RNG.standard_normal((1, 24)).astype(np.float32) for name in ("prompt", "x", "k", "deep")}
     for name, model in before.variants.items():
         given = {str(value.name): feeds[str(value.name)] for value in model.graph.inputs}

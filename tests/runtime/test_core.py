@@ -240,6 +240,15 @@ BAD_CALLS = {
     ),
     "get null": (lambda c, m: c.fick_get_output(m, b"y", None, 16), "fick_get_output: an argument is NULL"),
     "run no model": (lambda c, m: c.fick_run(None), "fick_run: model is NULL"),
+    "begin no model": (lambda c, m: c.fick_begin(None, 1), "fick_begin: model is NULL"),
+    "begin none": (lambda c, m: c.fick_begin(m, 0), "fick_begin: 0 branches; give 1 to 64"),
+    "choose no model": (lambda c, m: c.fick_choose(None, b"full", 0), "fick_choose: an argument is NULL"),
+    "choose nothing": (lambda c, m: c.fick_choose(m, None, 0), "fick_choose: an argument is NULL"),
+    "choose unknown": (lambda c, m: c.fick_choose(m, b"step", 0), "the model has no alternative step"),
+    "choose beyond": (
+        lambda c, m: c.fick_choose(m, b"full", 1),
+        "fick_choose: there is no branch 1; fick_begin made 1",
+    ),
     "steps size": (
         lambda c, m: c.fick_prepare_steps(m, ROOM, 9, 2),
         "fick_prepare_steps: 2 steps of 4 bytes are not 9 bytes",
@@ -294,6 +303,12 @@ def test_null_models_are_ignored_where_nothing_is_returned(core: Core) -> None:
     core.c.fick_cancel(None)
     core.c.fick_set_progress(None, api.PROGRESS(), None)
     assert core.c.fick_tensor_count(None, 0) == core.c.fick_call_count(None) == 0
+    assert core.c.fick_alternative(None, 0) is None
+
+
+def test_alternatives_are_listed(core: Core) -> None:
+    names = [core.c.fick_alternative(core.handle, index) for index in (-1, 0, 1, 2**31 - 1)]
+    assert names == [None, b"full", None, None]
 
 
 @pytest.mark.parametrize("threads", [-1, 1025, 2**31 - 1])

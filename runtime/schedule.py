@@ -1,0 +1,34 @@
+"""Which alternative of a model runs at which call of a loop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+FULL = "full"
+
+Schedules = Mapping[int, Sequence[str]]
+"""By the calls of a loop, the alternative that each of them runs."""
+
+
+def nearest(schedules: Schedules, calls: int) -> int | None:
+    """The loop length, of those that have a schedule, of the least ratio to ``calls``; of two, the longer one."""
+    return min(schedules, key=lambda known: (abs(math.log(known / calls)), -known), default=None)
+
+
+def order(schedules: Schedules, calls: int, first: int = 0) -> list[str]:
+    """What each of ``calls`` calls runs, if call ``first`` is the first to run.
+
+    Without a schedule for so many, the nearest one is followed by relative position: of the steps of that schedule
+    into which a call falls, it runs the first one's alternative, or "full" if any of them does. So what is read is
+    never left longer ago, as a share of the loop, than where the schedule was made. The first call is "full" anyway,
+    and leaves what the others read.
+    """
+    known = nearest(schedules, calls)
+    if known is None:
+        return [FULL] * calls
+    run = schedules[known]
+    # Call i takes the part [i, i + 1) / calls of the loop, in whole numbers.
+    parts = (run[i * known // calls : -(-(i + 1) * known // calls)] for i in range(calls))
+    made = [FULL if FULL in part else part[0] for part in parts]
+    return [*made[:first], FULL, *made[first + 1 :]]
