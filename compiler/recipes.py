@@ -21,13 +21,16 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from ..ir.errors import UserError, first_line
 from ..ir.program import Program
 from ..passes.base import Context, Pass
+from ..passes.correct import CorrectBias, CorrectNoise
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.tips import Tips
 from .frontends import is_text_to_image
 from .progress import Silent
 
-PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Quantise, Tips)}
+PASSES: dict[str, type[Pass[Any]]] = {
+    one.name: one for one in (CorrectBias, CorrectNoise, PruneScores, Quantise, Tips)
+}
 
 LARGEST_BYTES = 1 << 20
 
