@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from ..ir.annotations import residual
 from ..ir.macs import macs
 from ..ir.program import Program
 from ..ir.saved import pack
@@ -128,7 +129,9 @@ def _component(
     imported: Imported, program: Program, name: str, compiled: Compiled, weights_start: int
 ) -> dict[str, Any]:
     sources = _source_weights(program, compiled)
+    left = residual(program.variants["full"].graph.outputs[0])
     return {
+        **({"residual": left} if left else {}),
         "nodes": sum(len(list(model.graph)) for model in program.variants.values()),
         "variants": {
             variant: {"calls": len(calls), "macs": macs(program.variants[variant])}

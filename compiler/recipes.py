@@ -22,6 +22,7 @@ from ..ir.errors import UserError, first_line
 from ..ir.program import Program
 from ..passes.base import Context, Pass
 from ..passes.caching import DeepCache
+from ..passes.correct import CorrectBias, CorrectNoise
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.split_joins import SplitJoins
@@ -30,7 +31,16 @@ from .calibration import Calibration
 from .progress import Silent
 
 PASSES: dict[str, type[Pass[Any]]] = {
-    one.name: one for one in (DeepCache, PruneScores, Quantise, SplitJoins, Tips)
+    one.name: one
+    for one in (
+        CorrectBias,
+        CorrectNoise,
+        DeepCache,
+        PruneScores,
+        Quantise,
+        SplitJoins,
+        Tips,
+    )
 }
 
 LARGEST_BYTES = 1 << 20

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from typing import Any
 
 import onnx_ir as ir
 
@@ -19,6 +20,9 @@ STORED_BITS = "fick.stored_bits"
 
 ROW_BITS = "fick.row_bits"
 """On a value whose rows differ in precision while the program runs: the share of them by bits, as measured."""
+
+RESIDUAL = "fick.residual"
+"""On an output of a program that rounds: what is left of its error at each timestep."""
 
 
 def bits(quantised: ir.Value) -> int | None:
@@ -45,3 +49,18 @@ def row_bits(value: ir.Value) -> dict[int, Fraction]:
 
 def set_row_bits(value: ir.Value, shares: Mapping[int, Fraction]) -> None:
     value.metadata_props[ROW_BITS] = json.dumps({str(width): str(share) for width, share in shares.items()})
+
+
+def residual(value: ir.Value) -> dict[str, list[Any]]:
+    """What ``set_residual`` said of an output; empty if nothing."""
+    return json.loads(value.metadata_props.get(RESIDUAL, "{}"))
+
+
+def set_residual(
+    value: ir.Value, timesteps: Sequence[float], covariance: Sequence[Sequence[Sequence[float]]]
+) -> None:
+    """Mean products of the error that is left, of the two branches of guidance, unconditional first [n, 2, 2], or of
+    every row by itself [n, 1, 1], at each of ``timesteps`` [n].
+    """
+    said = {"timesteps": list(timesteps), "covariance": [list(map(list, one)) for one in covariance]}
+    value.metadata_props[RESIDUAL] = json.dumps(said)

@@ -69,3 +69,13 @@ class Maker:
     def _name(self) -> str:
         self._count += 1
         return f"{self._stem}.{self._count}"
+
+
+def supersede(value: ir.Value, result: ir.Value, readers: Sequence[tuple[ir.Node, int]]) -> None:
+    """Let ``result``, computed from the value, take its name and its part, for these readers and as an output."""
+    for reader, index in readers:
+        reader.replace_input_with(index, result)
+    if isinstance(value.graph, ir.Graph) and value.is_graph_output():
+        outputs = value.graph.outputs
+        outputs[:] = [result if one is value else one for one in outputs]
+    value.name, result.name = f"{value.name}.before", value.name

@@ -75,6 +75,7 @@ class Model:
         memory_limit_bytes: int = 0,
     ) -> None:
         self._handle = ctypes.c_void_p()
+        self._component = component
         # ctypes would wrap them round into numbers that the core takes.
         if not 0 <= threads <= MOST_THREADS or not 0 <= memory_limit_bytes < 2**64:
             raise FickError(
@@ -272,7 +273,8 @@ class Model:
             raise FickError(
                 "a guidance scale other than 1 needs the prompt inputs of the unconditional branch"
             )
-        loop = samplers.create(sampler or self.manifest.get("sampler") or {}, steps)
+        described = sampler or self.manifest.get("sampler") or {}
+        loop = samplers.create(described, steps, self.residual(guidance_scale))
         self._cancelled = False
         steps_given = _as_type(loop.steps, step)
         self.prepare(steps_given)
@@ -292,6 +294,15 @@ class Model:
 
         x = loop.initial(np.asarray(start, dtype=np.float32))
         return denoise(loop, predict, x, rng, progress=progress, cancelled=lambda: self._cancelled)
+
+    def residual(self, guidance_scale: float = 1.0) -> samplers.Residual:
+        """How far the output is off for what was rounded, in a loop with this guidance; nothing if not measured."""
+        components: Any = self.manifest.get("components")
+        try:
+            described = components[self._component or next(iter(components))].get("residual")
+        except (AttributeError, KeyError, StopIteration, TypeError):
+            return samplers.NOTHING  # of a manifest that says nothing of its components
+        return samplers.NOTHING if described is None else samplers.Residual.of(described, guidance_scale)
 
     def as_diffusers_unet(self) -> Any:
         """The UNet as diffusers' pipelines call theirs. Raises FickError if the source was no diffusers UNet."""

@@ -117,7 +117,8 @@ class TextToImage:
         cancels by returning True. Raises FickError for arguments that cannot be.
         """
         self._cancelled = False
-        loop = samplers.create(sampler or self.manifest.get("sampler") or {}, steps)
+        described = sampler or self.manifest.get("sampler") or {}
+        loop = samplers.create(described, steps, self.unet.residual(guidance_scale))
         rng = Noise(seed)
         first, x = 0, None
         if init is not None:

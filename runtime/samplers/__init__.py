@@ -11,12 +11,13 @@ from .consistency import Consistency, noise_levels, spaced_levels
 from .ddim import DDIM
 from .ddpm import DDPM
 from .dpm_solver import DPMSolver
-from .euler import Euler
+from .euler import Euler, EulerAncestral
 from .noise_schedule import NoiseSchedule
 from .options import read, require_honoured
 from .plms import PLMS
+from .residual import NOTHING, Residual
 
-__all__ = ["KINDS", "Sampler", "create"]
+__all__ = ["KINDS", "NOTHING", "Residual", "Sampler", "create"]
 
 DEFAULT_STEPS = 20
 
@@ -27,30 +28,38 @@ def _count(steps: int | None) -> int:
     return DEFAULT_STEPS if steps is None else steps
 
 
-def _consistency(spec: Config, steps: int | None) -> Sampler:
+def _consistency(spec: Config, steps: int | None, residual: Residual) -> Sampler:
     sigmas, least = noise_levels(spec.get("sigmas") or [80.0]), read(spec, "sigma_min", 0.002)
     if steps is not None and (spec.get("sigmas") is None or steps != len(sigmas)):
         sigmas = spaced_levels(steps, sigmas[0], least)
-    return Consistency(sigmas, least)
+    return Consistency(sigmas, least, residual)
 
 
-def _dpm(spec: Config, steps: int | None) -> Sampler:
+def _dpm(spec: Config, steps: int | None, residual: Residual) -> Sampler:
     schedule = NoiseSchedule.of(spec, timestep_spacing="linspace")
     final = read(spec, "final_sigmas_type", "zero")
     return DPMSolver(schedule, _count(steps), final, read(spec, "lower_order_final", True))
 
 
-KINDS: dict[str, Callable[[Config, int | None], Sampler]] = {
+KINDS: dict[str, Callable[[Config, int | None, Residual], Sampler]] = {
     "consistency": _consistency,
-    "ddim": lambda spec, steps: DDIM(
-        NoiseSchedule.of(spec, clip_sample=True), _count(steps), read(spec, "eta", 0.0)
+    "ddim": lambda spec, steps, residual: DDIM(
+        NoiseSchedule.of(spec, clip_sample=True), _count(steps), read(spec, "eta", 0.0), residual
     ),
-    "ddpm": lambda spec, steps: DDPM(
-        NoiseSchedule.of(spec, clip_sample=True), _count(steps), read(spec, "variance_type", "fixed_small")
+    "ddpm": lambda spec, steps, residual: DDPM(
+        NoiseSchedule.of(spec, clip_sample=True),
+        _count(steps),
+        read(spec, "variance_type", "fixed_small"),
+        residual,
     ),
     "dpm-solver++": _dpm,
-    "euler": lambda spec, steps: Euler(NoiseSchedule.of(spec, timestep_spacing="linspace"), _count(steps)),
-    "plms": lambda spec, steps: PLMS(NoiseSchedule.of(spec, set_alpha_to_one=False), _count(steps)),
+    "euler": lambda spec, steps, residual: Euler(
+        NoiseSchedule.of(spec, timestep_spacing="linspace"), _count(steps)
+    ),
+    "euler-ancestral": lambda spec, steps, residual: EulerAncestral(
+        NoiseSchedule.of(spec, timestep_spacing="linspace"), _count(steps), residual
+    ),
+    "plms": lambda spec, steps, residual: PLMS(NoiseSchedule.of(spec, set_alpha_to_one=False), _count(steps)),
 }
 """Samplers by name. Defaults of the noise schedule are those of the diffusers class of that name."""
 
@@ -58,6 +67,7 @@ DIFFUSERS_CLASSES = {
     "DDIMScheduler": "ddim",
     "DDPMScheduler": "ddpm",
     "DPMSolverMultistepScheduler": "dpm-solver++",
+    "EulerAncestralDiscreteScheduler": "euler-ancestral",
     "EulerDiscreteScheduler": "euler",
     "PNDMScheduler": "plms",
 }
@@ -66,12 +76,13 @@ DIFFUSERS_DEFAULTS: dict[str, Config] = {"PNDMScheduler": {"skip_prk_steps": Fal
 """Where a class does by default what its sampler here does not."""
 
 
-def create(spec: Config, steps: int | None = None) -> Sampler:
+def create(spec: Config, steps: int | None = None, residual: Residual = NOTHING) -> Sampler:
     """A sampler from its description.
 
     ``spec`` is {"kind": NAME, ...} with the fields of the noise schedule beside it, or {"kind": "diffusers",
     "config": ...} with a ``scheduler_config.json``. ``steps`` is the number of steps (20 by default; a
-    consistency model has its own list of noise levels). Raises FickError for what is unknown or not honoured.
+    consistency model has its own list of noise levels). Samplers that add noise add less by what ``residual`` says of
+    the model's output; the others ignore it. Raises FickError for what is unknown or not honoured.
     """
     if not isinstance(cast(object, spec), Mapping):
         raise FickError(f"a sampler is described by its kind and options, not by {spec!r}")
@@ -90,4 +101,4 @@ def create(spec: Config, steps: int | None = None) -> Sampler:
     if not isinstance(kind, str) or kind not in KINDS:
         raise FickError(f"sampler {kind!r} is not known; the samplers are diffusers, {', '.join(KINDS)}")
     require_honoured(kind, spec)
-    return KINDS[kind](spec, steps)
+    return KINDS[kind](spec, steps, residual)

@@ -14,15 +14,21 @@ from numpy.typing import NDArray
 
 from ..errors import FickError
 from .base import Array, Random, float32
+from .residual import NOTHING, Residual
 
 
 class Consistency:
-    def __init__(self, sigmas: Sequence[float], sigma_min: float = 0.002) -> None:
+    """``residual`` is what a rounding model's output is off by, for which less noise is added (residual.py, eq. 3)."""
+
+    def __init__(
+        self, sigmas: Sequence[float], sigma_min: float = 0.002, residual: Residual = NOTHING
+    ) -> None:
         levels = np.asarray(sigmas, dtype=np.float64)
         if levels.ndim != 1 or not len(levels) or not self._valid(levels, sigma_min):
             raise FickError(f"noise levels {list(sigmas)} are not a falling list that ends above {sigma_min}")
         self._sigmas = levels
         self._sigma_min = sigma_min
+        self._residual = residual
         self.steps = levels.astype(np.float32)
 
     @staticmethod
@@ -44,6 +50,7 @@ class Consistency:
         if index + 1 == len(self._sigmas):
             return float32(output)
         added = (self._sigmas[index + 1] ** 2 - self._sigma_min**2) ** 0.5
+        added = self._residual.left(added, 1.0, self.steps[index])
         return float32(output + added * rng.standard_normal(output.shape))
 
 

@@ -1,13 +1,20 @@
-"""Euler's method on the probability-flow equation (Karras et al., arXiv 2206.00364, algorithm 1)."""
+"""Euler's method on the probability-flow equation (Karras et al., arXiv 2206.00364, algorithm 1), and with noise.
+
+Ancestral sampling goes from level s beyond the next level t, to t^2 / s, and back up by new noise of variance
+t^2 - (t^2 / s)^2: the posterior of Ho et al. (arXiv 2006.11239, eq. 7) for samples of variance 1 + s^2.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .base import Array, Random, float32
 from .noise_schedule import NoiseSchedule
+from .residual import NOTHING, Residual
 
 
 class Euler:
@@ -37,7 +44,27 @@ class Euler:
         return float32(clean + self._sigmas[index] * noise)
 
     def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
+        return float32(self._towards(self._sigmas[index + 1], output, index, x))
+
+    def _towards(self, after: np.float64, output: Array, index: int, x: Array) -> NDArray[Any]:
+        """Along the flow to noise level ``after``."""
         sigma = float(self._sigmas[index])
         abar = 1 / (sigma**2 + 1)
         clean = self._schedule.clean(output, x * abar**0.5, abar)
-        return float32(x + (x - clean) / sigma * (self._sigmas[index + 1] - sigma))
+        return x + (x - clean) / sigma * (after - sigma)
+
+
+class EulerAncestral(Euler):
+    """``residual`` is what a rounding model's output is off by, for which less noise is added (residual.py, eq. 3)."""
+
+    def __init__(self, schedule: NoiseSchedule, count: int, residual: Residual = NOTHING) -> None:
+        super().__init__(schedule, count)
+        self._residual = residual
+
+    def step(self, output: Array, index: int, x: Array, rng: Random) -> Array:
+        sigma, after = self._sigmas[index], self._sigmas[index + 1]
+        below = after**2 / sigma
+        of_clean, _ = self._schedule.slopes(x, 1 / (sigma**2 + 1))
+        slope = of_clean * (sigma - below) / sigma
+        added = self._residual.left((after**2 - below**2) ** 0.5, slope, self.steps[index])
+        return float32(self._towards(below, output, index, x) + added * rng.standard_normal(x.shape))

@@ -122,3 +122,15 @@ class NoiseSchedule:
         if self.prediction_type == "v_prediction":
             return abar**0.5 * output + (1 - abar) ** 0.5 * x
         return (x - abar**0.5 * output) / (1 - abar) ** 0.5
+
+    def slopes(self, clean: Any, abar: float) -> tuple[Any, float]:
+        """How the ``clean`` sample and the noise grow with the model's output; clean not at all where it is clipped."""
+        kept, lost = abar**0.5, (1 - abar) ** 0.5
+        of_clean, of_noise = {
+            "epsilon": (-lost / kept, 1.0),
+            "v_prediction": (-lost, kept),
+            "sample": (1.0, -kept / lost),
+        }[self.prediction_type]
+        return (
+            of_clean * (np.abs(clean) < self.clip_sample_range) if self.clip_sample else of_clean
+        ), of_noise

@@ -36,6 +36,7 @@ HONOURED: Mapping[str, Mapping[str, tuple[object, ...]]] = {
         "interpolation_type": ("linear",),
         "timestep_type": ("discrete",),
     },
+    "euler-ancestral": {"trained_betas": (None,), "rescale_betas_zero_snr": _OFF},
     "plms": {"trained_betas": (None,), "skip_prk_steps": (True,)},
 }
 

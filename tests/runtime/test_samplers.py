@@ -94,6 +94,15 @@ def test_plms(count, spacing, prediction, monkeypatch):
     compare(diffusers.PNDMScheduler(**config), {"kind": "plms", **config}, count, monkeypatch)
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("count", [1, 4, 20])
+def test_euler_ancestral(count, spacing, prediction, monkeypatch):
+    config = {**STABLE_DIFFUSION, "timestep_spacing": spacing, "prediction_type": prediction}
+    scheduler = diffusers.EulerAncestralDiscreteScheduler(**config)
+    compare(scheduler, {"kind": "euler-ancestral", **config}, count, monkeypatch)
+
+
 @pytest.mark.parametrize("schedule", ["linear", "scaled_linear", "squaredcos_cap_v2"])
 def test_beta_schedules(schedule, monkeypatch):
     config = {"beta_schedule": schedule, "clip_sample": True}
@@ -115,6 +124,7 @@ def test_a_pipeline_s_own_configuration_is_read():
     [
         ("PNDMScheduler", {}),
         ("DDIMScheduler", {"rescale_betas_zero_snr": True}),
+        ("EulerAncestralDiscreteScheduler", {"rescale_betas_zero_snr": True}),
         ("EulerDiscreteScheduler", {"use_karras_sigmas": True}),
         ("EulerDiscreteScheduler", {"final_sigmas_type": "sigma_min"}),
         ("DPMSolverMultistepScheduler", {"solver_type": "heun"}),

@@ -1,0 +1,37 @@
+"""Which calls of a calibration fit a correction, and which say whether it helps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ...ir.errors import UserError
+from ...ir.program import Program
+from ...ir.rates import Rate
+from ..base import Arrays
+
+SHARE = 4
+"""One in so many calls judges, or the last where a timestep has fewer."""
+
+
+def timesteps(program: Program, calls: Sequence[Arrays]) -> list[float]:
+    """That of each call; of a program that reads none they are all alike."""
+    names = [name for name, rate in program.rates.items() if rate is Rate.STEP]
+    return [float(inputs[names[0]].flat[0]) if names else 0.0 for inputs in calls]
+
+
+def judges(steps: Sequence[float], wanted_by: str) -> list[bool]:
+    """Whether each of the calls at these timesteps judges: some of each, so that both kinds see the whole loop.
+
+    Raises UserError if there are no two calls of one timestep.
+    """
+    found = [False] * len(steps)
+    for step in dict.fromkeys(steps):
+        calls = [index for index, one in enumerate(steps) if one == step]
+        for index in calls[SHARE - 1 :: SHARE] or calls[1:][-1:]:
+            found[index] = True
+    if not any(found):
+        raise UserError(
+            f"pass {wanted_by} needs two calls or more of a timestep, one to fit and one to judge a correction; "
+            "calibrate with more pictures."
+        )
+    return found
