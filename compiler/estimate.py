@@ -11,6 +11,7 @@ from ..hwmodel import topology
 from ..hwmodel.estimate import estimate as price
 from ..hwmodel.hardware import load
 from ..ir.errors import UserError
+from .costs.priced import Priced
 from .programs import random_weights, structure
 from .progress import Silent
 from .recipes import NOTHING, read_recipe
@@ -50,7 +51,9 @@ def estimate(
             "random_weights": False,
             "passes": [],
         }
-    program = structure(model, shapes=shapes, recipe=wanted, reporter=reporter)
+    program = structure(
+        model, shapes=shapes, recipe=wanted, reporter=reporter, cost_model=Priced(machine, dram)
+    )
     optional = {one.name for one in wanted.passes}
     passes = [one.facts() for one in program.history if one.pass_name in optional]
     return price(program, machine, steps, dram) | {"random_weights": random_weights(model), "passes": passes}

@@ -7,28 +7,36 @@
     name = "tips"
     threshold = 0.9
 
-Every pass of ``PASSES`` may be named, with the fields of its ``Config``.
+Every pass of ``PASSES`` may be named, with the fields of its ``Config``. ``costs = "measured"`` before all tables has
+passes with a budget measure on this machine what they otherwise predict from the target's profile.
 """
 
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from ..ir.errors import UserError, first_line
 from ..ir.program import Program
+from ..passes.assign import Assign
 from ..passes.base import Context, Pass
+from ..passes.costs import CostModel
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
+from ..targets import profile as profiles
+from .cache import cache_folder, digest
 from .frontends import is_text_to_image
 from .progress import Silent
 
-PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Quantise, SplitJoins, Tips)}
+PASSES: dict[str, type[Pass[Any]]] = {
+    one.name: one for one in (Assign, PruneScores, Quantise, SplitJoins, Tips)
+}
 
 LARGEST_BYTES = 1 << 20
 
@@ -51,6 +59,22 @@ class Recipe(BaseModel):
 
     passes: tuple[Pass[Any], ...] = ()
     calibration: Calibration | None = None
+    costs: Literal["predicted", "measured"] = "predicted"
+
+    def cost_model(self, profile: profiles.Profile, precision: str) -> CostModel:
+        """What programs cost on a processor. Raises UserError if it is to be measured and this is none of the kind."""
+        if self.costs == "predicted":
+            from .costs.predicted import Predicted  # slow to load, as all that knows kernels is
+
+            return Predicted(profile, precision)
+        if profile.name not in [one.name for one in profiles.fitting()]:
+            raise UserError(
+                f"the recipe measures costs, and this machine does not run code for {profile.name}; leave out "
+                "costs = 'measured', so that they are predicted."
+            )
+        from .costs.measured import Measured
+
+        return Measured(profile, cache_folder(), precision)
 
     def check_hardware(self, kind: str, name: str) -> None:
         """Raises UserError for a pass that makes no sense on hardware ``name`` of this ``kind``."""
@@ -66,8 +90,10 @@ class Recipe(BaseModel):
 
         Raises UserError if there is a calibration and the model is no folder of a whole pipeline.
         """
+        # Of what earlier code found nothing is used.
+        work = cache_folder() / "passes" / str(digest({}, []))
         if self.calibration is None:
-            return Context(seed=seed)
+            return Context(seed=seed, work_folder=work)
         if not isinstance(model, str | Path) or not is_text_to_image(Path(model)):
             raise UserError(
                 f"the recipe calibrates with prompts, and {model} reads none; give the folder of a whole pipeline."
@@ -81,7 +107,7 @@ class Recipe(BaseModel):
         studio = Studio(
             Path(model), prompts, steps=wanted.steps, guidance_scale=wanted.guidance_scale, progress=reporter.update
         )  # fmt: skip
-        return studio.context(program, seed)
+        return replace(studio.context(program, seed), work_folder=work)
 
     def settings(self) -> list[Any]:
         """Everything that the outcome follows from, for a digest."""
@@ -91,6 +117,7 @@ class Recipe(BaseModel):
             passes,
             self.calibration.model_dump(mode="json", exclude={"prompts"}) if self.calibration else None,
             prompts,
+            self.costs,
         ]
 
 
@@ -109,6 +136,9 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"recipe {path} cannot be read: {first_line(error)}.") from None
     listed = tables.pop("pass", None)
     calibration = tables.pop("calibration", None)
+    costs = tables.pop("costs", "predicted")
+    if costs not in ("predicted", "measured"):
+        raise UserError(f"recipe {path}, costs: {costs!r} should be 'predicted' or 'measured'.")
     if tables or not isinstance(listed, list) or not listed:
         raise UserError(
             f"recipe {path} should hold tables [[pass]], each with the name of a pass, at most one [calibration], and "
@@ -117,6 +147,7 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(
         passes=tuple(_pass(one, f"recipe {path}, pass {index + 1}") for index, one in enumerate(listed)),
         calibration=None if calibration is None else _calibration(calibration, path),
+        costs=costs,
     )
 
 

@@ -42,9 +42,15 @@ def lower(
     return _assemble(lowering, books, calls, profile, objects)
 
 
-def planned_calls(program: Program, profile: Profile) -> dict[str, list[PendingCall]]:
-    """What each variant would call, by specification: nothing is compiled. Raises UserError as ``lower`` does."""
-    return _planned(program, profile)[2]
+def planned_calls(
+    program: Program, profile: Profile
+) -> tuple[dict[str, list[PendingCall]], dict[str, Buffer]]:
+    """What each variant would call, by specification, and the buffers by name: nothing is compiled.
+
+    Raises UserError as ``lower`` does.
+    """
+    lowering, _, calls = _planned(program, profile)
+    return calls, lowering.buffers
 
 
 def _planned(program: Program, profile: Profile) -> tuple[Lowering, _State, dict[str, list[PendingCall]]]:
