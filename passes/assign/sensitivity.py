@@ -79,7 +79,8 @@ def _digest(program: Program, calls: Sequence[Arrays], ranges: Ranges) -> str:
         for label, value in model.graph.initializers.items()
         if value.const_value is not None
     }
-    for arrays in (weights, *calls, ranges.ends):
+    times = {} if ranges.timesteps is None else {"timesteps": ranges.timesteps}
+    for arrays in (weights, *calls, ranges.ends, times):
         for label, array in arrays.items():
             total.update(repr((label, array.dtype, array.shape)).encode())
             total.update(array.tobytes())

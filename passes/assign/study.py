@@ -122,6 +122,11 @@ class Study:
                 room[name] = min(room[name], wanted[name] - missed) - MARGIN * wanted[name]
         raise self._unreachable(wanted)
 
+    def least(self, quantity: str) -> float:
+        """What the cheapest program of all costs."""
+        cheapest = self._named(self._costs[0].cheapest(quantity))
+        return self._cost_model(self.build(cheapest)).total(quantity)
+
     def uniform(self, name: FormatName) -> Assignment:
         """Every product in one format."""
         return {one.name: name for one in self.products}
@@ -175,13 +180,9 @@ class Study:
         return {one.name: self.formats[place] for one, place in zip(self.products, chosen, strict=True)}
 
     def _unreachable(self, wanted: Mapping[str, float]) -> UserError:
-        best = {
-            name: self._cost_model(self.build(self._named(self._costs[0].cheapest(name)))).total(name)
-            for name in wanted
-        }
         shares = ", ".join(
             f"{name} {written(amount, name)} ({amount / self.plain.total(name):.3g}x)"
-            for name, amount in best.items()
+            for name, amount in ((name, self.least(name)) for name in wanted)
         )
         return UserError(
             f"pass assign cannot keep to {described(wanted)}: with {', '.join(self.formats)} the least is {shares}; "
