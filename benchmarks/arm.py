@@ -123,7 +123,7 @@ def main(
 
 def heaviest(program: Program, target: profiles.Profile, count: int) -> list[Layer]:
     """The layers with the most multiply-accumulates, one for each distinct kernel."""
-    calls = [call for variant in planned_calls(program, target).values() for call in variant]
+    calls = [call for variant in planned_calls(program, target)[0].values() for call in variant]
     nodes = {
         str(node.name): node
         for variant in program.variants.values()

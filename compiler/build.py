@@ -51,7 +51,13 @@ def build(
     first, *others = components
     programs = {
         first: fused(
-            components[first], seed, recipe=recipe, precision=precision, model=model, reporter=reporter
+            components[first],
+            seed,
+            recipe=recipe,
+            precision=precision,
+            model=model,
+            reporter=reporter,
+            cost_model=recipe.cost_model(profile, precision),
         )
     }
     programs |= {name: fused(components[name], seed, precision=precision) for name in others}

@@ -13,6 +13,7 @@ from ..hwmodel.estimate import estimate as price
 from ..hwmodel.hardware import load
 from ..ir.errors import UserError
 from ..runtime.schedule import order
+from .costs.priced import Priced
 from .programs import random_weights, structure
 from .progress import Silent
 from .recipes import NOTHING, read_recipe
@@ -53,7 +54,9 @@ def estimate(
             "random_weights": False,
             "passes": [],
         }
-    program = structure(model, shapes=shapes, recipe=wanted, reporter=reporter)
+    program = structure(
+        model, shapes=shapes, recipe=wanted, reporter=reporter, cost_model=Priced(machine, dram)
+    )
     if program.schedule and steps > 0:
         # None may be for so many steps: then one is followed as the runtime follows it.
         program = replace(program, schedule={steps: order(program.schedule, steps)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..ir.program import Program
 from ..ir.rates import Rate
 from ..ir.saved import pack, unpack
 from ..passes.base import apply
+from ..passes.costs import CostModel
 from ..runtime.loader import check_bundle
 from .cache import cache_folder, digest
 from .frontends import UNET, Config, Imported, open_model, open_source
@@ -30,14 +32,17 @@ def fused(
     precision: str = "float32",
     model: Any = None,
     reporter: Silent | None = None,
+    cost_model: CostModel | None = None,
 ) -> Program:
-    """The program after the recipe's passes and all of the pipeline. ``model`` is what was imported."""
+    """The program after the recipe's passes and all of the pipeline. ``model`` is what was imported, ``cost_model``
+    what passes with a budget go by.
+    """
     used = {str(value.name) for value in imported.model.graph.inputs if value.uses()}
     rates = {name: Rate(rate) for name, rate in imported.inputs.items() if name in used}
     for value in [value for value in imported.model.graph.inputs if value.name not in used]:
         imported.model.graph.inputs.remove(value)
     program = Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
-    context = recipe.context(program, model, seed, reporter or Silent())
+    context = replace(recipe.context(program, model, seed, reporter or Silent()), cost_model=cost_model)
     return apply([*recipe.passes, *pipeline(precision)], program, context)
 
 
@@ -48,6 +53,7 @@ def structure(
     seed: int = 0,
     recipe: Recipe = NOTHING,
     reporter: Silent | None = None,
+    cost_model: CostModel | None = None,
 ) -> Program:
     """The fused program of a bundle's main component or of any model, less its large weights.
 
@@ -60,14 +66,17 @@ def structure(
         return unpack(check_bundle(model, [program_entry(component)]).entries[program_entry(component)])
     # Of a whole pipeline that is what its bundle runs: both branches of guidance as one batch.
     source = open_model(model, shapes=shapes, seed=seed).components[UNET]
-    name = digest({"unet": source}, [shapes, seed, recipe.settings()])
+    settings = [recipe.settings(), repr(cost_model)] if recipe.passes else []
+    name = digest({"unet": source}, [shapes, seed, settings])
     place = cache_folder() / "programs" / f"{name}.zip"
     if name and place.is_file():
         try:
             return unpack(place.read_bytes())
         except UserError:
             pass  # damaged: made again below
-    data = pack(fused(source.imported(), seed, recipe=recipe, model=model, reporter=reporter))
+    data = pack(
+        fused(source.imported(), seed, recipe=recipe, model=model, reporter=reporter, cost_model=cost_model)
+    )
     if name:
         # What cannot be kept is made again next time, and is no reason to fail now.
         with contextlib.suppress(OSError):

@@ -7,32 +7,39 @@
     name = "tips"
     threshold = 0.9
 
-Every pass of ``PASSES`` may be named, with the fields of its ``Config``.
+Every pass of ``PASSES`` may be named, with the fields of its ``Config``. ``costs = "measured"`` before all tables has
+passes with a budget measure on this machine what they otherwise predict from the target's profile.
 """
 
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..ir.errors import UserError, first_line
 from ..ir.program import Program
+from ..passes.assign import Assign
 from ..passes.base import Context, Pass
 from ..passes.caching import DeepCache
 from ..passes.correct import CorrectBias, CorrectNoise
+from ..passes.costs import CostModel
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
+from ..targets import profile as profiles
+from .cache import cache_folder, digest
 from .calibration import Calibration
 from .progress import Silent
 
 PASSES: dict[str, type[Pass[Any]]] = {
     one.name: one
     for one in (
+        Assign,
         CorrectBias,
         CorrectNoise,
         DeepCache,
@@ -53,6 +60,22 @@ class Recipe(BaseModel):
 
     passes: tuple[Pass[Any], ...] = ()
     calibration: Calibration | None = None
+    costs: Literal["predicted", "measured"] = "predicted"
+
+    def cost_model(self, profile: profiles.Profile, precision: str) -> CostModel:
+        """What programs cost on a processor. Raises UserError if it is to be measured and this is none of the kind."""
+        if self.costs == "predicted":
+            from .costs.predicted import Predicted  # slow to load, as all that knows kernels is
+
+            return Predicted(profile, precision)
+        if profile.name not in [one.name for one in profiles.fitting()]:
+            raise UserError(
+                f"the recipe measures costs, and this machine does not run code for {profile.name}; leave out "
+                "costs = 'measured', so that they are predicted."
+            )
+        from .costs.measured import Measured
+
+        return Measured(profile, cache_folder(), precision)
 
     def check_hardware(self, kind: str, name: str) -> None:
         """Raises UserError for a pass that makes no sense on hardware ``name`` of this ``kind``."""
@@ -65,9 +88,11 @@ class Recipe(BaseModel):
 
     def context(self, program: Program, model: Any, seed: int, reporter: Silent) -> Context:
         """What the passes may ask for, over ``program`` of ``model``. Raises UserError as calibration does."""
-        if self.calibration is None:
-            return Context(seed=seed)
-        return self.calibration.context(program, model, seed, reporter)
+        given = Context(seed=seed)
+        if self.calibration is not None:
+            given = self.calibration.context(program, model, seed, reporter)
+        # Of what earlier code found nothing is used.
+        return replace(given, work_folder=cache_folder() / "passes" / str(digest({}, [])))
 
     def settings(self) -> list[Any]:
         """Everything that the outcome follows from, for a digest."""
@@ -78,6 +103,7 @@ class Recipe(BaseModel):
             passes,
             self.calibration.model_dump(mode="json", exclude={"prompts"}) if self.calibration else None,
             prompts,
+            self.costs,
         ]
 
 
@@ -96,6 +122,9 @@ def read_recipe(path: Path) -> Recipe:
         raise UserError(f"recipe {path} cannot be read: {first_line(error)}.") from None
     listed = tables.pop("pass", None)
     calibration = tables.pop("calibration", None)
+    costs = tables.pop("costs", "predicted")
+    if costs not in ("predicted", "measured"):
+        raise UserError(f"recipe {path}, costs: {costs!r} should be 'predicted' or 'measured'.")
     if tables or not isinstance(listed, list) or not listed:
         raise UserError(
             f"recipe {path} should hold tables [[pass]], each with the name of a pass, at most one [calibration], and "
@@ -104,6 +133,7 @@ def read_recipe(path: Path) -> Recipe:
     return Recipe(
         passes=tuple(_pass(one, f"recipe {path}, pass {index + 1}") for index, one in enumerate(listed)),
         calibration=None if calibration is None else _calibration(calibration, path),
+        costs=costs,
     )
 
 

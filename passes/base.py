@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from ..ir.errors import UserError
 from ..ir.program import HistoryEntry, Program
+from .costs import CostModel
 
 ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
@@ -30,7 +31,8 @@ class Context:
     ``calibration``  inputs of calls along denoising trajectories
     ``reference``    the program before all passes, which it is held against
     ``quality``      what a program's pictures are worth against the float model's
-    ``cost_model``   predicted seconds, bytes or joules of a program
+    ``cost_model``   what a program costs on its target, node by node
+    ``work_folder``  where a pass keeps, by content, what took it long
     """
 
     seed: int = 0
@@ -38,7 +40,7 @@ class Context:
     calibration: Sequence[Arrays] | None = None
     reference: Program | None = None
     quality: Callable[[Program], Mapping[str, float]] | None = None
-    cost_model: Callable[[Program], Mapping[str, float]] | None = None
+    cost_model: CostModel | None = None
     progress: Callable[[int, int], None] | None = None
     work_folder: Path | None = None
 

@@ -17,7 +17,7 @@ from .cpu import build
 from .cpu.lower import check_supported, copier, lower_group, lower_view
 from .cpu.lower_frames import wanted_frames
 from .homes import Homes
-from .lowering import Constant, Lowering, PendingCall
+from .lowering import Buffer, Constant, Lowering, PendingCall
 from .profile import Profile
 
 BEFORE = ("prompt", "step")
@@ -41,9 +41,15 @@ def lower(
     return _assemble(lowering, homes, calls, profile, objects)
 
 
-def planned_calls(program: Program, profile: Profile) -> dict[str, list[PendingCall]]:
-    """What each variant would call, by specification: nothing is compiled. Raises UserError as ``lower`` does."""
-    return _planned(program, profile)[2]
+def planned_calls(
+    program: Program, profile: Profile
+) -> tuple[dict[str, list[PendingCall]], dict[str, Buffer]]:
+    """What each variant would call, by specification, and the buffers by name: nothing is compiled.
+
+    Raises UserError as ``lower`` does.
+    """
+    lowering, _, calls = _planned(program, profile)
+    return calls, lowering.buffers
 
 
 def _planned(program: Program, profile: Profile) -> tuple[Lowering, Homes, dict[str, list[PendingCall]]]:

@@ -58,11 +58,15 @@ class Buffer:
 
 @dataclass(frozen=True)
 class PendingCall:
-    """A kernel and, for each operand, a buffer and the element at which the operand begins."""
+    """A kernel and, for each operand, a buffer and the element at which the operand begins.
+
+    ``moved_bytes`` are those of each operand's different elements.
+    """
 
     kernel: Hashable
     operands: tuple[tuple[str, int], ...]
     node: str
+    moved_bytes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,10 @@ class Lowering:
         """Append a kernel launch; its operands live at least until here."""
         for operand in operands:
             self.buffers[operand.buffer].last = max(self.buffers[operand.buffer].last, len(self.calls))
-        self.calls.append(PendingCall(kernel, tuple((one.buffer, one.offset) for one in operands), node))
+        places = tuple((one.buffer, one.offset) for one in operands)
+        items = (ITEM_BYTES[dtype] for dtype in self.dtypes(operands))
+        moved = tuple(one.distinct * item for one, item in zip(operands, items, strict=True))
+        self.calls.append(PendingCall(kernel, places, node, moved))
 
     def materialised(self, view: View, order: Sequence[int] | None = None) -> View:
         """The same tensor, dense in the given order: itself where it already is, else a copy."""

@@ -32,6 +32,9 @@ class Profile(BaseModel):
     )
     vector_lanes: int = Field(gt=0, le=64, description="float32 lanes of one vector register.")
     vector_registers: int = Field(ge=8, le=64, description="Architectural vector registers.")
+    clock_hz: float = Field(
+        gt=0, description="Cycles a second of a core under load, of a chip of the family."
+    )
     fma_rate: float = Field(gt=0, description="Vector multiply-adds that a core starts in a cycle.")
     fma_latency: int = Field(gt=0, description="Cycles before a sum can be added to again.")
     load_rate: float = Field(gt=0, description="Vector loads that a core starts in a cycle.")

@@ -37,6 +37,11 @@ class View:
     def count(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def distinct(self) -> int:
+        """Elements that it reaches, however often."""
+        return math.prod(size for size, stride in zip(self.shape, self.strides, strict=True) if stride)
+
     def order(self) -> tuple[int, ...]:
         """The axes, outermost in memory first."""
         return tuple(sorted(range(len(self.shape)), key=lambda axis: (-self.strides[axis], axis)))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from ...ir.groups import groups
 from ...ir.modules import module_path
 from ...ir.program import Program
 from ...runtime.model import CallTime
+from ..costs.joining import owned
 from .limits import Peaks
 
 VARIANT = "full"
@@ -105,25 +106,11 @@ class Profiler:
     def record(self, calls: Iterable[CallTime]) -> None:
         """The calls of one run."""
         seconds: dict[str, float] = defaultdict(float)
-        for group, call in self._owned([call for call in calls if call.variant == VARIANT]):
+        for group, call in owned([call for call in calls if call.variant == VARIANT], self._group):
             seconds[group] += call.seconds
             self._kernels[group][call.kernel.partition("_")[0]] = None
         for group, one in seconds.items():
             self._rounds[group].append(one)
-
-    def _owned(self, calls: Sequence[CallTime]) -> Iterator[tuple[str, CallTime]]:
-        """Calls with their groups. A copy that no operator asks for is part of the layer that it prepares; at the end,
-        of the layer whose result it hands over.
-        """
-        waiting: list[CallTime] = []
-        group = ""
-        for call in calls:
-            waiting.append(call)
-            if call.node in self._group:
-                group = self._group[call.node]
-                yield from ((group, one) for one in waiting)
-                waiting = []
-        yield from ((group, one) for one in waiting)
 
     def layers(self, peaks: Peaks, model_bytes: int) -> list[Layer]:
         """All that ran, that which loses most time first. ``model_bytes`` is what a step passes over."""

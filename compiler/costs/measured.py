@@ -1,0 +1,76 @@
+"""What a program costs on this machine, measured: it is compiled, run, and every call timed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...ir.files import write_whole
+from ...ir.program import Program
+from ...ir.saved import pack
+from ...passes.costs import Cost
+from ...runtime import Model
+from ...targets.profile import Profile
+from ..bench.compare import example_inputs
+from ..cache import digest
+from .joining import anchors, named, owned
+from .predicted import Predicted
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Program -> medians of ``rounds`` runs on noise, by the profile's kernels, which this machine must be able to run.
+
+    Bytes are those of the prediction, which are exact. What was measured is kept in ``folder`` by content.
+    """
+
+    profile: Profile
+    folder: Path
+    precision: str = "float32"
+    rounds: int = 5
+
+    def __call__(self, program: Program) -> Cost:
+        sizes = Predicted(self.profile, self.precision)(program)
+        content = hashlib.sha256(pack(replace(program, history=[]))).hexdigest()
+        name = digest({}, [self.profile.model_dump_json(), self.precision, self.rounds, content])
+        place = self.folder / "costs" / f"{name}.json"
+        if not place.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(place, json.dumps(self._seconds(program)).encode())
+        return Cost({**sizes.by_node, "latency": json.loads(place.read_bytes())})
+
+    def _seconds(self, program: Program) -> dict[str, float]:
+        """Medians by anchor."""
+        from ..build import build, tensors  # slow to load, and they load recipes, which load this
+        from ..frontends import Imported
+        from ..programs import structure
+
+        model = named(program).variants["full"]
+        numbers = tensors(model)
+        rates = {name: rate.value for name, rate in program.rates.items()}
+        imported = Imported(model, program.name, "program", rates, program.weights)
+        skeleton = build(
+            {"program": imported}, self.profile, self.folder, name=program.name, precision=self.precision
+        )
+        rounds: dict[str, list[float]] = defaultdict(list)
+        with tempfile.TemporaryDirectory(prefix="fick-costs-") as scratch:
+            bundle = Path(scratch) / "program.fick"
+            skeleton.write(bundle, {"program": numbers})
+            owners = anchors(structure(bundle).variants["full"])
+            with Model(bundle, threads=self.profile.cores) as opened:
+                feeds = example_inputs(opened, 0)
+                opened.run(**feeds)
+                for _ in range(self.rounds):
+                    opened.run(**feeds)
+                    once: dict[str, float] = defaultdict(float)
+                    calls = [call for call in opened.profile() if call.variant == "full"]
+                    for node, call in owned(calls, owners):
+                        once[node] += call.seconds
+                    for node, seconds in once.items():
+                        rounds[node].append(seconds)
+        return {node: statistics.median(seconds) for node, seconds in rounds.items()}

@@ -1,0 +1,200 @@
+"""What a program costs on a processor, predicted from the profile: the roofline of every call.
+
+A call takes no less than its instructions and no less than what it reads and writes (Williams, Waterman and Patterson,
+Communications of the ACM 52.4, 2009), and something to wake the cores. Instructions are counted from the kernel's
+specification, what overlapping tiles compute twice included; weights come from memory, since the whole model passes
+before they are wanted again, and activations from the second-level caches while these hold them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import singledispatch
+
+from ...ir.program import Program
+from ...passes.base import Context, apply
+from ...passes.costs import Cost
+from ...targets import memory
+from ...targets.cpu.attention import Attention
+from ...targets.cpu.contraction import Contraction
+from ...targets.cpu.elementwise import Map
+from ...targets.cpu.group_norm import GroupNorm
+from ...targets.cpu.row_norm import LayerNorm, Softmax
+from ...targets.cpu.tile_attention import TileAttention
+from ...targets.cpu.tiles import TileContraction
+from ...targets.cpu.winograd import WinogradInput, WinogradOutput
+from ...targets.expressions import Apply, Expression, Literal
+from ...targets.lower import planned_calls
+from ...targets.lowering import Buffer, PendingCall
+from ...targets.packing import TILE_ROWS
+from ...targets.profile import Profile
+from ...targets.winograd import TAPS, Matrix, transforms
+from ..pipeline import pipeline
+from .joining import anchors, named, owned
+
+LAUNCH_CYCLES = 5000
+"""Waking the other cores and waiting for the last."""
+
+ATTAINED = 0.85
+"""Of the multiply-adds that cores could start: what the profiles' ``macs_per_byte`` are reckoned with."""
+
+CACHE_SHARE = 0.25
+"""What the second-level cache delivers, of what loads could take from the first."""
+
+TILE_CYCLES = 16
+"""Of an instruction of the matrix unit before the next may start (Intel's optimisation manual, 20.5)."""
+
+TILE_COLUMNS = TILE_ROWS
+
+INSTRUCTIONS = {
+    "Div": 8, "Reciprocal": 8, "Sqrt": 12, "Exp": 18, "Sigmoid": 28, "Swish": 29, "Tanh": 29, "Erf": 38, "Gelu": 42,
+    "GeluTanh": 35, "Pow": 300, "Log": 300, "Sin": 300, "Cos": 300,
+}  # fmt: skip
+"""A vector's worth of an operator, where it takes more than one: as vector_math.py writes it. A division takes as long
+as eight; libm's functions take one number after the other."""
+
+EXP = INSTRUCTIONS["Exp"]
+
+DOT_INSTRUCTIONS = {"vpdpbusd": 1, "sdot": 1, "pmaddwd": 4, "shifts": 6}
+"""Of a vector of sums to which products of four are added: unpacking that rows share counts half."""
+
+SINGLE_INSTRUCTIONS = {"float32": 1, "int32": 3}
+"""The same for products one by one, by what they are summed in."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Program -> its cost with the profile's kernels, values between them stored in ``precision``."""
+
+    profile: Profile
+    precision: str = "float32"
+
+    def __call__(self, program: Program) -> Cost:
+        fused = apply(pipeline(self.precision), named(program), Context())
+        calls, buffers = planned_calls(fused, self.profile)
+        seconds: dict[str, float] = defaultdict(float)
+        weights: dict[str, float] = defaultdict(float)
+        counted = set[str]()
+        for variant, planned in calls.items():
+            for node, call in owned(planned, anchors(fused.variants[variant])):
+                if variant == "full":
+                    seconds[node] += call_seconds(call, buffers, self.profile)
+                for name in dict.fromkeys(name for name, _ in call.operands):
+                    if buffers[name].space == "weights" and name not in counted:
+                        counted.add(name)
+                        weights[node] += memory.aligned(buffers[name].size_bytes)
+        return Cost({"latency": dict(seconds), "bytes": dict(weights)})
+
+
+def call_seconds(call: PendingCall, buffers: Mapping[str, Buffer], profile: Profile) -> float:
+    """Of one call on all cores."""
+    core_cycles = profile.cores * profile.clock_hz
+    memory_rate = core_cycles * ATTAINED * profile.vector_lanes * profile.fma_rate / profile.macs_per_byte
+    cache_rate = core_cycles * CACHE_SHARE * profile.vector_lanes * profile.load_rate * 4
+    moved = 0.0
+    for (name, _), size_bytes in zip(call.operands, call.moved_bytes, strict=True):
+        buffer = buffers[name]
+        kept = buffer.space != "weights" and buffer.size_bytes <= profile.cores * profile.l2_bytes
+        moved += size_bytes / (cache_rate if kept else memory_rate)
+    instructions = _cycles(call.kernel, profile) / core_cycles
+    return LAUNCH_CYCLES / profile.clock_hz + max(instructions, moved)
+
+
+@singledispatch
+def _cycles(kernel: object, profile: Profile) -> float:
+    """Of one core that does all of a call by itself. What only copies waits for memory alone."""
+    return 0.0
+
+
+@_cycles.register
+def _(kernel: Contraction, profile: Profile) -> float:
+    sums = kernel.batch[0] * kernel.tiles * kernel.tile.rows * kernel.panels * kernel.tile.width
+    per_step = SINGLE_INSTRUCTIONS[kernel.sums_dtype] if kernel.dot is None else DOT_INSTRUCTIONS[kernel.dot]
+    products = sums * math.prod(kernel.reduce) * per_step / ATTAINED
+    return _vectors(products + sums // kernel.parts * _instructions(kernel.epilogue), profile)
+
+
+@_cycles.register
+def _(kernel: TileContraction, profile: Profile) -> float:
+    sums = 2 * kernel.pairs * TILE_ROWS * kernel.panels * 2 * TILE_COLUMNS
+    multiplied = sums // (TILE_ROWS * TILE_COLUMNS) * math.prod(kernel.reduce) * TILE_CYCLES
+    return multiplied / ATTAINED + _vectors(
+        sums // kernel.parts * (2 + _instructions(kernel.epilogue)), profile
+    )
+
+
+@_cycles.register
+def _(kernel: Attention, profile: Profile) -> float:
+    scores = kernel.batch * kernel.heads * kernel.bands * kernel.tile * kernel.keys
+    return _vectors(scores * ((kernel.depth + kernel.value_depth) / ATTAINED + EXP), profile)
+
+
+@_cycles.register
+def _(kernel: TileAttention, profile: Profile) -> float:
+    scores = kernel.batch * kernel.heads * kernel.queries * kernel.keys
+    products = scores * (kernel.depth + kernel.value_depth) / (TILE_ROWS * TILE_COLUMNS * 2 * TILE_ROWS)
+    return products * TILE_CYCLES / ATTAINED + _vectors(scores * EXP, profile)
+
+
+@_cycles.register
+def _(kernel: GroupNorm, profile: Profile) -> float:
+    elements = kernel.images * math.prod(kernel.pixels) * kernel.channels
+    # A sum, squares of differences, a scale and a shift.
+    return _vectors(elements * (6 + _instructions(kernel.epilogue)), profile)
+
+
+@_cycles.register
+def _(kernel: LayerNorm, profile: Profile) -> float:
+    return _vectors(math.prod(kernel.rows) * kernel.columns * (6 + _instructions(kernel.epilogue)), profile)
+
+
+@_cycles.register
+def _(kernel: Softmax, profile: Profile) -> float:
+    return _vectors(
+        math.prod(kernel.rows) * kernel.columns * (2 * EXP + 10 + _instructions(kernel.epilogue)), profile
+    )
+
+
+@_cycles.register
+def _(kernel: Map, profile: Profile) -> float:
+    return _vectors(math.prod(kernel.extents) * _instructions(kernel.expression), profile)
+
+
+@_cycles.register
+def _(kernel: WinogradInput, profile: Profile) -> float:
+    side = kernel.outputs + TAPS - 1
+    terms = 2 * side * _terms(transforms(kernel.outputs).inputs)
+    return _vectors(math.prod(kernel.tiles) * kernel.channels * terms, profile)
+
+
+@_cycles.register
+def _(kernel: WinogradOutput, profile: Profile) -> float:
+    side = kernel.outputs + TAPS - 1
+    terms = (side + kernel.outputs) * _terms(transforms(kernel.outputs).outputs)
+    results = kernel.outputs**2 * _instructions(kernel.epilogue)
+    return _vectors(math.prod(kernel.tiles) * kernel.columns * (terms + results), profile)
+
+
+def _vectors(instructions: float, profile: Profile) -> float:
+    """Cycles of so many instructions, counted by the number."""
+    return instructions / (profile.vector_lanes * profile.fma_rate)
+
+
+def _terms(matrix: Matrix) -> int:
+    return sum(bool(one) for row in matrix for one in row)
+
+
+def _instructions(expression: Expression) -> float:
+    """To compute and store one element."""
+    return 1 + _inside([expression])
+
+
+def _inside(expressions: Sequence[Expression]) -> float:
+    return sum(
+        INSTRUCTIONS.get(one.op, 1) + _inside([arg for arg in one.args if not isinstance(arg, Literal)])
+        for one in expressions
+        if isinstance(one, Apply)
+    )

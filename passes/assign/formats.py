@@ -1,0 +1,24 @@
+"""The formats that a product may have, by the names that recipes give them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from ..quantise.choices import Choice
+
+FormatName = Literal["float32", "w8", "w4", "w8a8", "w4a8"]
+
+FORMATS: dict[FormatName, Choice] = {
+    "float32": Choice("float32", "float32"),
+    "w8": Choice("int8", "float32"),
+    "w4": Choice("int4", "float32"),
+    "w8a8": Choice("int8", "int8"),
+    "w4a8": Choice("int4", "int8"),
+}
+
+BITS = {"float32": 32, "int8": 8, "int4": 4}
+
+
+def bits(name: FormatName) -> tuple[int, int]:
+    """Of weights, then of activations."""
+    return BITS[FORMATS[name].weights], BITS[FORMATS[name].activations]

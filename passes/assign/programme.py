@@ -1,0 +1,165 @@
+"""The integer programme: a format for every product, with the least error within limits on what it costs.
+
+Errors add up, as those of independent sources do in power, and so do costs. What a product multiplies is stored as
+integers once for all that read it so, beside its numbers where something else reads those: conversions have costs of
+their own, in each of the two cases. Solved to optimality with HiGHS (Huangfu and Hall, Mathematical Programming
+Computation 10, 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.optimize  # pyright: ignore[reportMissingTypeStubs]
+import scipy.sparse  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+
+_optimize: Any = scipy.optimize
+_sparse: Any = scipy.sparse
+
+Matrix = NDArray[np.float64]
+
+SCALE = 1e6
+"""The largest coefficient of an objective and of a limit: HiGHS takes what is below 1e-6 for nothing."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A value that ``readers``, by index, may want as integers.
+
+    ``needed`` says whether something reads its numbers whatever they do. By quantity, ``instead`` is what integers cost
+    in place of the numbers, and ``beside`` what they cost besides.
+    """
+
+    readers: tuple[int, ...]
+    needed: bool
+    instead: Mapping[str, float]
+    beside: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """``errors`` and, by quantity, ``costs`` are [products, formats]; ``integers`` says which formats read integers.
+
+    ``fixed`` is what everything else costs.
+    """
+
+    errors: Matrix
+    costs: Mapping[str, Matrix]
+    fixed: Mapping[str, float]
+    integers: tuple[bool, ...]
+    conversions: Sequence[Conversion]
+
+    def error(self, chosen: Sequence[int]) -> float:
+        return float(sum(self.errors[product, one] for product, one in enumerate(chosen)))
+
+    def cost(self, quantity: str, chosen: Sequence[int]) -> float:
+        total = self.fixed[quantity]
+        total += sum(self.costs[quantity][product, one] for product, one in enumerate(chosen))
+        for conversion in self.conversions:
+            integers, numbers = self._stored(conversion, chosen)
+            if integers:
+                total += (conversion.beside if numbers else conversion.instead)[quantity]
+        return float(total)
+
+    def stored_twice(self, chosen: Sequence[int]) -> int:
+        """Values that are there as numbers and as integers."""
+        return sum(self._stored(one, chosen) == (True, True) for one in self.conversions)
+
+    def _stored(self, conversion: Conversion, chosen: Sequence[int]) -> tuple[bool, bool]:
+        """Whether a value is there as integers, and as numbers."""
+        kinds = {self.integers[chosen[reader]] for reader in conversion.readers}
+        return True in kinds, conversion.needed or False in kinds
+
+    def solve(self, limits: Mapping[str, float]) -> list[int] | None:
+        """The format of each product, by index, with the least error whose costs are within ``limits``; None if there
+        is none.
+        """
+        return self._solve(self._objective(self.errors), limits)
+
+    def cheapest(self, quantity: str) -> list[int]:
+        """The format of each product with the least cost."""
+        found = self._solve(self._amounts(quantity), {})
+        assert found is not None
+        return found
+
+    def _solve(self, objective: Matrix, limits: Mapping[str, float]) -> list[int] | None:
+        rows, lower, upper = self._structure()
+        for quantity, limit in limits.items():
+            amounts = self._amounts(quantity)
+            room = limit - self.fixed[quantity]
+            scale = SCALE / max(float(np.abs(amounts).max()), abs(room), 1e-300)
+            rows.append(amounts * scale)
+            lower.append(-np.inf)
+            upper.append(room * scale)
+        constraints = _optimize.LinearConstraint(_sparse.csr_array(np.array(rows)), lower, upper)
+        largest = float(np.abs(objective).max())
+        found = _optimize.milp(
+            objective * (SCALE / largest if largest else 1.0),
+            integrality=np.ones(objective.size),
+            bounds=_optimize.Bounds(0, 1),
+            constraints=constraints,
+            options={"mip_rel_gap": 0.0},
+        )
+        if found.x is None:
+            return None
+        products, formats = self.errors.shape
+        return [int(one) for one in found.x[: products * formats].reshape(products, formats).argmax(1)]
+
+    @property
+    def _size(self) -> int:
+        """Variables: whether a product has a format; then whether a value is there as integers, as numbers, as both."""
+        return self.errors.size + 3 * len(self.conversions)
+
+    def _objective(self, table: Matrix) -> Matrix:
+        whole = np.zeros(self._size)
+        whole[: table.size] = table.ravel()
+        return whole
+
+    def _amounts(self, quantity: str) -> Matrix:
+        whole = self._objective(self.costs[quantity])
+        for index, conversion in enumerate(self.conversions):
+            integers = self.errors.size + 3 * index
+            instead, beside = conversion.instead[quantity], conversion.beside[quantity]
+            whole[integers], whole[integers + 2] = instead, beside - instead
+        return whole
+
+    def _structure(self) -> tuple[list[Matrix], list[float], list[float]]:
+        """Constraints: one format a product, and what it means for the values that they read."""
+        rows, lower, upper = list[Matrix](), list[float](), list[float]()
+        products, formats = self.errors.shape
+
+        def constrain(terms: Mapping[int, float], least: float, most: float) -> None:
+            row = np.zeros(self._size)
+            for place, coefficient in terms.items():
+                row[place] += coefficient
+            rows.append(row)
+            lower.append(least)
+            upper.append(most)
+
+        for product in range(products):
+            constrain(dict.fromkeys(range(product * formats, (product + 1) * formats), 1.0), 1, 1)
+        for index, conversion in enumerate(self.conversions):
+            integers = self.errors.size + 3 * index
+            numbers, both = integers + 1, integers + 2
+            for there, kind in ((integers, True), (numbers, False)):
+                every = dict[int, float]()
+                for reader in conversion.readers:
+                    own = {
+                        reader * formats + one: 1.0
+                        for one, whole in enumerate(self.integers)
+                        if whole is kind
+                    }
+                    constrain({**own, there: -1.0}, -np.inf, 0)
+                    every |= own
+                if kind is False and conversion.needed:
+                    constrain({there: 1.0}, 1, 1)
+                else:
+                    constrain({**every, there: -1.0}, 0, np.inf)
+            constrain({integers: 1.0, numbers: 1.0, both: -1.0}, -np.inf, 1)
+            constrain({integers: 1.0, both: -1.0}, 0, np.inf)
+            constrain({numbers: 1.0, both: -1.0}, 0, np.inf)
+        return rows, lower, upper

@@ -1,0 +1,190 @@
+"""Everything that assignments of one program share, measured once: ranges, sensitivities, and costs by format."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from ...ir.errors import UserError
+from ...ir.program import Program
+from ..base import Context
+from ..costs import Cost, CostModel
+from ..quantise.apply import quantised
+from ..quantise.products import products
+from ..quantise.ranges import RangeConfig, Ranges, measure
+from .budget import Limit, described, written
+from .formats import FORMATS, FormatName, bits
+from .programme import Problem
+from .sensitivity import Sensitivity
+from .tables import problem
+
+MOST_ROUNDS = 12
+"""Of solving anew, with less room where a program costs more than its parts did."""
+
+MARGIN = 1e-9
+"""Of a limit, below which costs are summed otherwise."""
+
+Assignment = dict[str, FormatName]
+"""Formats by the name of a product."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An assignment, built and measured. Errors are those of the output, noise over signal as amplitudes.
+
+    ``average_weight_bits`` counts each product's weights once; ``conversions`` are values stored both as numbers and
+    as integers.
+    """
+
+    program: Program
+    assignment: Mapping[str, FormatName]
+    cost: Cost
+    predicted_cost: Mapping[str, float]
+    predicted_error: float
+    output_error: float
+    average_weight_bits: float
+    conversions: int
+
+
+class Study:
+    """Of the products of ``program`` with sums of at least ``least_depth`` products, in ``formats``.
+
+    ``calls`` is how many of the calibration's, evenly chosen, errors are measured by. Raises UserError where there is
+    no such product, and for what the context lacks.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        context: Context,
+        formats: Sequence[FormatName],
+        ranges: RangeConfig,
+        *,
+        calls: int,
+        least_depth: int,
+    ) -> None:
+        given = context.require("calibration", "assign")
+        self._program = program
+        self._cost_model: CostModel = context.require("cost_model", "assign")
+        self.formats = tuple(sorted(dict.fromkeys(formats), key=bits, reverse=True))
+        self.products = products(program.variants["full"].graph, program.rates, least_depth)
+        if not self.products:
+            raise UserError(
+                f"pass assign finds no product with weights of at least {least_depth} products a sum that is not "
+                "quantised."
+            )
+        self._ranges = Ranges({})
+        read = [str(one.left.name) for one in self.products]
+        if any(FORMATS[name].activations != "float32" for name in self.formats):
+            self._ranges = measure(context, program, read, ranges)
+        places = np.unique(np.linspace(0, len(given) - 1, calls).round().astype(int))
+        self._sensitivity = Sensitivity(context, program, [given[place] for place in places], self._ranges)
+
+    @cached_property
+    def problem(self) -> Problem:
+        """With the errors of each product in each format: the slow part."""
+        alone = self._sensitivity.alone
+        errors = [[alone(one.name, FORMATS[name]) for name in self.formats] for one in self.products]
+        return replace(self._costs[0], errors=np.array(errors))
+
+    @cached_property
+    def _costs(self) -> tuple[Problem, Cost]:
+        return problem(self._cost_model, self._program, self.products, self.formats, self._ranges)
+
+    @property
+    def plain(self) -> Cost:
+        """What the program costs as it is."""
+        return self._costs[1]
+
+    def within(self, limits: Sequence[Limit]) -> Assignment:
+        """The formats with the least predicted error whose program costs no more than ``limits`` by the cost model.
+
+        Raises UserError where there is none, with what there is at best.
+        """
+        wanted = {one.quantity: one.of(self._known(one)) for one in limits}
+        if self._costs[0].solve(wanted) is None:
+            raise self._unreachable(wanted)
+        room = dict(wanted)
+        for _ in range(MOST_ROUNDS):
+            chosen = self.problem.solve(room)
+            if chosen is None:
+                break
+            found = self._named(chosen)
+            cost = self._cost_model(self.build(found))
+            over = [name for name, amount in wanted.items() if cost.total(name) > amount]
+            if not over:
+                return found
+            for name in over:
+                missed = cost.total(name) - self.problem.cost(name, chosen)
+                room[name] = min(room[name], wanted[name] - missed) - MARGIN * wanted[name]
+        raise self._unreachable(wanted)
+
+    def least(self, quantity: str) -> float:
+        """What the cheapest program of all costs."""
+        cheapest = self._named(self._costs[0].cheapest(quantity))
+        return self._cost_model(self.build(cheapest)).total(quantity)
+
+    def uniform(self, name: FormatName) -> Assignment:
+        """Every product in one format."""
+        return {one.name: name for one in self.products}
+
+    def above(self, psnr_db: float) -> Assignment:
+        """Each product in the fewest bits whose isolated peak signal-to-noise ratio is at least ``psnr_db``: the mixed
+        palettes of Apple's Core ML tools for Stable Diffusion. What is above it in no format keeps its numbers.
+        """
+        # The widest format comes first, and stands for all where none is good enough.
+        enough = self.isolated_psnr_db >= psnr_db
+        enough[:, 0] = True
+        return self._named([int(np.flatnonzero(row)[-1]) for row in enough])
+
+    @property
+    def isolated_psnr_db(self) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+        """[products, formats]."""
+        noise = np.maximum(self.problem.errors, 1e-30) / self._sensitivity.peak_over_signal
+        return -10 * np.log10(noise)
+
+    def build(self, assignment: Mapping[str, FormatName]) -> Program:
+        choices = {name: FORMATS[one] for name, one in assignment.items() if one != "float32"}
+        return quantised(self._program, choices, self._ranges)
+
+    def outcome(self, assignment: Mapping[str, FormatName]) -> Outcome:
+        """Built, costed and measured end to end."""
+        chosen = [self.formats.index(assignment[one.name]) for one in self.products]
+        program = self.build(assignment)
+        sizes = np.array([np.prod(one.weight_shape) for one in self.products])
+        widths = np.array([bits(assignment[one.name])[0] for one in self.products])
+        return Outcome(
+            program=program,
+            assignment=assignment,
+            cost=self._cost_model(program),
+            predicted_cost={name: self.problem.cost(name, chosen) for name in self.plain.by_node},
+            predicted_error=float(np.sqrt(self.problem.error(chosen))),
+            output_error=float(np.sqrt(self._sensitivity.noise(program))),
+            average_weight_bits=float((sizes * widths).sum() / sizes.sum()),
+            conversions=self.problem.stored_twice(chosen),
+        )
+
+    def _known(self, limit: Limit) -> Cost:
+        if limit.quantity not in self.plain.by_node:
+            known = ", ".join(self.plain.by_node)
+            raise UserError(
+                f"pass assign has a budget of {limit.quantity}, and what programs cost on this target is known in "
+                f"{known}."
+            )
+        return self.plain
+
+    def _named(self, chosen: Sequence[int]) -> Assignment:
+        return {one.name: self.formats[place] for one, place in zip(self.products, chosen, strict=True)}
+
+    def _unreachable(self, wanted: Mapping[str, float]) -> UserError:
+        shares = ", ".join(
+            f"{name} {written(amount, name)} ({amount / self.plain.total(name):.3g}x)"
+            for name, amount in ((name, self.least(name)) for name in wanted)
+        )
+        return UserError(
+            f"pass assign cannot keep to {described(wanted)}: with {', '.join(self.formats)} the least is {shares}; "
+            "raise the budget or allow other formats."
+        )
