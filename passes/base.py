@@ -59,6 +59,8 @@ class Pass(ABC, Generic[ConfigT]):
     Config: ClassVar[type[BaseModel]]
     needs: ClassVar[str] = ""
     """The kind of hardware without which the pass makes no sense; empty if any will do."""
+    every_variant: ClassVar[bool] = False
+    """Whether it changes all that a step may run, not "full" alone."""
 
     def __init__(self, config: ConfigT | None = None) -> None:
         self.config: ConfigT = config if config is not None else self.Config()  # type: ignore[assignment]
@@ -69,8 +71,13 @@ class Pass(ABC, Generic[ConfigT]):
 
 
 def apply(passes: Sequence[Pass[Any]], program: Program, context: Context) -> Program:
-    """Run the passes in order; each one's configuration, effect and seconds are added to the history."""
+    """Run the passes in order; each one's configuration, effect and seconds are added to the history.
+
+    Raises UserError for a pass that would change "full" alone of a program with other alternatives.
+    """
     for one in passes:
+        if program.schedule and not one.every_variant:
+            raise UserError(f"pass {one.name} knows of no schedule; put it before the pass that makes one.")
         started = time.perf_counter()
         program, effect = one.run(program, context)
         program.validate()

@@ -37,6 +37,7 @@ class Fuse(Pass[FuseConfig]):
 
     name = "fuse"
     Config = FuseConfig
+    every_variant = True
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         counts: dict[str, Any] = {}

@@ -37,6 +37,7 @@ class Hoist(Pass[HoistConfig]):
 
     name = "hoist"
     Config = HoistConfig
+    every_variant = True
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         graphs = {name: program.variants[name].graph for name in program.alternatives}

@@ -45,6 +45,7 @@ class Store(Pass[StoreConfig]):
 
     name = "store"
     Config = StoreConfig
+    every_variant = True
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         calls = context.calibration or ()

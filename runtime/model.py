@@ -96,7 +96,8 @@ class Model:
         self.inputs: Mapping[str, TensorInfo] = self._tensors(api.INPUT)
         self.outputs: Mapping[str, TensorInfo] = self._tensors(api.OUTPUT)
         self.alternatives = self._alternatives()
-        self.schedules = self._schedules(component)
+        name = component or self._library.fick_component(0).decode()
+        self.schedules = schedule.read(self.manifest, name, self.alternatives)
         self._callback: Any = None
         self._raised: BaseException | None = None
         self._cancelled = False
@@ -115,17 +116,6 @@ class Model:
     def _alternatives(self) -> tuple[str, ...]:
         named = (self._library.fick_alternative(self._handle, index) for index in itertools.count())
         return tuple(name.decode() for name in itertools.takewhile(lambda name: name is not None, named))
-
-    def _schedules(self, component: str | None) -> dict[int, list[str]]:
-        name = component or self._library.fick_component(0).decode()
-        facts: Any = self.manifest.get("components", {}).get(name, {})
-        found: dict[int, list[str]] = {int(calls): run for calls, run in facts.get("schedules", {}).items()}
-        for calls, run in found.items():
-            if calls < 1 or len(run) != calls or not set(run) <= set(self.alternatives):
-                raise FickError(
-                    f"the bundle's schedule for {calls} calls does not fit its code; compile it anew"
-                )
-        return found
 
     def close(self) -> None:
         """Give the memory back. The model cannot be used afterwards."""
@@ -305,7 +295,10 @@ class Model:
         return samplers.NOTHING if described is None else samplers.Residual.of(described, guidance_scale)
 
     def as_diffusers_unet(self) -> Any:
-        """The UNet as diffusers' pipelines call theirs. Raises FickError if the source was no diffusers UNet."""
+        """The UNet as diffusers' pipelines call theirs. Every call is a full one: it knows of no loop.
+
+        Raises FickError if the source was no diffusers UNet.
+        """
         from .diffusers_unet import DiffusersUNet  # only who has diffusers wants it
 
         config = self.manifest.get("config")

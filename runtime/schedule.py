@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from .errors import FickError
 
 FULL = "full"
 
 Schedules = Mapping[int, Sequence[str]]
 """By the calls of a loop, the alternative that each of them runs."""
+
+
+def read(manifest: Mapping[str, Any], component: str, alternatives: Collection[str]) -> Schedules:
+    """A component's schedules. Raises FickError for what its code does not have, or what is no schedule."""
+    found: dict[int, list[str]] = {}
+    try:
+        given: Any = manifest.get("components", {}).get(component, {}).get("schedules", {})
+        found = {int(calls): list(run) for calls, run in given.items()}
+        sound = all(
+            calls > 0 and len(run) == calls and {*run} <= {*alternatives} for calls, run in found.items()
+        )
+    except (AttributeError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise FickError(f"the bundle's schedules of {component} do not fit its code; copy or compile it anew")
+    return found
 
 
 def nearest(schedules: Schedules, calls: int) -> int | None:

@@ -47,7 +47,7 @@ class DeepCacheConfig(BaseModel):
 
 
 class DeepCache(Pass[DeepCacheConfig]):
-    """Program of one variant "full" -> the same with alternative "cached", its state and schedules.
+    """Program of variant "full" -> the same with alternative "cached", its state and schedules.
 
     Where there are prompts to calibrate with, what it does to their pictures is measured.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 
 def uniform(calls: int, interval: int) -> set[int]:
@@ -16,7 +16,12 @@ def centred(calls: int, interval: int, centre: float, power: float) -> set[int]:
     Roots of their distances to it, of degree ``power``, are evenly spaced (Ma et al., arXiv 2312.00858).
     """
     middle = centre * (calls - 1)
-    ends = [np.sign(end) * np.abs(end) ** (1 / power) for end in (-middle, calls - middle)]
-    spaced = np.linspace(ends[0], ends[1], -(-calls // interval), endpoint=False)
-    numbers = np.sign(spaced) * np.abs(spaced) ** power + middle
-    return {0, *(min(calls - 1, max(0, int(number + 1e-6))) for number in numbers)}
+    count = len(uniform(calls, interval))
+    first, end = (_signed(distance, 1 / power) for distance in (-middle, calls - middle))
+    distances = (_signed(first + (end - first) * index / count, power) for index in range(count))
+    # What rounding takes off a whole number is put back.
+    return {0, *(min(calls - 1, max(0, int(distance + middle + 1e-6))) for distance in distances)}
+
+
+def _signed(number: float, power: float) -> float:
+    return math.copysign(abs(number) ** power, number)

@@ -18,6 +18,7 @@ from fick.passes.base import Context, apply
 from fick.passes.caching import DeepCache, DeepCacheConfig
 from fick.passes.caching.schedules import centred, uniform
 from fick.passes.hoist import Hoist
+from fick.passes.quantise import Quantise, QuantiseConfig
 
 from . import small_unet
 from .small_unet import BATCH, CHANNELS, HEIGHT, PIXELS, WIDTH
@@ -77,10 +78,30 @@ def test_work_of_prompts_and_steps_is_done_once_for_both() -> None:
     assert not {"prompt", "step"} & {value.name for value in program.variants["cached"].graph.inputs}
 
 
+def test_integers_are_quantised_before_and_run_in_every_step() -> None:
+    quantised = apply([Quantise(QuantiseConfig(least_depth=1))], plain(), small_unet.context())
+    program = apply([DeepCache(DeepCacheConfig(steps=(2,))), Hoist()], quantised, small_unet.context())
+    kept = program.variants["cached"].graph
+    assert sum(node.op_type == "QuantizeLinear" for node in kept) > 4
+    # The same integers: none is derived for one of them alone.
+    constants = {str(value.name) for value in program.variants["constant"].graph.outputs}
+    assert {str(value.name) for value in kept.inputs} & constants < constants
+    run, whole = Interpreter(program), Interpreter(quantised)
+    call = small_unet.calls()[0]
+    wanted = whole(call)["output"]
+    # ONNX Runtime may fuse otherwise; no sum of these is so near to a half that it rounds to another integer.
+    np.testing.assert_allclose(run(call)["output"], wanted, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(run(call, "cached")["output"], wanted, rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="pass quantise knows of no schedule"):
+        apply([Quantise(QuantiseConfig(least_depth=1))], program, small_unet.context())
+
+
 def test_settings_that_cannot_be() -> None:
     with pytest.raises(UserError, match="depth 2: the model has 1 skip connections; give fewer"):
         cached(depth=2)
-    with pytest.raises(UserError, match="needs a program of one variant"):
+    with pytest.raises(
+        UserError, match="pass deep-cache knows of no schedule; put it before the pass that makes one"
+    ):
         apply([DeepCache()], cached(), Context())
     for wrong in ({"interval": 1}, {"depth": 0}, {"steps": ()}, {"spacing": "even"}):
         with pytest.raises(ValidationError):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fick.compiler.frontends import import_model
+from fick.ir.interpreter import Interpreter
 from fick.ir.modules import module_path
 from fick.ir.program import Program
 from fick.ir.rates import Rate
@@ -174,3 +175,33 @@ def test_what_the_model_returns_is_the_samples() -> None:
 def test_work_on_the_sample_alone_stays_whole() -> None:
     program = from_text("(float[4] x) => (float[4] y)", "a = Exp(x)  y = Sqrt(a)")
     assert kinds(hoisted(program)) == {"full": ["Exp", "Sqrt"]}
+
+
+ALTERNATIVES = {
+    # Of p: one value that both compute, one of the same name that they do not, one that only "other" has.
+    "full": "e = Exp(p) n = Neg(p) s = Sqrt(t) a = Add(x, e) b = Add(a, n) y = Mul(b, s)",
+    "other": "e = Exp(p) n = Tanh(p) s = Sqrt(t) q = Sigmoid(n) a = Add(x, e) b = Add(a, q) y = Mul(b, s)",
+    # Under the names of what the others take from prompt and step, numbers of the sample.
+    "third": "e = Exp(x) s = Sqrt(e) n = Tanh(p) c = Add(e, s) y = Add(c, n)",
+}
+
+
+def test_alternatives_share_what_they_have_in_common() -> None:
+    signature = "(float[1,4] x, float[1,4] p, float[1,4] t) => (float[1,4] y)"
+    program = from_text(signature, ALTERNATIVES["full"])
+    for name in ("other", "third"):
+        program.variants[name] = from_text(signature, ALTERNATIVES[name]).variants["full"]
+    program.schedule = {3: ["full", "other", "third"]}
+    result = apply([Hoist()], program, Context())
+    assert kinds(result) == {
+        "prompt": ["Exp", "Neg", "Tanh", "Sigmoid"],
+        "step": ["Sqrt"],
+        "full": ["Add", "Add", "Mul"],
+        "other": ["Add", "Add", "Mul"],
+        "third": ["Exp", "Sqrt", "Add", "Add"],
+    }
+    whole, split = Interpreter(program), Interpreter(result)
+    rng = np.random.default_rng(0)
+    for name in ("full", "other", "third", "other"):
+        call = {one: rng.uniform(0.1, 1, (1, 4)).astype(np.float32) for one in "xpt"}
+        np.testing.assert_array_equal(split(call, name)["y"], whole(call, name)["y"])

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fick.runtime.schedule import nearest, order
+from fick.runtime import FickError
+from fick.runtime.schedule import nearest, order, read
 
 LETTERS = {"F": "full", "C": "cached", "D": "deeper"}
 
@@ -33,6 +34,32 @@ def run(letters: str) -> list[str]:
 )
 def test_by_relative_position(made: str, wanted: str) -> None:
     assert order({len(made): run(made)}, len(wanted)) == run(wanted)
+
+
+@pytest.mark.parametrize(
+    "schedules",
+    [
+        {"2": ["full", "odd"]},
+        {"3": ["full"]},
+        {"0": []},
+        {"many": []},
+        {"2": 2},
+        {"1": [["full"]]},
+        ["full"],
+        3,
+        None,
+    ],
+)
+def test_a_damaged_manifest_is_a_sentence(schedules: object) -> None:
+    manifest = {"components": {"unet": {"schedules": schedules}}}
+    with pytest.raises(FickError, match="the bundle's schedules of unet do not fit its code"):
+        read(manifest, "unet", ["full", "cached"])
+
+
+def test_a_manifest_says_which() -> None:
+    manifest = {"components": {"unet": {"schedules": {"2": ["full", "cached"]}}, "vae": {}}}
+    assert read(manifest, "unet", ["full", "cached"]) == {2: ["full", "cached"]}
+    assert read(manifest, "vae", ["full"]) == read({}, "unet", ["full"]) == {}
 
 
 def test_the_first_call_is_full_wherever_the_loop_begins() -> None:
