@@ -24,7 +24,7 @@ from ...ir.program import Program
 from ...ir.rates import Rate, analyse
 from ..base import Arrays, Context, Pass
 from ..measuring import watch
-from .judging import judges, timesteps
+from .judging import judges, require_first, timesteps
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of a number a channel, by the name of the value that they are channels of."""
@@ -48,6 +48,7 @@ class CorrectBias(Pass[CorrectBiasConfig]):
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         calls: Sequence[Arrays] = context.require("calibration", self.name)
         reference: Program = context.require("reference", self.name)
+        require_first(program, self.name)
         judging = judges(timesteps(program, calls), self.name)
         fitted, judged = (
             [inputs for inputs, one in zip(calls, judging, strict=True) if one is kind]
@@ -127,7 +128,8 @@ def _sums(program: Program) -> dict[str, _Sum]:
     found: dict[str, _Sum] = {}
     for node in graph:
         if node.op_type in PRODUCTS and any(_from_integers(value) for value in node.inputs[:2]):
-            one = _Sum(node, 2, 1) if node.op_type != "MatMul" else _matmul(node, rates)
+            scaled = node.attributes.get_float("beta", 1.0) != 1.0
+            one = _matmul(node, rates) if node.op_type == "MatMul" else _Sum(node, None if scaled else 2, 1)
             found[str(one.value.name)] = one
     return found
 

@@ -1,4 +1,4 @@
-"""Which calls of a calibration fit a correction, and which say whether it helps."""
+"""What corrections share: which calls of a calibration fit one, and which say whether it helps."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from ..base import Arrays
 
 SHARE = 4
 """One in so many calls judges, or the last where a timestep has fewer."""
+
+
+def require_first(program: Program, name: str) -> None:
+    """Raises UserError where the program has been through the pass before."""
+    if any(entry.pass_name == name for entry in program.history):
+        raise UserError(
+            f"pass {name} stands in the recipe twice; what it corrects is corrected, name it once."
+        )
 
 
 def timesteps(program: Program, calls: Sequence[Arrays]) -> list[float]:

@@ -21,7 +21,7 @@ from ...ir.program import Program
 from ..base import Arrays, Context, Pass
 from ..measuring import watch
 from ..per_step import per_step, step_input
-from .judging import judges, timesteps
+from .judging import judges, require_first, timesteps
 from .regression import Correction, Sums, candidates, products, square
 
 
@@ -45,6 +45,7 @@ class CorrectNoise(Pass[CorrectNoiseConfig]):
         changed = program.copy()
         graph, timestep = changed.variants["full"].graph, step_input(changed)
         steps = timesteps(program, calls)
+        require_first(program, self.name)
         judging = judges(steps, self.name)
         output = graph.outputs[0]
         fitted, judged = self._sums(context, (reference, program), str(output.name), calls, steps, judging)

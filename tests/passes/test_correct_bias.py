@@ -159,6 +159,12 @@ def test_what_is_missing_is_said_in_a_sentence() -> None:
         apply([CorrectBias()], small_unet.program(), context)
 
 
+def test_once_is_enough() -> None:
+    program = rounded.rounded(small_unet.program())
+    with pytest.raises(UserError, match="pass correct-bias stands in the recipe twice"):
+        apply([CorrectBias(), CorrectBias()], program, rounded.context(small_unet.program()))
+
+
 def test_twice_gives_the_same_bytes() -> None:
     reference = products()
     context = Context(referee=Interpreter, calibration=[call(1), call(2)], reference=reference)

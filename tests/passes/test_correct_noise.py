@@ -160,6 +160,12 @@ def test_what_is_missing_is_said_in_a_sentence() -> None:
         apply([CorrectNoise()], still, context)
 
 
+def test_once_is_enough() -> None:
+    program = rounded.rounded(small_unet.program())
+    with pytest.raises(UserError, match="pass correct-noise stands in the recipe twice"):
+        apply([CorrectNoise(), CorrectNoise()], program, rounded.context(small_unet.program()))
+
+
 def test_twice_gives_the_same_bytes() -> None:
     first, second = (
         ir.serde.serialize_model(
