@@ -34,6 +34,10 @@ class AssignConfig(RangeConfig):
         min_length=1,
         description="What a product may be computed in [formats of weights and activations].",
     )
+    clip_weights: bool = Field(
+        default=False,
+        description="Whether a weight's range ends where its error is least, not at its largest [yes or no].",
+    )
     calls: int = Field(
         default=8, ge=1, description="Of the calibration's, by which errors are measured [calls]."
     )
@@ -60,13 +64,19 @@ class Assign(Pass[AssignConfig]):
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
         study = Study(
-            program, context, config.formats, config, calls=config.calls, least_depth=config.least_depth
+            program,
+            context,
+            config.formats,
+            config,
+            calls=config.calls,
+            least_depth=config.least_depth,
+            clip_weights=config.clip_weights,
         )
         found = study.outcome(study.within(read(config.budget)))
         counts = Counter(found.assignment.values())
         return found.program, {
             "products": {name: counts[name] for name in study.formats},
-            "average_weight_bits": found.average_weight_bits,
+            "weight_bits": found.weight_bits,
             "conversions": found.conversions,
             "predicted_error": found.predicted_error,
             "output_error": found.output_error,

@@ -24,7 +24,7 @@ class Point:
     cost: Mapping[str, float]
     predicted_error: float
     output_error: float
-    average_weight_bits: float
+    weight_bits: float
     conversions: int
 
     @staticmethod
@@ -35,7 +35,7 @@ class Point:
             {name: outcome.cost.total(name) for name in outcome.cost.by_node},
             outcome.predicted_error,
             outcome.output_error,
-            outcome.average_weight_bits,
+            outcome.weight_bits,
             outcome.conversions,
         )
 

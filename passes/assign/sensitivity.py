@@ -31,12 +31,20 @@ Outputs = list[dict[str, NDArray[Any]]]
 class Sensitivity:
     """Measures changed programs against ``program`` on ``calls``; keeps what it found in the context's work folder."""
 
-    def __init__(self, context: Context, program: Program, calls: Sequence[Arrays], ranges: Ranges) -> None:
-        self._context, self._program, self._calls, self._ranges = context, program, calls, ranges
+    def __init__(
+        self,
+        context: Context,
+        program: Program,
+        calls: Sequence[Arrays],
+        ranges: Ranges,
+        clip_weights: bool = False,
+    ) -> None:
+        self._context, self._program, self._calls = context, program, calls
+        self._ranges, self._clip_weights = ranges, clip_weights
         self._exact: Outputs = [dict(one) for one in watch(context, program, [], calls)]
         self._folder: Path | None = None
         if context.work_folder is not None:
-            self._folder = context.work_folder / "assign" / _digest(program, calls, ranges)
+            self._folder = context.work_folder / "assign" / _digest(program, calls, ranges, clip_weights)
             self._folder.mkdir(parents=True, exist_ok=True)
 
     @property
@@ -63,16 +71,19 @@ class Sensitivity:
         place = self._folder / f"{name}.json" if self._folder else None
         if place is not None and place.is_file():
             return float(json.loads(place.read_bytes())["noise"])
-        found = self.noise(quantised(self._program, {product: choice}, self._ranges))
+        found = self.noise(self._changed(product, choice))
         if place is not None:
             facts = {"product": product, "choice": str(choice), "noise": found}
             write_whole(place, json.dumps(facts).encode())
         return found
 
+    def _changed(self, product: str, choice: Choice) -> Program:
+        return quantised(self._program, {product: choice}, self._ranges, clip_weights=self._clip_weights)
 
-def _digest(program: Program, calls: Sequence[Arrays], ranges: Ranges) -> str:
+
+def _digest(program: Program, calls: Sequence[Arrays], ranges: Ranges, clip_weights: bool) -> str:
     """By content, weights included."""
-    total = hashlib.sha256(pack(program))
+    total = hashlib.sha256(pack(program) + repr(clip_weights).encode())
     weights = {
         label: value.const_value.numpy()
         for model in program.variants.values()

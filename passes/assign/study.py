@@ -13,7 +13,8 @@ from ...ir.program import Program
 from ..base import Context
 from ..costs import Cost, CostModel
 from ..quantise.apply import quantised
-from ..quantise.products import products
+from ..quantise.choices import Choice
+from ..quantise.products import mean_weight_bits, products
 from ..quantise.ranges import RangeConfig, Ranges, measure
 from .budget import Limit, described, written
 from .formats import FORMATS, FormatName, bits
@@ -35,8 +36,8 @@ Assignment = dict[str, FormatName]
 class Outcome:
     """An assignment, built and measured. Errors are those of the output, noise over signal as amplitudes.
 
-    ``average_weight_bits`` counts each product's weights once; ``conversions`` are values stored both as numbers and
-    as integers.
+    ``weight_bits`` are those of an element of all products' weights, on average; ``conversions`` are values stored both
+    as numbers and as integers.
     """
 
     program: Program
@@ -45,7 +46,7 @@ class Outcome:
     predicted_cost: Mapping[str, float]
     predicted_error: float
     output_error: float
-    average_weight_bits: float
+    weight_bits: float
     conversions: int
 
 
@@ -65,6 +66,7 @@ class Study:
         *,
         calls: int,
         least_depth: int,
+        clip_weights: bool = False,
     ) -> None:
         given = context.require("calibration", "assign")
         self._program = program
@@ -81,7 +83,9 @@ class Study:
         if any(FORMATS[name].activations != "float32" for name in self.formats):
             self._ranges = measure(context, program, read, ranges)
         places = np.unique(np.linspace(0, len(given) - 1, calls).round().astype(int))
-        self._sensitivity = Sensitivity(context, program, [given[place] for place in places], self._ranges)
+        some = [given[place] for place in places]
+        self._clip_weights = clip_weights
+        self._sensitivity = Sensitivity(context, program, some, self._ranges, clip_weights)
 
     @cached_property
     def problem(self) -> Problem:
@@ -147,15 +151,13 @@ class Study:
         return -10 * np.log10(noise)
 
     def build(self, assignment: Mapping[str, FormatName]) -> Program:
-        choices = {name: FORMATS[one] for name, one in assignment.items() if one != "float32"}
-        return quantised(self._program, choices, self._ranges)
+        return quantised(self._program, _choices(assignment), self._ranges, clip_weights=self._clip_weights)
 
     def outcome(self, assignment: Mapping[str, FormatName]) -> Outcome:
         """Built, costed and measured end to end."""
         chosen = [self.formats.index(assignment[one.name]) for one in self.products]
         program = self.build(assignment)
-        sizes = np.array([np.prod(one.weight_shape) for one in self.products])
-        widths = np.array([bits(assignment[one.name])[0] for one in self.products])
+        everything = products(self._program.variants["full"].graph, self._program.rates)
         return Outcome(
             program=program,
             assignment=assignment,
@@ -163,7 +165,7 @@ class Study:
             predicted_cost={name: self.problem.cost(name, chosen) for name in self.plain.by_node},
             predicted_error=float(np.sqrt(self.problem.error(chosen))),
             output_error=float(np.sqrt(self._sensitivity.noise(program))),
-            average_weight_bits=float((sizes * widths).sum() / sizes.sum()),
+            weight_bits=mean_weight_bits(everything, _choices(assignment)),
             conversions=self.problem.stored_twice(chosen),
         )
 
@@ -188,3 +190,7 @@ class Study:
             f"pass assign cannot keep to {described(wanted)}: with {', '.join(self.formats)} the least is {shares}; "
             "raise the budget or allow other formats."
         )
+
+
+def _choices(assignment: Mapping[str, FormatName]) -> dict[str, Choice]:
+    return {name: FORMATS[one] for name, one in assignment.items() if one != "float32"}

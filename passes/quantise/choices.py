@@ -19,10 +19,22 @@ class Integers:
     largest: int
 
 
-INTEGERS = {"int8": Integers(ir.DataType.INT8, 127), "int4": Integers(ir.DataType.INT4, 7)}
+INTEGERS: dict[str, Integers] = {
+    "int8": Integers(ir.DataType.INT8, 127),
+    "int4": Integers(ir.DataType.INT4, 7),
+}
 
 
 @dataclass(frozen=True)
 class Choice:
     weights: WeightFormat
     activations: ActivationFormat
+
+
+UNCHANGED = Choice("float32", "float32")
+FLOAT_BITS = 32
+
+
+def weight_bits(name: WeightFormat) -> int:
+    """Bits that an element of a weight takes, its column's scale apart."""
+    return FLOAT_BITS if name == "float32" else INTEGERS[name].dtype.bitwidth

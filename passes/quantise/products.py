@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from ...ir.operators import PRODUCTS
 from ...ir.rates import Rate, analyse
+from .choices import UNCHANGED, Choice, weight_bits
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -
         if one.depth >= least_depth:
             listed.append(one)
     return listed
+
+
+def mean_weight_bits(listed: Sequence[Product], choices: Mapping[str, Choice]) -> float:
+    """Bits of an element of the products' weights, on average; those without a choice are float32."""
+    sizes = {one.right: math.prod(one.weight_shape) for one in listed}
+    bits = {one.right: weight_bits(choices.get(one.name, UNCHANGED).weights) for one in listed}
+    return sum(bits[right] * size for right, size in sizes.items()) / sum(sizes.values())
 
 
 def _is_dequantised(value: ir.Value) -> bool:

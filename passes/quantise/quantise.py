@@ -13,7 +13,7 @@ from ..base import Context, Pass
 from ..measuring import output_error
 from .apply import quantised
 from .choices import INTEGERS, ActivationFormat, Choice, WeightFormat
-from .products import products
+from .products import mean_weight_bits, products
 from .ranges import RangeConfig, Ranges, measure
 
 
@@ -58,15 +58,14 @@ class Quantise(Pass[QuantiseConfig]):
         if config.activations != "float32":
             names = [str(one.left.name) for one in found]
             ranges = measure(context, program, names, config, INTEGERS[config.activations].largest)
-        choice = Choice(config.weights, config.activations)
-        changed = quantised(
-            program, {one.name: choice for one in found}, ranges, clip_weights=config.clip_weights
-        )
+        choices = {one.name: Choice(config.weights, config.activations) for one in found}
+        changed = quantised(program, choices, ranges, clip_weights=config.clip_weights)
         everything = sum(COUNTS[node.op_type](node) for node in graph if node.op_type in COUNTS)
         return changed, {
             "products": len(found),
             "activations": len(ranges.ends),
             "weights": len({(one.right, one.column_axis) for one in found}),
+            "weight_bits": mean_weight_bits(products(graph, program.rates), choices),
             "mac_share": sum(COUNTS[one.node.op_type](one.node) for one in found) / everything,
             "output_error": output_error(context, program, changed, calls),
         }

@@ -67,7 +67,7 @@ def test_budgets_are_kept_by_the_cost_models_own_numbers(budget: str, folder: Pa
         # Looked up node by node; what is next to a product changes with it.
         assert found["predicted"] == pytest.approx(found["after"], rel=0.1)
     assert sum(effect["products"].values()) == len(effect["formats"]) == 16
-    assert effect["average_weight_bits"] < 32
+    assert effect["weight_bits"] < 32
 
 
 def test_tighter_budgets_cost_more_error(study: Study) -> None:
@@ -149,7 +149,7 @@ def test_uniform_formats_are_those_of_the_pass_quantise(study: Study) -> None:
     np.testing.assert_array_equal(
         Interpreter(found.program)(call)["output"], Interpreter(wanted)(call)["output"]
     )
-    assert found.average_weight_bits == 8
+    assert found.weight_bits == 8
     assert found.predicted_cost["latency"] == pytest.approx(found.cost.total("latency"))
     assert found.predicted_cost["bytes"] == found.cost.total("bytes")
 
@@ -157,7 +157,7 @@ def test_uniform_formats_are_those_of_the_pass_quantise(study: Study) -> None:
 def test_thresholds_of_isolated_psnr_go_from_all_bits_to_the_fewest(study: Study) -> None:
     assert set(study.above(np.inf).values()) == {"float32"}
     assert set(study.above(-np.inf).values()) == {"w8a8"}
-    bits = [study.outcome(study.above(level)).average_weight_bits for level in (30, 40, 50, 60)]
+    bits = [study.outcome(study.above(level)).weight_bits for level in (30, 40, 50, 60)]
     assert bits == sorted(bits)
     level = float(np.median(study.isolated_psnr_db[:, 1:]))
     for product, name in study.above(level).items():
