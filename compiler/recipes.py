@@ -88,11 +88,11 @@ class Recipe(BaseModel):
 
     def context(self, program: Program, model: Any, seed: int, reporter: Silent) -> Context:
         """What the passes may ask for, over ``program`` of ``model``. Raises UserError as calibration does."""
-        given = Context(seed=seed)
+        context = Context(seed=seed)
         if self.calibration is not None:
-            given = self.calibration.context(program, model, seed, reporter)
+            context = self.calibration.context(program, model, seed, reporter)
         # Of what earlier code found nothing is used.
-        return replace(given, work_folder=cache_folder() / "passes" / str(digest({}, [])))
+        return replace(context, work_folder=cache_folder() / "passes" / str(digest({}, [])))
 
     def settings(self) -> list[Any]:
         """Everything that the outcome follows from, for a digest."""

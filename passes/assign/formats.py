@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..quantise.choices import Choice
+from ..quantise.choices import FLOAT_BITS, INTEGERS, Choice, weight_bits
 
 FormatName = Literal["float32", "w8", "w4", "w8a8", "w4a8"]
 
@@ -16,9 +16,10 @@ FORMATS: dict[FormatName, Choice] = {
     "w4a8": Choice("int4", "int8"),
 }
 
-BITS = {"float32": 32, "int8": 8, "int4": 4}
-
 
 def bits(name: FormatName) -> tuple[int, int]:
     """Of weights, then of activations."""
-    return BITS[FORMATS[name].weights], BITS[FORMATS[name].activations]
+    read = FORMATS[name].activations
+    return weight_bits(FORMATS[name].weights), FLOAT_BITS if read == "float32" else INTEGERS[
+        read
+    ].dtype.bitwidth

@@ -24,7 +24,7 @@ class Point:
     cost: Mapping[str, float]
     predicted_error: float
     output_error: float
-    average_weight_bits: float
+    weight_bits: float
     conversions: int
 
     @staticmethod
@@ -35,7 +35,7 @@ class Point:
             {name: outcome.cost.total(name) for name in outcome.cost.by_node},
             outcome.predicted_error,
             outcome.output_error,
-            outcome.average_weight_bits,
+            outcome.weight_bits,
             outcome.conversions,
         )
 
@@ -65,16 +65,17 @@ def _uniform(study: Study, quantity: str, points: int) -> Iterator[tuple[str, As
 def _thresholds(study: Study, quantity: str, points: int) -> Iterator[tuple[str, Assignment]]:
     """Evenly among the levels that there are."""
     levels = study.isolated_psnr_db[:, [name != "float32" for name in study.formats]]
-    for share in np.linspace(0, 1, points) if levels.size else []:
+    shares: list[float] = np.linspace(0, 1, points).tolist() if levels.size else []
+    for share in shares:
         level = float(np.quantile(levels, share))
         yield f"{level:.3g} dB", study.above(level)
 
 
 def _optimised(study: Study, quantity: str, points: int) -> Iterator[tuple[str, Assignment]]:
     least = study.least(quantity) / study.plain.total(quantity)
-    for share in np.linspace(min(least, 1.0), 1.0, points):
-        limit = Limit(quantity, float(share), relative=True)
+    shares: list[float] = np.linspace(min(least, 1.0), 1.0, points).tolist()
+    for share in shares:
         try:
-            yield f"{share:.3g}x", study.within([limit])
+            yield f"{share:.3g}x", study.within([Limit(quantity, share, relative=True)])
         except UserError:
             continue  # between the least of all and what is next to it there may be nothing

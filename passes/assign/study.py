@@ -13,12 +13,14 @@ from ...ir.program import Program
 from ..base import Context
 from ..costs import Cost, CostModel
 from ..quantise.apply import quantised
-from ..quantise.products import products
+from ..quantise.choices import Choice
+from ..quantise.products import mean_weight_bits, products
 from ..quantise.ranges import RangeConfig, Ranges, measure
 from .budget import Limit, described, written
+from .content import CONTENT_WEIGHTS, content
 from .formats import FORMATS, FormatName, bits
-from .programme import Problem
-from .sensitivity import Sensitivity
+from .programme import Matrix, Problem
+from .sensitivity import Measure, Sensitivity
 from .tables import problem
 
 MOST_ROUNDS = 12
@@ -35,8 +37,8 @@ Assignment = dict[str, FormatName]
 class Outcome:
     """An assignment, built and measured. Errors are those of the output, noise over signal as amplitudes.
 
-    ``average_weight_bits`` counts each product's weights once; ``conversions`` are values stored both as numbers and
-    as integers.
+    ``weight_bits`` are those of an element of all products' weights, on average; ``conversions`` are values stored both
+    as numbers and as integers.
     """
 
     program: Program
@@ -45,15 +47,16 @@ class Outcome:
     predicted_cost: Mapping[str, float]
     predicted_error: float
     output_error: float
-    average_weight_bits: float
+    weight_bits: float
     conversions: int
 
 
 class Study:
     """Of the products of ``program`` with sums of at least ``least_depth`` products, in ``formats``.
 
-    ``calls`` is how many of the calibration's, evenly chosen, errors are measured by. Raises UserError where there is
-    no such product, and for what the context lacks.
+    ``calls`` is how many of the calibration's, evenly chosen, errors are measured by. With ``pictures``, products that
+    decide what a picture shows are scored by the likeness of pictures. Raises UserError where there is no such product,
+    and for what the context lacks.
     """
 
     def __init__(
@@ -65,6 +68,8 @@ class Study:
         *,
         calls: int,
         least_depth: int,
+        clip_weights: bool = False,
+        pictures: bool = False,
     ) -> None:
         given = context.require("calibration", "assign")
         self._program = program
@@ -81,14 +86,37 @@ class Study:
         if any(FORMATS[name].activations != "float32" for name in self.formats):
             self._ranges = measure(context, program, read, ranges)
         places = np.unique(np.linspace(0, len(given) - 1, calls).round().astype(int))
-        self._sensitivity = Sensitivity(context, program, [given[place] for place in places], self._ranges)
+        some = [given[place] for place in places]
+        self._clip_weights, self._pictures, self._progress = clip_weights, pictures, context.progress
+        self._sensitivity = Sensitivity(context, program, some, self._ranges, clip_weights)
 
     @cached_property
     def problem(self) -> Problem:
-        """With the errors of each product in each format: the slow part."""
-        alone = self._sensitivity.alone
-        errors = [[alone(one.name, FORMATS[name]) for name in self.formats] for one in self.products]
-        return replace(self._costs[0], errors=np.array(errors))
+        """With the noise of each product in each format: the slow part."""
+        return replace(self._costs[0], errors=self._alone("noise", [True] * len(self.products)))
+
+    @cached_property
+    def _objectives(self) -> list[Problem]:
+        """With every way to weigh noise against likeness, if that is asked for."""
+        if not self._pictures:
+            return [self.problem]
+        graph, noise = self._program.variants["full"].graph, self.problem.errors
+        likened = content(graph, self._program.rates, self.products)
+        unlike = self._alone("unlikeness", likened)
+        scale = noise[likened].sum() / (unlike.sum() or 1.0)
+        rest = noise * ~np.array(likened)[:, None]
+        return [replace(self.problem, errors=rest + weight * scale * unlike) for weight in CONTENT_WEIGHTS]
+
+    def _alone(self, kind: Measure, wanted: Sequence[bool]) -> Matrix:
+        """What is measured of each product in each format, where it is wanted: [products, formats]."""
+        found = np.zeros((len(self.products), len(self.formats)))
+        places = [(row, column) for row in np.flatnonzero(wanted) for column in range(len(self.formats))]
+        for done, (row, column) in enumerate(places):
+            choice = FORMATS[self.formats[column]]
+            found[row, column] = self._sensitivity.alone(self.products[row].name, choice, kind)
+            if self._progress is not None:
+                self._progress(done + 1, len(places))
+        return found
 
     @cached_property
     def _costs(self) -> tuple[Problem, Cost]:
@@ -107,20 +135,33 @@ class Study:
         wanted = {one.quantity: one.of(self._known(one)) for one in limits}
         if self._costs[0].solve(wanted) is None:
             raise self._unreachable(wanted)
+        found = list[Assignment]()
+        for objective in self._objectives:
+            best = self._best(objective, wanted)
+            if best is not None and best not in found:
+                found.append(best)
+        if not found:
+            raise self._unreachable(wanted)
+        if len(found) == 1:
+            return found[0]
+        return min(found, key=lambda one: self._sensitivity.unlikeness(self.build(one)))
+
+    def _best(self, objective: Problem, wanted: Mapping[str, float]) -> Assignment | None:
+        """The best whose program keeps to the limits, and not only the sum of its parts."""
         room = dict(wanted)
         for _ in range(MOST_ROUNDS):
-            chosen = self.problem.solve(room)
+            chosen = objective.solve(room)
             if chosen is None:
-                break
+                return None
             found = self._named(chosen)
             cost = self._cost_model(self.build(found))
             over = [name for name, amount in wanted.items() if cost.total(name) > amount]
             if not over:
                 return found
             for name in over:
-                missed = cost.total(name) - self.problem.cost(name, chosen)
+                missed = cost.total(name) - objective.cost(name, chosen)
                 room[name] = min(room[name], wanted[name] - missed) - MARGIN * wanted[name]
-        raise self._unreachable(wanted)
+        return None
 
     def least(self, quantity: str) -> float:
         """What the cheapest program of all costs."""
@@ -147,15 +188,13 @@ class Study:
         return -10 * np.log10(noise)
 
     def build(self, assignment: Mapping[str, FormatName]) -> Program:
-        choices = {name: FORMATS[one] for name, one in assignment.items() if one != "float32"}
-        return quantised(self._program, choices, self._ranges)
+        return quantised(self._program, _choices(assignment), self._ranges, clip_weights=self._clip_weights)
 
     def outcome(self, assignment: Mapping[str, FormatName]) -> Outcome:
         """Built, costed and measured end to end."""
         chosen = [self.formats.index(assignment[one.name]) for one in self.products]
         program = self.build(assignment)
-        sizes = np.array([np.prod(one.weight_shape) for one in self.products])
-        widths = np.array([bits(assignment[one.name])[0] for one in self.products])
+        everything = products(self._program.variants["full"].graph, self._program.rates)
         return Outcome(
             program=program,
             assignment=assignment,
@@ -163,7 +202,7 @@ class Study:
             predicted_cost={name: self.problem.cost(name, chosen) for name in self.plain.by_node},
             predicted_error=float(np.sqrt(self.problem.error(chosen))),
             output_error=float(np.sqrt(self._sensitivity.noise(program))),
-            average_weight_bits=float((sizes * widths).sum() / sizes.sum()),
+            weight_bits=mean_weight_bits(everything, _choices(assignment)),
             conversions=self.problem.stored_twice(chosen),
         )
 
@@ -188,3 +227,7 @@ class Study:
             f"pass assign cannot keep to {described(wanted)}: with {', '.join(self.formats)} the least is {shares}; "
             "raise the budget or allow other formats."
         )
+
+
+def _choices(assignment: Mapping[str, FormatName]) -> dict[str, Choice]:
+    return {name: FORMATS[one] for name, one in assignment.items() if one != "float32"}

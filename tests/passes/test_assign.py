@@ -17,11 +17,13 @@ from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.passes.assign import Assign, AssignConfig
 from fick.passes.assign.budget import Limit, read
+from fick.passes.assign.content import content
 from fick.passes.assign.pareto import pareto
 from fick.passes.assign.study import Study
 from fick.passes.base import Context, apply
 from fick.passes.costs import Cost
 from fick.passes.quantise import Quantise, QuantiseConfig
+from fick.passes.quantise.products import products
 from fick.targets import profile
 
 from . import small_unet
@@ -67,7 +69,7 @@ def test_budgets_are_kept_by_the_cost_models_own_numbers(budget: str, folder: Pa
         # Looked up node by node; what is next to a product changes with it.
         assert found["predicted"] == pytest.approx(found["after"], rel=0.1)
     assert sum(effect["products"].values()) == len(effect["formats"]) == 16
-    assert effect["average_weight_bits"] < 32
+    assert effect["weight_bits"] < 32
 
 
 def test_tighter_budgets_cost_more_error(study: Study) -> None:
@@ -149,7 +151,7 @@ def test_uniform_formats_are_those_of_the_pass_quantise(study: Study) -> None:
     np.testing.assert_array_equal(
         Interpreter(found.program)(call)["output"], Interpreter(wanted)(call)["output"]
     )
-    assert found.average_weight_bits == 8
+    assert found.weight_bits == 8
     assert found.predicted_cost["latency"] == pytest.approx(found.cost.total("latency"))
     assert found.predicted_cost["bytes"] == found.cost.total("bytes")
 
@@ -157,7 +159,7 @@ def test_uniform_formats_are_those_of_the_pass_quantise(study: Study) -> None:
 def test_thresholds_of_isolated_psnr_go_from_all_bits_to_the_fewest(study: Study) -> None:
     assert set(study.above(np.inf).values()) == {"float32"}
     assert set(study.above(-np.inf).values()) == {"w8a8"}
-    bits = [study.outcome(study.above(level)).average_weight_bits for level in (30, 40, 50, 60)]
+    bits = [study.outcome(study.above(level)).weight_bits for level in (30, 40, 50, 60)]
     assert bits == sorted(bits)
     level = float(np.median(study.isolated_psnr_db[:, 1:]))
     for product, name in study.above(level).items():
@@ -185,6 +187,41 @@ def test_a_value_that_is_read_both_ways_is_there_twice(study: Study) -> None:
     for each in (one, all_three):
         found = study.outcome(each)
         assert found.predicted_cost["latency"] == pytest.approx(found.cost.total("latency"), rel=0.02)
+
+
+def test_products_that_decide_what_a_picture_shows() -> None:
+    program = small_unet.program()
+    graph = program.variants["full"].graph
+    listed = products(graph, program.rates)
+    marks = content(graph, program.rates, listed)
+    found = {one.name for one, mark in zip(listed, marks, strict=True) if mark}
+    assert found == {"q2", "k2", "v2", "o2", "h", "f"}
+
+
+def test_pictures_count_where_they_are_asked_for(tmp_path: Path) -> None:
+    """Pictures that only one product could spoil, which noise alone would have taken first."""
+    drawn = 0
+
+    def quality(program: Program) -> dict[str, Any]:
+        nonlocal drawn
+        drawn += 1
+        (node,) = [node for node in program.variants["full"].graph if node.outputs[0].name == "f"]
+        read = node.inputs[0].producer()
+        return {"ssim": {"value": 0.5 if read is not None and read.op_type == "DequantizeLinear" else 0.99}}
+
+    def formats(pictures: bool) -> dict[str, str]:
+        config = AssignConfig(budget="bytes=0.7x", least_depth=1, calls=1, pictures=pictures)
+        whole = replace(context(tmp_path), quality=quality)
+        return apply([Assign(config)], small_unet.program(), whole).history[-1].effect["formats"]
+
+    assert formats(False)["f"] == "w8a8" and drawn == 0
+    assert formats(True)["f"] == "float32"
+    assert drawn >= 6
+    known, drawn = drawn, 0
+    formats(True)
+    assert drawn == known - 6
+    with pytest.raises(UserError, match="pass assign needs quality"):
+        assigned("bytes=0.7x", tmp_path, pictures=True)
 
 
 @pytest.mark.parametrize(
