@@ -148,6 +148,13 @@ def format_of(value: ir.Value) -> Format | None:
     return None if name is None else format_called(name)
 
 
+def opens(node: ir.Node) -> bool:
+    """Whether a node only says what codes stand for: by scales, numbers that are kept in a narrower format."""
+    if node.op_type == "Mul":
+        return any(value is not None and FORMAT in value.metadata_props for value in node.inputs)
+    return node.op_type == "DequantizeLinear"
+
+
 def mark(value: ir.Value, format: Format) -> None:
     """Say that all numbers of a constant are of the format."""
     value.metadata_props[FORMAT] = format.name

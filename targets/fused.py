@@ -16,6 +16,9 @@ from .graph_facts import describe, permutation, shape_of
 from .lowering import Lowering
 from .views import View
 
+Operator = tuple[str, View | float]
+"""An operator that an anchor leaves to the expression, with its other argument."""
+
 FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
 
 
@@ -52,7 +55,7 @@ def fuse(
     lowering: Lowering,
     group: Group,
     anchor: ir.Node | None,
-    affine: Sequence[tuple[str, View]] = (),
+    affine: Sequence[Operator] = (),
 ) -> Fused:
     """Build the expression of ``group``. Without an anchor, every value read from outside is a load.
 
@@ -64,7 +67,7 @@ def fuse(
 
 class _Builder:
     def __init__(
-        self, lowering: Lowering, group: Group, anchor: ir.Node | None, affine: Sequence[tuple[str, View]]
+        self, lowering: Lowering, group: Group, anchor: ir.Node | None, affine: Sequence[Operator]
     ) -> None:
         self.affine = affine
         self.lowering = lowering
@@ -92,8 +95,9 @@ class _Builder:
 
     def _anchor(self, part: int | None) -> Expression:
         result: Expression = Value(part or 0)
-        for op, view in self.affine:
-            result = Apply(op, (result, self._load(view, part)))
+        for op, other in self.affine:
+            argument = self._load(other, part) if isinstance(other, View) else Literal(other)
+            result = Apply(op, (result, argument))
         return result
 
     def _load(self, view: View, part: int | None) -> Load:
