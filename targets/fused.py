@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UserError
@@ -180,8 +179,9 @@ def _converted(node: ir.Node, args: list[Expression]) -> Expression:
     rounded: Expression = Apply("Round", (Apply("Div", (given, scale)),))
     if shift != Literal(0.0):
         rounded = Apply("Add", (rounded, shift))
-    ends = np.iinfo(result.dtype.numpy())
-    return Apply("Max", (Apply("Min", (rounded, Literal(float(ends.max)))), Literal(float(ends.min))))
+    lowest = -(1 << result.dtype.bitwidth - 1) if result.dtype.name.startswith("INT") else 0
+    highest = lowest + (1 << result.dtype.bitwidth) - 1
+    return Apply("Max", (Apply("Min", (rounded, Literal(float(highest)))), Literal(float(lowest))))
 
 
 def result_view(lowering: Lowering, fused: Fused, out: View) -> View:

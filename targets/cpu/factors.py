@@ -15,8 +15,7 @@ from ..lowering import Lowering
 from ..views import View
 from .unpack import read_power
 
-INTEGERS = {0: (ir.DataType.INT8,), 1: (ir.DataType.INT8, ir.DataType.INT4)}
-"""What the two inputs of a product may be."""
+INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,13 @@ class _Reader:
             known = index == 1 and self._one_a_column(scale)
         else:
             codes, scale = first, second
-            known = codes.dtype in INTEGERS[index] and not any(numbers(source, 2) or ())
+            known = codes.dtype in INTEGERS and not any(numbers(source, 2) or ())
             known = known and self._fits(source, scale, index)
         if not known:
             raise UserError(
-                f"operator {self.node.op_type} of quantised input {index} is supported for int8 with zero point 0 and "
-                "one scale, of weights for int4 as well and with one a column or a block of the reduction, and not "
-                f"for this, at {describe(self.node)}"
+                f"operator {self.node.op_type} of quantised input {index} is supported for int8 with zero point 0 "
+                "(or int4) and one scale, of weights also one a column or a block of the reduction, and not for this, "
+                f"at {describe(self.node)}"
             )
         if self.blocks is None or self.blocks.scales is not scale:
             self.scales.insert(0, scale)

@@ -55,7 +55,7 @@ def product(
     packed = np.ascontiguousarray(way.packing.pack(b))
     assert packed.shape == way.packed_shape
     scratch = [np.zeros(count, {"bfloat16": np.uint16}.get(dtype, dtype)) for dtype, count in way.scratch]
-    scales = [] if way.scales is None else [way.scales.pack(blocks)]
+    scales = [] if way.scales is None or blocks is None else [way.scales.pack(blocks)]
     assert [one.shape for one in scales] == [way.scales_shape] * bool(group)
     halves = Value() if parts == 1 else Apply("Sub", (Value(0), Value(1)))
     inner = (*(dtype for dtype, _ in way.scratch), *("float32" for _ in scales))
