@@ -31,6 +31,7 @@ SAFETENSORS_DTYPES = {
     "int64": "I64",
     "int32": "I32",
     "int8": "I8",
+    "uint8": "U8",
     "bool": "BOOL",
 }
 

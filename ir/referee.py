@@ -16,12 +16,18 @@ from numpy.typing import NDArray
 _ort: Any = ort
 """The package carries no types for what its C++ extension gives."""
 
+HALF_BYTES = frozenset({ir.DataType.INT4})
+"""Types that ONNX Runtime computes with and that its Python takes and gives no arrays of."""
+
 LARGEST_PROTO_BYTES = 1 << 30
 """Protobuf stops at 2 GB. Above half of that, weights go to a file of their own."""
 
 
 def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) -> ort.InferenceSession:
-    """A CPU session for a model of any size, or for an .onnx file as it is. ``threads`` 0 lets ONNX Runtime choose."""
+    """A CPU session for a model of any size, or for an .onnx file as it is. ``threads`` 0 lets ONNX Runtime choose.
+
+    Numbers of four bits that a model, not a file, takes and gives are int8 for the caller.
+    """
     options = _ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
@@ -30,6 +36,7 @@ def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) 
     providers = ["CPUExecutionProvider"]
     if isinstance(model, Path):
         return _ort.InferenceSession(os.fspath(model), options, providers=providers)
+    model = _with_whole_bytes(model)
     # Of a program, dequantised numbers are multiplied as it says, not by kernels that round elsewhere.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if weight_bytes(model) < LARGEST_PROTO_BYTES:
@@ -56,3 +63,33 @@ def weight_bytes(model: ir.Model) -> int:
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
+
+
+def _with_whole_bytes(model: ir.Model) -> ir.Model:
+    """The model, or where it takes or gives numbers of ``HALF_BYTES``, a copy with int8 in their place."""
+    if not any(value.dtype in HALF_BYTES for value in (*model.graph.inputs, *model.graph.outputs)):
+        return model
+    model = model.clone()
+    graph = model.graph
+
+    def cast(value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
+        node = ir.node("Cast", [value], {"to": int(to)}, name=f"{name}.cast")
+        node.outputs[0].name, node.outputs[0].shape, node.outputs[0].dtype = name, value.shape, to
+        return node
+
+    for value in graph.inputs:
+        if (narrow := value.dtype) in HALF_BYTES and narrow is not None:
+            node = cast(value, narrow, f"{value.name}.narrow")
+            ir.convenience.replace_all_uses_with(value, node.outputs[0])
+            node.replace_input_with(0, value)
+            value.type = ir.TensorType(ir.DataType.INT8)  # clones share types
+            first = next(iter(graph), None)
+            graph.append(node) if first is None else graph.insert_before(first, node)
+    for index, value in enumerate(graph.outputs):
+        if value.dtype in HALF_BYTES:
+            name = str(value.name)
+            value.name = f"{name}.narrow"
+            node = cast(value, ir.DataType.INT8, name)
+            graph.append(node)
+            graph.outputs[index] = node.outputs[0]
+    return model

@@ -12,6 +12,7 @@ from typing import Any
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..ir.formats import opens
 from ..ir.groups import UNFUSED, Group, assign
 from ..ir.operators import ANCHORS, CONVERSIONS, ELEMENTWISE, PRODUCTS, REARRANGING
 from ..ir.program import Program
@@ -117,11 +118,11 @@ def _next(members: list[ir.Node], value: ir.Value, taken: set[ir.Node]) -> list[
 
 
 def _feeds_products(node: ir.Node) -> bool:
-    """Whether a node only says what integers stand for that nothing but products read."""
+    """Whether a node only says what codes stand for that nothing but products read."""
     result = node.outputs[0]
     readers = [(user.op_type, place) for user, place in result.uses()]
     only = all(kind in PRODUCTS and place < 2 for kind, place in readers)
-    return node.op_type == "DequantizeLinear" and only and not result.is_graph_output()
+    return opens(node) and only and not result.is_graph_output()
 
 
 def _gate(split: ir.Node, taken: set[ir.Node]) -> list[ir.Node] | None:

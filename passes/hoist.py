@@ -14,16 +14,17 @@ from typing import Any
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
+from ..ir.formats import opens
 from ..ir.operators import VIEWS
 from ..ir.program import PROLOGUE, Program
 from ..ir.rates import Rate, analyse
 from .base import Context, Pass
 
-CHEAP = VIEWS | {"DequantizeLinear", "Identity"}
-"""Operators that a kernel does by reading differently: carrying their result would only copy."""
+CHEAP = VIEWS | {"Identity"}
+"""Operators that a kernel does by reading differently, as it opens codes: carrying their result would only copy."""
 
-WIDENING = frozenset({"DequantizeLinear", "Expand"})
-"""Those whose result takes more memory than what they read."""
+WIDENING = frozenset({"Expand"})
+"""Those whose result, as that of codes, takes more memory than what they read."""
 
 VARIANT = {Rate.CONSTANT: "constant", Rate.PROMPT: "prompt", Rate.STEP: "step"}
 
@@ -83,7 +84,8 @@ def _homes(graph: ir.Graph, rates: dict[str, Rate]) -> dict[ir.Node, Rate]:
         home[node] = Rate.SAMPLE if returned or late else rates[str(node.outputs[0].name)]
     for node in reversed(graph):
         readers = {home[user] for output in node.outputs for user, _ in output.uses()}
-        stays = node.op_type in CHEAP and (home[node] is not Rate.CONSTANT or node.op_type in WIDENING)
+        widens = node.op_type in WIDENING or opens(node)
+        stays = widens or (node.op_type in CHEAP and home[node] is not Rate.CONSTANT)
         if stays and len(readers) == 1:
             home[node] = readers.pop()
     return home

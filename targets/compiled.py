@@ -15,7 +15,7 @@ from typing import Literal
 from ..ir.program import PROLOGUE
 from .packing import Packing
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "bool": 1}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
 
 Space = Literal["weights", "arena", "state", "kept"]
 

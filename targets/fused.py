@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UserError
@@ -15,6 +14,9 @@ from .expressions import Apply, Expression, Literal, Load, Value
 from .graph_facts import describe, permutation, shape_of
 from .lowering import Lowering
 from .views import View
+
+Operator = tuple[str, View | float]
+"""An operator that an anchor leaves to the expression, with its other argument."""
 
 FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
 
@@ -52,7 +54,7 @@ def fuse(
     lowering: Lowering,
     group: Group,
     anchor: ir.Node | None,
-    affine: Sequence[tuple[str, View]] = (),
+    affine: Sequence[Operator] = (),
 ) -> Fused:
     """Build the expression of ``group``. Without an anchor, every value read from outside is a load.
 
@@ -64,7 +66,7 @@ def fuse(
 
 class _Builder:
     def __init__(
-        self, lowering: Lowering, group: Group, anchor: ir.Node | None, affine: Sequence[tuple[str, View]]
+        self, lowering: Lowering, group: Group, anchor: ir.Node | None, affine: Sequence[Operator]
     ) -> None:
         self.affine = affine
         self.lowering = lowering
@@ -92,8 +94,9 @@ class _Builder:
 
     def _anchor(self, part: int | None) -> Expression:
         result: Expression = Value(part or 0)
-        for op, view in self.affine:
-            result = Apply(op, (result, self._load(view, part)))
+        for op, other in self.affine:
+            argument = self._load(other, part) if isinstance(other, View) else Literal(other)
+            result = Apply(op, (result, argument))
         return result
 
     def _load(self, view: View, part: int | None) -> Load:
@@ -176,8 +179,9 @@ def _converted(node: ir.Node, args: list[Expression]) -> Expression:
     rounded: Expression = Apply("Round", (Apply("Div", (given, scale)),))
     if shift != Literal(0.0):
         rounded = Apply("Add", (rounded, shift))
-    ends = np.iinfo(result.dtype.numpy())
-    return Apply("Max", (Apply("Min", (rounded, Literal(float(ends.max)))), Literal(float(ends.min))))
+    lowest = -(1 << result.dtype.bitwidth - 1) if result.dtype.name.startswith("INT") else 0
+    highest = lowest + (1 << result.dtype.bitwidth) - 1
+    return Apply("Max", (Apply("Min", (rounded, Literal(float(highest)))), Literal(float(lowest))))
 
 
 def result_view(lowering: Lowering, fused: Fused, out: View) -> View:

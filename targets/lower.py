@@ -8,6 +8,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from ..ir.errors import UserError
+from ..ir.formats import opens
 from ..ir.groups import Group, groups
 from ..ir.operators import VIEWS
 from ..ir.program import Program
@@ -74,7 +75,7 @@ def _place_constants(lowering: Lowering, program: Program) -> None:
     """Every tensor known when compiling: source weights, and what variant "constant" derives from them."""
     for model in program.variants.values():
         for name, value in model.graph.initializers.items():
-            lowering.constants[name] = Constant(name, lowering.dtype(value))
+            lowering.constants[name] = Constant.of(value, lowering.dtype(value))
             tensor = value.const_value
             # Scalars that the graph itself spells out, as against learned ones, are compiled into the kernels.
             if name not in program.weights and tensor is not None and tensor.size == 1:
@@ -82,7 +83,7 @@ def _place_constants(lowering: Lowering, program: Program) -> None:
     if "constant" in program.variants:
         for value in program.variants["constant"].graph.outputs:
             name = str(value.name)
-            lowering.constants[name] = Constant(name, lowering.dtype(value))
+            lowering.constants[name] = Constant.of(value, lowering.dtype(value))
 
 
 def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> None:
@@ -93,8 +94,8 @@ def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> Non
         if (group := last_of.get(id(node))) is not None:
             lower_group(lowering, group, profile)
         elif id(node) not in inside:
-            if node.op_type == "DequantizeLinear":
-                continue  # products take the integers
+            if opens(node):
+                continue  # products take the codes
             if node.op_type not in VIEWS and node.op_type != "Cast":
                 raise UserError(
                     f"node {node.name} belongs to no fusion group; run the fuse pass before lowering"

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UserError
+from ..ir.formats import INTEGERS, format_of
 from .compiled import ITEM_BYTES, Space
 from .graph_facts import shape_of
 from .packing import ROUNDED, Dense, Packing
@@ -25,6 +26,7 @@ DTYPES = {
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
     ir.DataType.INT8: "int8",
+    ir.DataType.INT4: "int8",
     ir.DataType.BOOL: "bool",
 }
 
@@ -71,10 +73,19 @@ class PendingCall:
 
 @dataclass(frozen=True)
 class Constant:
-    """A tensor known when compiling, by the name under which its numbers come, and the format it is kept in."""
+    """A tensor known when compiling, by the name under which its numbers come, and the format it is kept in.
+
+    ``codes`` is a narrower format that all of its numbers are of, for those who read it so.
+    """
 
     source: str
     dtype: str
+    codes: str | None = None
+
+    @staticmethod
+    def of(value: ir.Value, dtype: str) -> Constant:
+        format = format_of(value) or (INTEGERS["int4"] if value.dtype is ir.DataType.INT4 else None)
+        return Constant(str(value.name), dtype, None if format is None else format.name)
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,8 @@ class Lowering:
         source, dtype = self.constants[constant].source, self.constants[constant].dtype
         if dtype in ROUNDED:
             packing = packing.model_copy(update={"format": dtype})
+        if packing.holds_codes:
+            dtype = "uint8"
         name = f"{source}|{packing.model_dump_json()}"
         if name not in self.weights:
             _require_addressable(math.prod(shape), source)

@@ -7,10 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ..ir.formats import Format, format_called
 from .winograd import transform_filters
 
 TILE_ROWS = 16
 """Rows of a matrix tile's register: of results as of words of factors."""
+
+RAISED_NIBBLE = 16
+"""What dot products count an integer of four bits for: it is opened into the upper half of a byte."""
 
 ROUNDED = ("bfloat16",)
 """Formats that a checkpoint's float32 numbers are rounded to when they are packed."""
@@ -28,7 +32,12 @@ class Layout(BaseModel):
     """``format`` is what the numbers are rounded to, if they are not kept as they are."""
 
     model_config = ConfigDict(frozen=True)
-    format: Literal["bfloat16"] | None = None
+    format: str | None = None
+
+    @property
+    def holds_codes(self) -> bool:
+        """Whether bytes of codes stand for the numbers, all of which are of the format already."""
+        return self.format is not None and self.format not in ROUNDED
 
     def pack(self, source: NDArray[Any]) -> NDArray[Any]:
         """The numbers as the kernels find them; a rounded format as its bits."""
@@ -37,6 +46,16 @@ class Layout(BaseModel):
 
     @abstractmethod
     def place(self, source: NDArray[Any]) -> NDArray[Any]: ...
+
+
+def codes_a_byte(format: Format) -> int:
+    return 2 if format.bits <= 4 else 1
+
+
+def joined(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two codes a byte: [panels, steps, columns, ...], half of whose columns are in the upper bits."""
+    lower, upper = np.split(codes, 2, axis=2)
+    return lower | upper << np.uint8(4)
 
 
 class Dense(Layout):
@@ -55,6 +74,9 @@ class Panels(Layout):
     in the order in which the kernel walks them; ``starts`` are the first columns of the panels. The last panel
     starts early and overlaps its neighbour rather than being padded, unless N < width, when zeros fill up.
     With ``parts`` 2, the columns are two halves of a gated layer and each panel holds as many of either.
+
+    Of a format of codes the items are bytes. Two codes of up to four bits share one: of the left half of the panel's
+    columns, in its lower bits, and of the right half.
     """
 
     kind: Literal["panels"] = "panels"
@@ -62,6 +84,13 @@ class Panels(Layout):
     width: int
     starts: tuple[int, ...]
     parts: int = 1
+
+    def pack(self, source: NDArray[Any]) -> NDArray[Any]:
+        if not self.holds_codes:
+            return super().pack(source)
+        format = format_called(str(self.format))
+        codes = self.place(format.encode(source))
+        return joined(codes) if codes_a_byte(format) == 2 else codes
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
         rows = np.transpose(source, self.order)
@@ -78,19 +107,27 @@ class Quads(Panels):
     """Panels of int8 numbers, four reduction indices of a column together: [panels, 1 + K / 4, width, 4].
 
     The first row are the bytes of int32 numbers that the column's sums begin with, because every number that they are
-    multiplied with is ``bias`` too large.
+    multiplied with is ``bias`` too large. Numbers of four bits count ``RAISED_NIBBLE`` times, and the bytes of a panel
+    with those are [panels, 4 * width + K * width / 2].
     """
 
     kind: Literal["quads"] = "quads"  # type: ignore[assignment]
     bias: int = 0
 
-    def place(self, source: NDArray[Any]) -> NDArray[Any]:
-        panels = super().place(source)
+    def pack(self, source: NDArray[Any]) -> NDArray[Any]:
+        panels = self.place(np.asarray(source, np.int8))
         count, depth, width = panels.shape
-        begin = -self.bias * panels.sum(axis=1, keepdims=True, dtype=np.int32)
         quads = panels.reshape(count, depth // 4, 4, width).transpose(0, 1, 3, 2)
-        head = begin.astype("<i4").view(np.int8).reshape(count, 1, width, 4)
-        return np.concatenate([head, quads], axis=1)
+        begin = -self.bias * panels.sum(axis=1, keepdims=True, dtype=np.int32)
+        if not self.holds_codes:
+            return np.concatenate([_bytes(begin).reshape(count, 1, width, 4), quads], axis=1)
+        codes = joined(format_called(str(self.format)).encode(quads))
+        head = _bytes(RAISED_NIBBLE * begin).view(np.uint8)
+        return np.concatenate([head.reshape(count, -1), codes.reshape(count, -1)], axis=1)
+
+
+def _bytes(words: NDArray[np.int32]) -> NDArray[np.int8]:
+    return np.ascontiguousarray(words, "<i4").view(np.int8)
 
 
 class TilePanels(Panels):

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from ...ir.formats import INTEGERS
 from ..expressions import Expression
 from ..profile import Profile
 from .dots import add_products
 from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten, words
+from .unpack import NIBBLE_BITS, Rows, items_of
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ class Tile:
     by_lane: bool = False
 
 
-def choose_tile(rows: int, columns: int, parts: int, profile: Profile, held: int = 1) -> Tile:
+def choose_tile(
+    rows: int, columns: int, parts: int, profile: Profile, held: int = 1, codes: str | None = None
+) -> Tile:
     """The register tile with the least predicted cycles for ``rows`` x ``columns`` sums.
 
-    ``held`` is how many registers a vector of factors takes.
+    ``held`` is how many registers a vector of factors takes, ``codes`` the format that factors open from.
 
     Per reduction step a core issues multiply-adds and loads at its rates, and needs some cycles before a sum can be
     added to again; a vector of the panel comes from the second-level cache and costs about half a cycle that is not
@@ -48,7 +52,7 @@ def choose_tile(rows: int, columns: int, parts: int, profile: Profile, held: int
     lanes, registers = profile.vector_lanes, profile.vector_registers
     best: tuple[float, int, Tile] | None = None
     for vectors in (2, 3, 4, 1, 6, 8):
-        if vectors % parts:
+        if vectors % parts or vectors * items_of(codes, 2) % 2:
             continue
         width = vectors * lanes
         most = min(most_rows(vectors, profile, held=held), rows)
@@ -88,9 +92,10 @@ def panel_starts(columns: int, width: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Contraction(Kernel):
-    """Operands: A, B in panels, out, [scratch when ``splits`` > 1], then what the epilogue loads.
+    """Operands: A, B in panels, out, [sums, with ``splits``], [factors, if ``opened``], [scales, with ``group``], then
+    what the epilogue loads.
 
-    Sums are float32, or int32 where both A and B are int8.
+    Sums are float32, or int32 where both A and B are integers that have no ``group``.
 
     ``rows``, ``reduce``    extents of the row and reduction axes, outermost first
     ``a_rows``, ``a_reduce``  the strides of A along them
@@ -104,6 +109,10 @@ class Contraction(Kernel):
                             apart their A and their results are
     ``dot``                 the instruction, where a step of the reduction is a word of four int8 numbers; strides of
                             A are then in words, too, and the panels are ``Quads``
+    ``codes``               the format whose codes B are, if they are not numbers as they lie
+    ``group``               how many steps of the reduction share a row of scales, if there are such
+    ``opened``              whether a slice of a panel is opened once for all of a task's tiles, into room of its own
+    ``workers``             among how many, then, the tasks are shared out
     """
 
     rows: tuple[int, ...]
@@ -120,10 +129,15 @@ class Contraction(Kernel):
     pieces: int
     batch: tuple[int, int, int] = (1, 0, 0)
     dot: str | None = None
+    codes: str | None = None
+    group: int = 0
+    opened: bool = False
+    workers: int = 0
 
     @property
     def sums_dtype(self) -> str:
-        return "int32" if self.dtypes[:2] == ("int8", "int8") else "float32"
+        integers = self.codes in INTEGERS or (self.codes is None and self.dtypes[1] == "int8")
+        return "int32" if self.dtypes[0] == "int8" and integers and not self.group else "float32"
 
     @property
     def tiles(self) -> int:
@@ -138,21 +152,71 @@ class Contraction(Kernel):
         """Room for the partial sums between two slices of the reduction."""
         return self.panels * self.tiles * self.tile.rows * self.tile.width if self.splits else 0
 
+    @property
+    def opened_factors(self) -> int:
+        """Room for each worker's slice of a panel."""
+        return self.workers * self._slice_depth * self.tile.width if self.opened else 0
+
+    @property
+    def _slice_depth(self) -> int:
+        return math.prod(self.reduce[self.splits :])
+
+    @property
+    def _row_items(self) -> int:
+        return items_of(self.codes, self.tile.width)
+
+    @property
+    def _head_items(self) -> int:
+        """Of what sums begin with."""
+        return 0 if self.dot is None else self.tile.width
+
+    @property
+    def _panel_items(self) -> int:
+        return self._head_items + math.prod(self.reduce) * self._row_items
+
     def body(self, operands: Sequence[Any]) -> None:
         if self.dot is not None:
             operands = [words(operands[0]), words(operands[1]), *operands[2:]]
         per_block = math.ceil(self.tiles / self.blocks)
         per_piece = math.ceil(per_block / self.pieces)
         extents = (self.batch[0], self.blocks, self.panels, self.pieces)
-        with T.parallel(0, math.prod(extents)) as task:
-            product, block, panel, piece = unflatten(task, extents)
-            first = block * per_block + piece * per_piece
-            end = T.min(T.min(first + per_piece, (block + 1) * per_block), self.tiles)
-            with T.serial(0, math.prod(self.reduce[: self.splits])) as slice_index:
-                with T.serial(0, T.max(end - first, 0)) as step:
-                    self._tile(operands, product, panel, first + step, slice_index)
+        tasks = math.prod(extents)
+        share = math.ceil(tasks / self.workers) if self.opened else 1
+        with T.parallel(0, math.ceil(tasks / share)) as worker:
+            with T.serial(0, T.min(share, tasks - worker * share)) as turn:
+                product, block, panel, piece = unflatten(worker * share + turn, extents)
+                first = block * per_block + piece * per_piece
+                end = T.min(T.min(first + per_piece, (block + 1) * per_block), self.tiles)
+                with T.serial(0, math.prod(self.reduce[: self.splits])) as slice_index:
+                    rows = self._rows(operands, product * self.panels + panel, slice_index)
+                    if self.opened:
+                        rows = self._open(rows, operands[3 + bool(self.splits)], worker)
+                    with T.serial(0, T.max(end - first, 0)) as step:
+                        self._tile(operands, rows, product, panel, first + step, slice_index)
 
-    def _tile(self, operands: Sequence[Any], product: Any, panel: Any, index: Any, slice_index: Any) -> None:
+    def _rows(self, operands: Sequence[Any], panel: Any, slice_index: Any) -> Rows:
+        """What the steps of a slice multiply, as it lies in a panel."""
+        before, width = slice_index * self._slice_depth, self.tile.width
+        start = panel * self._panel_items + self._head_items + before * self._row_items
+        scales = None
+        if self.group:
+            first = panel * math.ceil(math.prod(self.reduce) / self.group) * width
+            scales = (operands[3 + bool(self.splits) + self.opened], first, self.group, before)
+        dot = self.dot is not None
+        return Rows(operands[1], start, width, self.tile.lanes, self.sums_dtype, self.codes, dot, scales)
+
+    def _open(self, rows: Rows, room: Any, worker: Any) -> Rows:
+        """The same, opened into the worker's room."""
+        start = worker * (self._slice_depth * self.tile.width)
+        with T.serial(0, self._slice_depth) as step:
+            for column in range(0, self.tile.width, self.tile.lanes):
+                at = start + step * self.tile.width + column
+                T.buffer_store(room, rows.opened(step, column), [T.Ramp(at, 1, self.tile.lanes)])
+        return replace(rows, items=room, start=start, codes=None, scales=None)
+
+    def _tile(
+        self, operands: Sequence[Any], right: Rows, product: Any, panel: Any, index: Any, slice_index: Any
+    ) -> None:
         part_width = self.tile.width // self.parts
         chunks = lane_chunks(part_width, self.tile.lanes)
         sums = [
@@ -176,7 +240,9 @@ class Contraction(Kernel):
             for row, part, chunk in slots:
                 start, width = chunks[chunk]
                 with T.vectorized(0, width) as lane:
-                    at = self._panel_start(product, panel) + part * part_width + start + lane
+                    at = (
+                        (product * self.panels + panel) * self._panel_items + part * part_width + start + lane
+                    )
                     begun = T.cast(0, self.sums_dtype) if self.dot is None else operands[1][at]
                     T.buffer_store(sums[row][part][chunk], begun, [lane])
 
@@ -197,16 +263,12 @@ class Contraction(Kernel):
 
         if slices == 1:
             zero()
-            self._accumulate(operands, sums, product, panel, rows, first_row, slice_index)
+            self._accumulate(operands[0], right, sums, product, rows, first_row, slice_index)
             finish()
             return
         either(slice_index == 0, zero, resume)
-        self._accumulate(operands, sums, product, panel, rows, first_row, slice_index)
+        self._accumulate(operands[0], right, sums, product, rows, first_row, slice_index)
         either(slice_index == slices - 1, finish, suspend)
-
-    def _panel_start(self, product: Any, panel: Any) -> Any:
-        depth = math.prod(self.reduce)
-        return (product * self.panels + panel) * (depth if self.dot is None else depth + 1) * self.tile.width
 
     def _row_coordinates(self, index: Any) -> tuple[list[Any], Any]:
         """Coordinates on the outer row axes, and the first row of the tile on the innermost."""
@@ -215,23 +277,12 @@ class Contraction(Kernel):
         return outer, T.min(index % bands * self.tile.rows, self.rows[-1] - self.tile.rows)
 
     def _accumulate(
-        self,
-        operands: Sequence[Any],
-        sums: Any,
-        product: Any,
-        panel: Any,
-        rows: list[Any],
-        first_row: Any,
-        slice_index: Any,
+        self, a: Any, right: Rows, sums: Any, product: Any, rows: list[Any], first_row: Any, slice_index: Any
     ) -> None:
-        a, b = operands[0], operands[1]
-        part_width = self.tile.width // self.parts
-        chunks = lane_chunks(part_width, self.tile.lanes)
+        chunks = self.tile.width // self.parts // self.tile.lanes
         base = flat([product, *rows, first_row], (self.batch[1], *self.a_rows))
         unroll = next(u for u in (4, 2, 1) if self.reduce[-1] % u == 0)
         inner = (*self.reduce[self.splits :][:-1], self.reduce[-1] // unroll)
-        slice_depth = math.prod(self.reduce[self.splits :])
-        first = self._panel_start(product, panel) + (0 if self.dot is None else self.tile.width)
         split = unflatten(slice_index, self.reduce[: self.splits])
         base = base + flat(split, self.a_reduce[: self.splits])
         inner_strides = (*self.a_reduce[self.splits :][:-1], self.a_reduce[-1] * unroll)
@@ -240,14 +291,13 @@ class Contraction(Kernel):
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
             lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, self.sums_dtype)
             for u in range(unroll):
-                b_at = first + (slice_index * slice_depth + position * unroll + u) * self.tile.width
+                rights = right.vectors(position * unroll + u)
                 for row in range(self.tile.rows):
-                    left = lefts[row][u]
-                    for part in range(self.parts):
-                        for chunk, (start, width) in enumerate(chunks):
-                            at = b_at + part * part_width + start
-                            total = sums[row][part][chunk]
-                            add_products(total, left, b, at, width, self.dot, self.sums_dtype)
+                    for index, (buffer, at) in enumerate(rights):
+                        total = sums[row][index // chunks][index % chunks]
+                        add_products(
+                            total, lefts[row][u], buffer, at, self.tile.lanes, self.dot, self.sums_dtype
+                        )
 
         def loops(axis: int, position: Any, a_at: Any) -> None:
             if axis == len(inner):
@@ -268,10 +318,17 @@ class Contraction(Kernel):
             for chunk, (start, width) in enumerate(lane_chunks(part_width, self.tile.lanes)):
                 for first, lanes in lane_chunks(max(min(width, kept - start), 0), width):
                     with T.vectorized(0, lanes) as lane:
-                        values = [sums[row][part][chunk][first + lane] for part in range(self.parts)]
+                        values = [
+                            self._whole(sums[row][part][chunk][first + lane]) for part in range(self.parts)
+                        ]
                         at = [*rows, first_row + row, first_column + start + first + lane]
                         result = evaluate(self.epilogue, operands, at, values)
                         store(operands[2], result, flat([product, *at], (self.batch[2], *self.out_strides)))
+
+    def _whole(self, total: Any) -> Any:
+        """A sum, of products as they are."""
+        raised = self.dot is not None and self.codes is not None
+        return T.shift_right(total, T.int32(NIBBLE_BITS)) if raised else total
 
 
 def either(condition: Any, then: Any, otherwise: Any) -> None:

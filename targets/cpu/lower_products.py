@@ -15,7 +15,7 @@ from ..profile import Profile
 from ..views import View, merge_axes
 from ..winograd import TAPS
 from .elementwise import Pad
-from .factors import per_column, take
+from .factors import Factors, per_column, take
 from .lower_sums import Sums, plan
 from .lower_winograd import choose, lower_winograd
 
@@ -47,7 +47,8 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
     if (bias := node.inputs[2] if len(node.inputs) > 2 else None) is not None:
         affine.append(("Add", per_column(lowering, bias, shape, 1)))
     fused = fuse(lowering, group, node, affine)
-    exact = lowering.constants[str(weight.name)].dtype == "float32"  # transformed filters round worse
+    kept = lowering.constants[str(weight.name)]
+    exact = kept.dtype == "float32" and kept.codes is None  # transformed filters round worse
     small = tuple(kernel) == (TAPS, TAPS) and fused.parts == 1 and exact
     if small and set(strides) == set(dilations) == {1} and (outputs := choose(profile, shape, x.shape[1])):
         before = (pads[0], pads[1])
@@ -69,7 +70,7 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
         a_rows=(x.strides[0], *(strides[i] * x.strides[2 + i] for i in range(rank))),
         reduce=(*kernel, x.shape[1]),
         a_reduce=(*(dilations[i] * x.strides[2 + i] for i in range(rank)), x.strides[1]),
-        weight=weight,
+        factors=factors,
         order=(0, *spatial, 1),
     )
 
@@ -97,7 +98,7 @@ def lower_matmul(lowering: Lowering, group: Group, profile: Profile) -> None:
         a_rows=a.strides[:-1],
         reduce=(a.shape[-1],),
         a_reduce=(a.strides[-1],),
-        weight=right,
+        factors=factors,
         order=(1, 0),
     )
 
@@ -132,7 +133,7 @@ def lower_gemm(lowering: Lowering, group: Group, profile: Profile) -> None:
         a_rows=a.strides[:1],
         reduce=(a.shape[1],),
         a_reduce=a.strides[1:],
-        weight=right,
+        factors=factors,
         order=(0, 1) if transposed else (1, 0),
     )
 
@@ -150,13 +151,13 @@ def contract(
     a_rows: Sequence[int],
     reduce: Sequence[int],
     a_reduce: Sequence[int],
-    weight: ir.Value,
+    factors: Factors,
     order: Sequence[int],
 ) -> None:
-    """Add the call for out = epilogue(A x weight) and say where the group's result lies.
+    """Add the call for out = epilogue(A x right factors) and say where the group's result lies.
 
     ``shape`` is the anchor's output shape, of which ``rows`` and ``column`` name the axes; ``order`` brings the
-    weight's axes to [column, *reduce].
+    axes of the right factors to [column, *reduce].
     """
     columns = shape[column] // fused.parts
     out_shape = list(shape)
@@ -180,12 +181,18 @@ def contract(
         out_strides=(*strides[1], out.strides[column]),
     )
     loads = [(*rest, view.strides[column]) for rest, view in zip(strides[2:], fused.loads, strict=True)]
-    formats = (*lowering.dtypes([a]), lowering.constants[str(weight.name)].dtype)
-    way = plan(sums, tuple(order), formats, profile)
-    packed = lowering.weight(str(weight.name), way.packed_shape, way.packing)
-    scratch = [lowering.fresh((way.scratch,), dtype=way.sums_dtype)] if way.scratch else []
-    operands = [a, packed, out, *scratch, *fused.loads]
-    kernel = way.kernel(lowering.dtypes(operands), fused.bound(3 + len(scratch), loads))
+    weight = str(factors.right.name)
+    kept = lowering.constants[weight]
+    blocks = factors.blocks
+    formats = (*lowering.dtypes([a]), kept.codes or kept.dtype)
+    way = plan(sums, tuple(order), formats, profile, group=0 if blocks is None else blocks.size)
+    inner = [lowering.fresh((count,), dtype=dtype) for dtype, count in way.scratch]
+    if blocks is not None and way.scales is not None:
+        if blocks.scales.name not in lowering.constants:
+            raise UserError(f"scales of blocks that are computed are not supported, at {describe(node)}")
+        inner.append(lowering.weight(str(blocks.scales.name), way.scales_shape, way.scales))
+    operands = [a, lowering.weight(weight, way.packed_shape, way.packing), out, *inner, *fused.loads]
+    kernel = way.kernel(lowering.dtypes(operands), fused.bound(3 + len(inner), loads))
     lowering.call(kernel, operands, str(node.name))
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 

@@ -12,9 +12,22 @@ from ..profile import Profile
 from .contraction import Contraction, choose_tile, panel_starts
 from .dots import DOTS, TOGETHER
 from .kernel import Kernel
-from .tiles import FORMATS, ROW_BYTES, WIDTH, Format, TileContraction
+from .tiles import FORMATS, ROW_BYTES, WIDTH, TileContraction
+from .unpack import items_of
 
 TASKS_A_CORE = 4
+
+NUMBERS = ("float32", "bfloat16")
+"""Formats that kernels read as they lie."""
+
+INTEGERS = ("int8", "int4")
+"""Formats of the factors of dot products."""
+
+OPENED_FROM = 4
+"""Tiles that share a panel, at least, for its codes to be opened once for all of them."""
+
+TILED_FROM = 8
+"""Rows, at least, for codes to be opened into tiles."""
 
 
 @dataclass(frozen=True)
@@ -49,69 +62,97 @@ class Sums:
 class Plan:
     """The packing of the weights, and the kernel for given formats of its operands and an epilogue.
 
-    ``scratch`` is how many sums it keeps in memory, in ``sums_dtype``.
+    ``scratch`` are the formats and sizes of what it keeps in memory between its operands and those of the epilogue, and
+    ``scales`` the packing of the scales of blocks, if weights have those, which follow.
     """
 
     packing: Packing
     packed_shape: tuple[int, ...]
-    scratch: int
-    sums_dtype: str
+    scratch: tuple[tuple[str, int], ...]
     kernel: Callable[[tuple[str, ...], Expression], Kernel]
+    scales: Panels | None = None
+    scales_shape: tuple[int, ...] = ()
 
 
-def plan(sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile) -> Plan:
-    """How to sum the products of operands of two ``formats``; ``order`` is that of ``Panels``."""
-    alike = formats[0] == formats[1]
-    if alike and formats[0] in profile.tile_formats and _fits_tiles(sums, FORMATS[formats[0]]):
-        return _on_tiles(sums, order, formats[0], profile)
-    if formats == ("int8", "int8") and (words := sums.in_words()) is not None:
+def plan(
+    sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile, group: int = 0
+) -> Plan:
+    """How to sum the products of operands of two ``formats``; ``order`` is that of ``Panels``.
+
+    ``group`` is how many neighbouring indices of the reduction share a row of scales, if there are such.
+    """
+    left, right = formats
+    if _takes_tiles(sums, left, right, profile) and not group:
+        return _on_tiles(sums, order, left, right, profile)
+    if left == "int8" and right in INTEGERS and not group and (words := sums.in_words()) is not None:
         return _on_vectors(words, order, formats, profile, profile.int8_dot)
-    return _on_vectors(sums, order, formats, profile)
+    return _on_vectors(sums, order, formats, profile, group=group)
 
 
 def _on_vectors(
-    sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile, dot: str | None = None
+    sums: Sums,
+    order: tuple[int, ...],
+    formats: tuple[str, ...],
+    profile: Profile,
+    dot: str | None = None,
+    group: int = 0,
 ) -> Plan:
     """Sums in vector registers, of products one by one or of dot products by the instruction ``dot``."""
     held = 1 if dot is None else DOTS[dot].held
-    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held)
+    codes = None if formats[1] in (NUMBERS if dot is None else ("int8",)) else formats[1]
+    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held, codes)
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     tiles = sums.tiles(tile.rows)
-    room = profile.l2_bytes // 2 // (4 * tile.width)
+    blocks = min(_row_blocks(sums, len(starts), 4, profile), tiles)
+    per_block = math.ceil(tiles / blocks)
+    pieces = _pieces(len(starts) * blocks, per_block, profile.cores)
+    opened = codes is not None and math.ceil(per_block / pieces) >= OPENED_FROM
+    factor_bytes = 4 if codes is None or opened else 1
+    room = profile.l2_bytes // 2 // (factor_bytes * tile.width)
     reduce, a_reduce, splits = _split(sums.reduce, sums.a_reduce, room, tiles)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
-    blocks = min(_row_blocks(sums, len(starts), 4, profile), tiles)
-    pieces = _pieces(len(starts) * blocks, math.ceil(tiles / blocks), profile.cores)
+    workers = min(TASKS_A_CORE * profile.cores, len(starts) * blocks * pieces) if opened else 0
 
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> Contraction:
         return Contraction(
-            dtypes,
-            **facts,
-            tile=tile,
-            epilogue=epilogue,
-            splits=splits,
-            blocks=blocks,
-            pieces=pieces,
-            dot=dot,
-        )
+            dtypes, **facts, tile=tile, epilogue=epilogue, splits=splits, blocks=blocks, pieces=pieces, dot=dot,
+            codes=codes, group=group, opened=opened, workers=workers,
+        )  # fmt: skip
 
     panels = Panels(order=order, width=tile.width, starts=starts, parts=sums.parts)
-    shape = (len(starts), math.prod(reduce), tile.width)
+    depth = math.prod(reduce)
+    shape = (len(starts), depth, items_of(codes, tile.width))
+    like = kernel((formats[0], "uint8" if codes else formats[1]), Value())
+    scratch = ((like.sums_dtype, like.scratch_floats), (like.sums_dtype, like.opened_factors))
+    packing = panels
     if dot is not None:
-        panels = Quads(**panels.model_dump(exclude={"kind"}), bias=DOTS[dot].bias)
-        shape = (shape[0], 1 + shape[1], shape[2], TOGETHER)
-    like = kernel(formats, Value())
-    return Plan(panels, shape, like.scratch_floats, like.sums_dtype, kernel)
+        packing = Quads(**panels.model_dump(exclude={"kind"}), bias=DOTS[dot].bias)
+        shape = (shape[0], 1 + depth, tile.width, TOGETHER)
+        if codes is not None:
+            shape = (shape[0], TOGETHER * (tile.width + depth * items_of(codes, tile.width)))
+    return Plan(
+        packing.model_copy(update={"format": codes if codes != "int8" else None}),
+        shape,
+        tuple((dtype, count) for dtype, count in scratch if count),
+        kernel,
+        panels if group else None,
+        (len(starts), math.ceil(depth / group), tile.width) if group else (),
+    )
 
 
-def _fits_tiles(sums: Sums, format: Format) -> bool:
-    """Whether a matrix unit can take the left operand as it lies."""
-    return sums.a_reduce[-1] == 1 and sums.reduce[-1] % format.step == 0
+def _takes_tiles(sums: Sums, left: str, right: str, profile: Profile) -> bool:
+    """Whether a matrix unit can take the left operand as it lies, and the right one as it opens."""
+    if left not in profile.tile_formats or sums.a_reduce[-1] != 1 or sums.reduce[-1] % FORMATS[left].step:
+        return False
+    if left == right:
+        return True
+    return right == "int4" if left == "int8" else right not in NUMBERS and math.prod(sums.rows) >= TILED_FROM
 
 
-def _on_tiles(sums: Sums, order: tuple[int, ...], name: str, profile: Profile) -> Plan:
-    """Sums in the registers of a matrix unit, of products of numbers in the format called ``name``."""
-    format = FORMATS[name]
+def _on_tiles(sums: Sums, order: tuple[int, ...], left: str, right: str, profile: Profile) -> Plan:
+    """Sums in the registers of a matrix unit, of products of numbers in the format of the ``left`` ones."""
+    format = FORMATS[left]
+    codes = None if right == left else right
     height = math.ceil(sums.rows[-1] / math.ceil(sums.rows[-1] / TILE_ROWS))
     starts = panel_starts(sums.columns, WIDTH // sums.parts)
     pairs = math.ceil(sums.tiles(height) / 2)
@@ -125,14 +166,19 @@ def _on_tiles(sums: Sums, order: tuple[int, ...], name: str, profile: Profile) -
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> TileContraction:
         return TileContraction(
             dtypes, **facts, tile_rows=height, epilogue=epilogue, splits=splits, blocks=blocks,
-            groups=groups, lanes=profile.vector_lanes,
+            groups=groups, lanes=profile.vector_lanes, codes=codes,
         )  # fmt: skip
 
+    packing = TilePanels(
+        order=order, width=WIDTH, starts=starts, parts=sums.parts, together=format.together,
+        format=codes if codes != "int8" else None,
+    )  # fmt: skip
+    like = kernel((left, left), Value())
+    scratch = ((format.sums_dtype, like.scratch_floats), (left, like.opened_factors))
     return Plan(
-        TilePanels(order=order, width=WIDTH, starts=starts, parts=sums.parts, together=format.together),
-        (len(starts), math.prod(reduce), 2, TILE_ROWS, TILE_ROWS, format.together),
-        kernel((name, name), Value()).scratch_floats,
-        format.sums_dtype,
+        packing,
+        (len(starts), math.prod(reduce), items_of(codes, 2), TILE_ROWS, TILE_ROWS, format.together),
+        tuple((dtype, count) for dtype, count in scratch if count),
         kernel,
     )
 

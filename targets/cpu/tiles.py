@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
@@ -21,6 +21,7 @@ from ..expressions import Expression
 from ..packing import TILE_ROWS
 from .contraction import either, panel_starts
 from .kernel import Bfloat16, Kernel, evaluate, flat, lane_chunks, local, raw, store, unflatten
+from .unpack import NIBBLE_BITS, items_of, numbers, raised_bytes
 
 WIDTH = 2 * TILE_ROWS
 """Columns of a panel."""
@@ -102,12 +103,43 @@ def prefetch(words: Any, at: Any) -> None:
 
 
 @dataclass(frozen=True)
+class Slice:
+    """Tiles of a slice of a panel, from ``start`` on, and in the packed panels what comes after it."""
+
+    items: Any
+    start: Any
+    packed: Any
+    after: Any
+
+
+def _bfloat16_row(codes: str, items: Any, at: Any, place: int) -> Any:
+    """32 numbers of bfloat16, as words, from as many codes."""
+    halves = [
+        numbers(codes, T.Cast("int32x16", items[T.Ramp(at + first, 1, 16)]), place, 16) for first in (16, 0)
+    ]
+    rounded = T.call_llvm_pure_intrin("bfloat16x32", "llvm.x86.avx512bf16.cvtne2ps2bf16.512", *halves)
+    return T.reinterpret("uint16x32", rounded)
+
+
+def _int8_row(codes: str, items: Any, at: Any, place: int) -> Any:
+    """64 numbers of int8, ``RAISED_NIBBLE`` times those of as many codes."""
+    word = T.reinterpret("int32x16", items[T.Ramp(at, 1, ROW_BYTES)])
+    return T.reinterpret("int8x64", raised_bytes(word, place, 16))
+
+
+OPENED = {"bfloat16": _bfloat16_row, "int8": _int8_row}
+"""How a row of a tile in one of ``FORMATS`` is made from codes."""
+
+
+@dataclass(frozen=True)
 class TileContraction(Kernel):
-    """Operands: A in one of ``FORMATS``, B in tile panels, out, scratch for sums, then what the epilogue loads.
+    """Operands: A in one of ``FORMATS``, B in tile panels, out, scratch for sums, [factors, with ``codes``], then what
+    the epilogue loads.
 
     As ``Contraction``, but that the innermost reduction axis counts in steps of indices which lie next to each other in
     A, as many as a register's row has room for. ``tile_rows`` rows of A, evenly spaced, are a tile; tiles are taken in
-    pairs. A task has the rows of one of ``blocks`` blocks and the panels of one of ``groups`` groups.
+    pairs. A task has the rows of one of ``blocks`` blocks and the panels of one of ``groups`` groups. Where B are codes
+    of another format, a slice of a panel is opened into the task's room before the rows of its block pass by.
     """
 
     rows: tuple[int, ...]
@@ -123,6 +155,7 @@ class TileContraction(Kernel):
     blocks: int
     groups: int
     lanes: int
+    codes: str | None = None
 
     @property
     def format(self) -> Format:
@@ -146,6 +179,24 @@ class TileContraction(Kernel):
         return self.blocks * self.groups * self._task_floats
 
     @property
+    def opened_factors(self) -> int:
+        """Room for each task's slice of a panel."""
+        return self.blocks * self.groups * self._slice_steps * self._step_factors if self.codes else 0
+
+    @property
+    def _slice_steps(self) -> int:
+        return math.prod(self.reduce[self.splits :])
+
+    @property
+    def _step_factors(self) -> int:
+        return WIDTH * self.format.step
+
+    @property
+    def _step_items(self) -> int:
+        """Of a panel."""
+        return items_of(self.codes, self._step_factors)
+
+    @property
     def _block_pairs(self) -> int:
         return math.ceil(self.pairs / self.blocks)
 
@@ -163,19 +214,45 @@ class TileContraction(Kernel):
             block, group = task // self.groups, task % self.groups
             configure([self.tile_rows] * 6 + [TILE_ROWS] * 2)
             with T.serial(0, T.min(per_group, self.panels - group * per_group)) as place:
-                self._panel(operands, group * per_group + place, block, task * self._task_floats)
+                self._panel(operands, group * per_group + place, block, task)
             unit("tilerelease")
 
-    def _panel(self, operands: Sequence[Any], panel: Any, block: Any, scratch: Any) -> None:
+    def _panel(self, operands: Sequence[Any], panel: Any, block: Any, task: Any) -> None:
         """A slice of the panel stays in the first-level cache while the rows of the block pass by."""
-        first = block * self._block_pairs
-        with T.serial(0, math.prod(self.reduce[: self.splits])) as slice_index:
+        first, scratch = block * self._block_pairs, task * self._task_floats
+        right, slices = raw(operands[1]), math.prod(self.reduce[: self.splits])
+        with T.serial(0, slices) as slice_index:
+            at = (panel * slices + slice_index) * (self._slice_steps * self._step_items)
+            piece = Slice(right, at, right, at + self._slice_steps * self._step_items)
+            if self.codes is not None:
+                piece = self._open(piece, raw(operands[4]), task * (self._slice_steps * self._step_factors))
             with T.serial(0, T.min(self._block_pairs, self.pairs - first)) as step:
                 room = scratch + step * self._pair_floats if self.splits else scratch
-                self._pair(operands, panel, first + step, step, slice_index, room)
+                self._pair(operands, piece, panel, first + step, step, slice_index, room)
+
+    def _open(self, piece: Slice, room: Any, start: Any) -> Slice:
+        """The same in tiles of factors, from ``start`` on."""
+        assert self.codes is not None
+        line = ROW_BYTES // self.format.item_bytes
+        halves = 2 // items_of(self.codes, 2)
+        with T.serial(0, self._slice_steps) as step:
+            with T.serial(0, 2 // halves * TILE_ROWS) as row:
+                read = piece.start + step * self._step_items + row * line
+                for half in range(halves):
+                    at = start + step * self._step_factors + (half * TILE_ROWS + row) * line
+                    factors = OPENED[self.dtypes[0]](self.codes, piece.items, read, half)
+                    T.buffer_store(room, factors, [T.Ramp(at, 1, line)])
+        return replace(piece, items=room, start=start)
 
     def _pair(
-        self, operands: Sequence[Any], panel: Any, pair: Any, place: Any, slice_index: Any, scratch: Any
+        self,
+        operands: Sequence[Any],
+        right: Slice,
+        panel: Any,
+        pair: Any,
+        place: Any,
+        slice_index: Any,
+        scratch: Any,
     ) -> None:
         slices = math.prod(self.reduce[: self.splits])
         # The last pair of an odd number does its only tile twice.
@@ -196,11 +273,11 @@ class TileContraction(Kernel):
 
         if slices == 1:
             zero()
-            self._accumulate(operands, panel, tiles, place, slice_index)
+            self._accumulate(raw(operands[0]), right, tiles, place, slice_index)
             finish()
             return
         either(slice_index == 0, zero, lambda: moved(load_tile))
-        self._accumulate(operands, panel, tiles, place, slice_index)
+        self._accumulate(raw(operands[0]), right, tiles, place, slice_index)
         either(slice_index == slices - 1, finish, lambda: moved(store_tile))
 
     def _coordinates(self, tile: Any) -> tuple[list[Any], Any]:
@@ -209,20 +286,15 @@ class TileContraction(Kernel):
         outer = unflatten(tile // bands, self.rows[:-1])
         return outer, T.min(tile % bands * self.tile_rows, self.rows[-1] - self.tile_rows)
 
-    def _accumulate(
-        self, operands: Sequence[Any], panel: Any, tiles: Any, place: Any, slice_index: Any
-    ) -> None:
-        a, b = raw(operands[0]), raw(operands[1])
+    def _accumulate(self, a: Any, right: Slice, tiles: Any, place: Any, slice_index: Any) -> None:
         step, item_bytes = self.format.step, self.format.item_bytes
-        line = ROW_BYTES // item_bytes
         split = flat(unflatten(slice_index, self.reduce[: self.splits]), self.a_reduce[: self.splits])
         starts = [flat([*outer, first], self.a_rows) + split for outer, first in tiles]
         inner, strides = self.reduce[self.splits :], self.a_reduce[self.splits :]
-        count = math.prod(inner)
-        first = panel * math.prod(self.reduce) + slice_index * count
         # What comes after this slice, of which each pair of the block fetches its share.
-        lines = math.ceil(2 * TILE_ROWS / self._block_pairs)
-        after = (first + count) * (WIDTH * step) + place * (count * lines * line)
+        line = ROW_BYTES // (item_bytes if self.codes is None else 1)
+        lines = math.ceil(self._step_items / line / self._block_pairs)
+        after = right.after + place * (self._slice_steps * lines * line)
 
         def loops(axis: int, position: Any, at: Any) -> None:
             if axis < len(inner):
@@ -232,12 +304,13 @@ class TileContraction(Kernel):
             for register, start in zip(LEFT, starts, strict=True):
                 load_tile(register, a, start + at, item_bytes * self.a_rows[-1])
             for side, register in enumerate(RIGHT):
-                load_tile(register, b, ((first + position) * 2 + side) * (TILE_ROWS * step), ROW_BYTES)
+                at_tile = right.start + (position * 2 + side) * (TILE_ROWS * step)
+                load_tile(register, right.items, at_tile, ROW_BYTES)
             for register in SUMS:
-                left, right = LEFT[register // 2], RIGHT[register % 2]
-                unit(self.format.instruction, T.uint8(register), T.uint8(left), T.uint8(right))
+                pair = LEFT[register // 2], RIGHT[register % 2]
+                unit(self.format.instruction, T.uint8(register), *(T.uint8(one) for one in pair))
             for index in range(lines):
-                prefetch(b, after + (position * lines + index) * line)
+                prefetch(right.packed, after + (position * lines + index) * line)
 
         loops(0, T.int32(0), T.int32(0))
 
@@ -252,8 +325,14 @@ class TileContraction(Kernel):
                     at = [*outer, first + row, first_column + start]
                     with T.vectorized(0, width) as lane:
                         values = [
-                            operands[3][sums + part * part_width + start + lane] for part in range(self.parts)
+                            self._whole(operands[3][sums + part * part_width + start + lane])
+                            for part in range(self.parts)
                         ]
                         place = [*at[:-1], at[-1] + lane]
                         T.buffer_store(result, evaluate(self.epilogue, operands, place, values), [lane])
                     store_vector(operands[2], result, width, flat(at, self.out_strides))
+
+    def _whole(self, total: Any) -> Any:
+        """A sum, of products as they are."""
+        raised = self.format.sums_dtype == "int32" and self.codes is not None
+        return T.shift_right(total, T.int32(NIBBLE_BITS)) if raised else total

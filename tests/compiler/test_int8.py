@@ -25,6 +25,7 @@ from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.passes.base import Context
 from fick.passes.quantise import Quantise, QuantiseConfig
+from fick.passes.quantise.choices import INTEGERS, WeightFormat
 from fick.targets import profile
 
 from ..emulated import CORES, run_bundle
@@ -97,31 +98,33 @@ class QuantiseByPowersOfTwo(Quantise):
         return changed, effect
 
 
-def exact_case() -> tuple[Imported, dict[str, np.ndarray], Recipe]:
-    """Weights are eighths, up to 127 of them in every column, and biases quarters."""
+def exact_case(weights: WeightFormat = "int8") -> tuple[Imported, dict[str, np.ndarray], Recipe]:
+    """Weights are eighths, in every column up to as many as their format has, and biases quarters."""
+    largest = INTEGERS[weights].largest
     rng = np.random.default_rng(5)
     graph = model(EXACT, rng)
     for name, value in graph.graph.initializers.items():
         if value.dtype is ir.DataType.FLOAT:
-            drawn = rng.integers(-127, 128, value.const_value.shape.numpy())
+            drawn = rng.integers(-largest, largest + 1, value.const_value.shape.numpy())
             columns = np.moveaxis(drawn, COLUMN_AXES.get(name, 0), 0)
             if drawn.ndim > 1:
-                columns[(slice(None), *[0] * (drawn.ndim - 1))] = 127
+                columns[(slice(None), *[0] * (drawn.ndim - 1))] = largest
             value.const_value = ir.tensor((drawn / (8 if drawn.ndim > 1 else 4)).astype(np.float32))
     feeds = {
         str(value.name): (rng.integers(-400, 401, value.shape.numpy()) / 16).astype(np.float32)
         for value in graph.graph.inputs
     }
-    rates, weights = dict.fromkeys(feeds, "sample"), frozenset(graph.graph.initializers)
-    given = Imported(canonicalise(graph), "graph", "onnx", rates, weights)
-    passes = (QuantiseByPowersOfTwo(QuantiseConfig(least_depth=1)),)
+    rates, sources = dict.fromkeys(feeds, "sample"), frozenset(graph.graph.initializers)
+    given = Imported(canonicalise(graph), "graph", "onnx", rates, sources)
+    passes = (QuantiseByPowersOfTwo(QuantiseConfig(weights=weights, least_depth=1)),)
     return given, feeds, Calibrated(passes=passes, calls=(feeds,))
 
 
+@pytest.mark.parametrize("weights", ["int8", "int4"])
 @pytest.mark.parametrize("target", [*(one.name for one in profile.fitting()), *CORES])
-def test_integers_are_the_referees(target: str, tmp_path: Path) -> None:
+def test_integers_are_the_referees(target: str, weights: WeightFormat, tmp_path: Path) -> None:
     """Where its sums are exact as well: then so is the output, of integers of integers of integers, to the last bit."""
-    given, feeds, powers = exact_case()
+    given, feeds, powers = exact_case(weights)
     program = fused(given, recipe=powers)
     stored = [
         str(node.outputs[0].name)
@@ -130,7 +133,7 @@ def test_integers_are_the_referees(target: str, tmp_path: Path) -> None:
     ]
     wanted = Interpreter(program, stored)(feeds)
     assert all(wanted[one].dtype == np.int8 and wanted[one].max() >= 63 for one in stored)
-    path = bundle(exact_case()[0], feeds, profile.load(target), tmp_path, recipe=powers)
+    path = bundle(exact_case(weights)[0], feeds, profile.load(target), tmp_path, recipe=powers)
     if target in CORES:
         got = run_bundle(path, target, feeds)
     else:

@@ -46,9 +46,9 @@ class Emulated:
 
     def run(self, kernel: Kernel, *operands: np.ndarray) -> None:
         """As of ``Host``."""
-        assert [str(array.dtype) for array in operands] == list(kernel.dtypes)
+        assert [str(array.dtype) for array in operands] == [WORDS.get(one, one) for one in kernel.dtypes]
         tensors, at = list[StateTensor](), 0
-        carried = [_words(array) if array.dtype == np.int8 else array for array in operands]
+        carried = [_words(array) if array.itemsize < 4 else array for array in operands]
         for index, array in enumerate(carried):
             tensors.append(StateTensor(f"p{index}", str(array.dtype), array.shape, at, "sample"))
             at += aligned(array.nbytes)
@@ -85,6 +85,15 @@ class Emulated:
 def _words(array: np.ndarray) -> np.ndarray:
     """The bytes of an array as numbers that a caller can give."""
     return np.frombuffer(array.tobytes() + bytes(-array.nbytes % 4), np.int32)
+
+
+ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
+
+
+def allow_tiles() -> None:
+    """Have this process use a matrix unit, where there is one."""
+    if any(one.tile_formats for one in profiles.fitting()):
+        assert ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
 
 
 HOST = Host(profiles.load("host"))

@@ -6,8 +6,6 @@ numbers are exact.
 
 from __future__ import annotations
 
-import ctypes
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -20,13 +18,12 @@ from fick.targets.cpu.tiles import FORMATS, STEP, WIDTH, TileContraction
 from fick.targets.expressions import Apply, Literal, Load, Value
 from fick.targets.packing import TilePanels, bfloat16_words
 
-from .kernels import Host
+from .kernels import Host, allow_tiles
 from .test_int8 import integers
 from .test_kernels import UNIT, few, noise, sum_tolerance
 
 PROFILE = profiles.load("x86-64-amx")
 MACHINE = Host(PROFILE)
-ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 
 pytestmark = pytest.mark.skipif(
     PROFILE.name not in [one.name for one in profiles.fitting()], reason="no emulator has a matrix unit"
@@ -35,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module", autouse=True)
 def permission() -> None:
-    assert ctypes.CDLL(None).syscall(ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA) == 0
+    allow_tiles()
 
 
 def widened(words: np.ndarray) -> np.ndarray:
