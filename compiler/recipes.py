@@ -13,6 +13,7 @@ Every pass of ``PASSES`` may be named, with the fields of its ``Config``.
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,19 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from ..ir.errors import UserError, first_line
 from ..ir.program import Program
 from ..passes.base import Context, Pass
+from ..passes.learned.low_rank import LowRank
+from ..passes.learned.rounding import LearnRounding
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
+from .cache import cache_folder
 from .frontends import is_text_to_image
 from .progress import Silent
 
-PASSES: dict[str, type[Pass[Any]]] = {one.name: one for one in (PruneScores, Quantise, SplitJoins, Tips)}
+PASSES: dict[str, type[Pass[Any]]] = {
+    one.name: one for one in (LearnRounding, LowRank, PruneScores, Quantise, SplitJoins, Tips)
+}
 
 LARGEST_BYTES = 1 << 20
 
@@ -81,7 +87,7 @@ class Recipe(BaseModel):
         studio = Studio(
             Path(model), prompts, steps=wanted.steps, guidance_scale=wanted.guidance_scale, progress=reporter.update
         )  # fmt: skip
-        return studio.context(program, seed)
+        return replace(studio.context(program, seed), work_folder=cache_folder() / "passes")
 
     def settings(self) -> list[Any]:
         """Everything that the outcome follows from, for a digest."""

@@ -20,6 +20,9 @@ STORED_BITS = "fick.stored_bits"
 ROW_BITS = "fick.row_bits"
 """On a value whose rows differ in precision while the program runs: the share of them by bits, as measured."""
 
+EXACT = "fick.exact"
+"""On a product (a node) that is to stay in high precision: it carries what others lose."""
+
 
 def bits(quantised: ir.Value) -> int | None:
     """Bits of an element of a quantised value; None if its type is not known."""

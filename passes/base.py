@@ -28,6 +28,7 @@ class Context:
     """What a pass may ask for. A pass imports none of it; a field that is None was not given.
 
     ``calibration``  inputs of calls along denoising trajectories
+    ``reference``    the program before the recipe's passes: what the float model computes, by the same names of values
     ``quality``      what a program's pictures are worth against the float model's
     ``cost_model``   predicted seconds, bytes or joules of a program
     """
@@ -35,6 +36,7 @@ class Context:
     seed: int = 0
     referee: Referee | None = None
     calibration: Sequence[Arrays] | None = None
+    reference: Program | None = None
     quality: Callable[[Program], Mapping[str, float]] | None = None
     cost_model: Callable[[Program], Mapping[str, float]] | None = None
     progress: Callable[[int, int], None] | None = None

@@ -43,7 +43,7 @@ def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
         ("[[pass]", "cannot be read"),
         ("", r"should hold tables \[\[pass\]\]"),
         ("pass = 3", r"should hold tables \[\[pass\]\]"),
-        ("pass = [3]", "pass 1: there is no pass None; the passes are prune-scores, quantise, split-joins, tips"),
+        ("pass = [3]", "pass 1: there is no pass None; the passes are learn-rounding, low-rank, prune-scores, "),
         ("[[pass]]\nname = 'tips'\n[other]\n", r"should hold tables \[\[pass\]\]"),
         ("[[pass]]\nthreshold = 1\n", "there is no pass None"),
         ("[[pass]]\nname = 'tip'\n", "there is no pass 'tip'"),
