@@ -165,6 +165,8 @@ def _component(
         "source_weights": sources,
         # These are in the code, and repacking can only see to it that they are the same.
         "fixed_weights": {key: one for key, one in imported.numbers.items() if key not in sources},
+        # What a pass fitted to the checkpoint, and put into the graph in its place.
+        "learned_weights": sorted(imported.weights - program.weights),
     }
 
 

@@ -27,6 +27,8 @@ from ..passes.base import Context, Pass
 from ..passes.caching import DeepCache
 from ..passes.correct import CorrectBias, CorrectNoise
 from ..passes.costs import CostModel
+from ..passes.learned.low_rank import LowRank
+from ..passes.learned.rounding import LearnRounding
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
 from ..passes.split_joins import SplitJoins
@@ -43,6 +45,8 @@ PASSES: dict[str, type[Pass[Any]]] = {
         CorrectBias,
         CorrectNoise,
         DeepCache,
+        LearnRounding,
+        LowRank,
         PruneScores,
         Quantise,
         SplitJoins,

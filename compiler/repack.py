@@ -31,8 +31,8 @@ def repack(
     """Write a bundle with the code of ``bundle`` and the weights of a .safetensors file, by their source names.
 
     They are those of ``component``, by default the main one, the UNet. The result is byte for byte what
-    compiling the model with those weights gives. Raises UserError for a missing tensor, another shape, or
-    values that are not finite.
+    compiling the model with those weights gives. Raises UserError for a missing tensor, another shape, values
+    that are not finite, or a bundle with weights that a pass learned.
     """
     path = Path(bundle)
     skeleton, _ = read(path)
@@ -41,6 +41,11 @@ def repack(
     if chosen not in components:
         raise UserError(f"{path} has no component {chosen}; its components are {', '.join(components)}")
     skeleton.manifest["random_weights"] = False
+    if learned := skeleton.learned_weights(chosen):
+        raise UserError(
+            f"{path} holds what was learned for its own checkpoint in place of {len(learned)} of its tensors, "
+            f"{learned[0]} among them; compile the model anew with the new one."
+        )
     stored = Stored(path, manifest_of(path))
     skeleton.parts[chosen].literals.update(_literals(skeleton.manifest["components"][chosen], stored))
     fresh = read_checkpoint([Path(weights)], skeleton.source_weights(chosen))

@@ -57,6 +57,10 @@ class Skeleton:
         """Weights of one element that became part of the code, which new weights have to share."""
         return self.manifest["components"][component]["fixed_weights"]
 
+    def learned_weights(self, component: str) -> list[str]:
+        """Names of the checkpoint's tensors that were replaced by what a pass learned from them."""
+        return self.manifest["components"][component]["learned_weights"]
+
     def write(
         self,
         path: Path,
@@ -142,7 +146,7 @@ def kept(path: Path) -> Skeleton | None:
 
 FACTS = {
     "inputs": list, "outputs": list, "memory": dict, "variants": dict, "weights": dict, "source_weights": dict,
-    "fixed_weights": dict, "history": list, "nodes": int, "schedules": dict, "state": dict,
+    "fixed_weights": dict, "learned_weights": list, "history": list, "nodes": int, "schedules": dict, "state": dict,
 }  # fmt: skip
 """What a manifest says of every component."""
 

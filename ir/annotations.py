@@ -24,6 +24,9 @@ ROW_BITS = "fick.row_bits"
 RESIDUAL = "fick.residual"
 """On an output of a program that rounds: what is left of its error at each timestep."""
 
+EXACT = "fick.exact"
+"""On a product (a node) that is to stay in high precision: it carries what others lose."""
+
 
 def bits(quantised: ir.Value) -> int | None:
     """Bits of an element of a quantised value; None if its type is not known."""

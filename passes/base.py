@@ -29,7 +29,7 @@ class Context:
     """What a pass may ask for. A pass imports none of it; a field that is None was not given.
 
     ``calibration``  inputs of calls along denoising trajectories
-    ``reference``    the program before all passes, which it is held against
+    ``reference``    the program before the recipe's passes: what the float model computes, by the same names of values
     ``quality``      what a program's pictures are worth against the float model's
     ``cost_model``   what a program costs on its target, node by node
     ``work_folder``  where a pass keeps, by content, what took it long

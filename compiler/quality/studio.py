@@ -94,13 +94,9 @@ class Studio:
             return plain(found)
 
         return Context(
-            seed=seed,
-            referee=Interpreter,
-            calibration=calls,
-            reference=program,
-            quality=quality,
+            seed=seed, referee=Interpreter, calibration=calls, reference=program, quality=quality,
             progress=self._progress,
-        )
+        )  # fmt: skip
 
 
 class _Recorder:

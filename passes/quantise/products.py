@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from ...ir.annotations import EXACT
 from ...ir.operators import PRODUCTS
 from ...ir.rates import Rate, analyse
 from .choices import UNCHANGED, Choice, weight_bits
@@ -44,7 +45,9 @@ class Product:
 
 
 def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -> list[Product]:
-    """Products with constant weights, not quantised yet, that run at every step or once a prompt, in graph order."""
+    """Products with constant weights that run at every step or once a prompt, in graph order: neither quantised yet nor
+    marked to stay exact.
+    """
     found = analyse(graph, rates)
     listed: list[Product] = []
     for node in graph:
@@ -56,7 +59,9 @@ def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -
         known = right.is_initializer() or found.get(str(right.name)) is Rate.CONSTANT
         computed = node.op_type == "MatMul" and len(right.shape or ()) != 2
         grouped = node.attributes.get_int("group", 1) != 1
-        if not known or computed or grouped or _is_dequantised(left) or _is_dequantised(right):
+        if EXACT in node.metadata_props or not known or computed or grouped:
+            continue
+        if _is_dequantised(left) or _is_dequantised(right):
             continue
         one = Product(node, left, right)
         if one.depth >= least_depth:

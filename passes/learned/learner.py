@@ -1,0 +1,110 @@
+"""Units of a quantised program fitted one after the other, each on what those before it made of its inputs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ...ir.constants import numbers_of
+from ...ir.program import Program
+from .kept import Integers, Learned
+from .reconstruction import Rounding, Sample, Schedule, learn, relative_error
+from .torch_graph import TorchGraph
+from .torch_operators import integer_range
+from .units import Unit, Weight
+from .walk import Values, Walk
+
+Calls = Sequence[Mapping[str, NDArray[Any]]]
+
+
+class Learner:
+    """``program`` is the quantised one, whose weights the caller replaces as they are learned; ``reference`` computes
+    what it should. The last ``held_out`` of the calls are not learned from: errors are told on them.
+    """
+
+    def __init__(
+        self,
+        program: Program,
+        reference: Program,
+        calls: Calls,
+        held_out: int,
+        schedule: Schedule,
+        device: str,
+    ) -> None:
+        self._graph, self._device, self._schedule = program.variants["full"].graph, device, schedule
+        self._walks = Walk(program, calls, device), Walk(reference, calls, device)
+        exact = reference.variants["full"].graph
+        self._exact = {str(value.name) for node in exact for value in node.outputs}
+        self._held_out = held_out
+
+    def fit(self, unit: Unit, later: Sequence[Unit], seed: int, progress: Callable[[int], None]) -> Learned:
+        """The integers of a unit's weights: learned, or the nearest where learning is no better on new calls."""
+        samples = self._samples(unit, later)
+        region = TorchGraph(
+            self._graph,
+            unit.outputs,
+            given={*unit.inputs, *(one.name for one in unit.weights)},
+            device=self._device,
+        )
+        roundings = {one.name: self._rounding(one) for one in unit.weights}
+        nearest = {name: one.nearest for name, one in roundings.items()}
+        learning, unseen = samples[: -self._held_out or None], samples[-self._held_out :]
+
+        def error(integers: Mapping[str, torch.Tensor]) -> float:
+            weights = {name: roundings[name].dequantised(one) for name, one in integers.items()}
+            return relative_error(region, weights, unseen)
+
+        draw = torch.Generator().manual_seed(
+            int.from_bytes(hashlib.sha256(f"{seed} {unit.name}".encode()).digest()[:7])
+        )
+        learn(region, roundings, learning, self._schedule, draw, progress)
+        found = {name: one.hard() for name, one in roundings.items()}
+        before, after = error(nearest), error(found)
+        if after >= before:
+            found, after = nearest, before
+        changed = sum(int((found[name] != nearest[name]).sum()) for name in found)
+        return Learned(
+            {one.name: _integers(one, found[one.name]) for one in unit.weights}, before, after, changed
+        )
+
+    def _samples(self, unit: Unit, later: Sequence[Unit]) -> list[Sample]:
+        inputs = {name for one in later for name in one.inputs}
+        quantised, reference = self._walks
+        known = [name for name in unit.inputs if name in self._exact]
+        wanted = inputs & self._exact | {name for one in later for name in one.outputs}
+        exact = reference.take([*unit.outputs, *known], wanted)
+        read = quantised.take(unit.inputs, inputs)
+        return [
+            Sample(
+                self._placed(theirs, unit.inputs),
+                self._placed(ours, known),
+                self._placed(ours, unit.outputs),
+            )
+            for theirs, ours in zip(read, exact, strict=True)
+        ]
+
+    def _placed(self, values: Values, names: Collection[str]) -> Values:
+        return {name: values[name].to(self._device) for name in names}
+
+    def _rounding(self, weight: Weight) -> Rounding:
+        node = weight.rounding
+        value, scale, *zero = (torch.tensor(one, device=self._device) for one in _operands(weight))
+        axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+        limits = integer_range(node.outputs[0].dtype)
+        return Rounding(value, scale, zero[0] if zero else None, axis, block, limits)
+
+
+def _operands(weight: Weight) -> list[NDArray[Any]]:
+    """The weight, its scale and, if there is one, its zero point in a type that torch knows."""
+    values = [numbers_of(value) for value in weight.rounding.inputs if value is not None]
+    return [*values[:2], *(one.astype(np.int32) for one in values[2:])]
+
+
+def _integers(weight: Weight, values: torch.Tensor) -> Integers:
+    _, scale, *zero = _operands(weight)
+    return Integers(values.cpu().numpy().astype(np.int32), scale, *zero)

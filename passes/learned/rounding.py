@@ -1,0 +1,182 @@
+"""Learned rounding: whether each weight of few bits is rounded up or down follows from what its block computes.
+
+Rounding to the nearest is best for each weight by itself and not for a sum of products. AdaRound (Nagel et al., arXiv
+2004.10568) chooses by the sum's error, BRECQ (Li et al., arXiv 2102.05426) by that of a whole block; see
+reconstruction.py. What is learned goes with one checkpoint: the weight and its scale become constants of the graph,
+and the checkpoint's tensor is read no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...ir.errors import UserError
+from ...ir.making import Maker
+from ...ir.program import Program
+from ..base import Arrays, Context, Pass
+from ..measuring import output_error
+from . import require_torch
+from .kept import Integers, Learned, load, origin, save
+from .units import Extent, Unit, Weight, units
+
+
+class LearnRoundingConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bits: int = Field(default=4, ge=1, le=16, description="Weights of more bits stay as they are [bits].")
+    extent: Extent = Field(
+        default="part",
+        description="Whose output's error counts: that of a product; of a resnet, an attention or a feed-forward part; "
+        "of a whole transformer [layer, part or block].",
+    )
+    calls: int = Field(default=32, ge=1, description="Calibration's calls that are looked at [calls].")
+    held_out: float = Field(
+        default=0.25,
+        gt=0,
+        lt=1,
+        description="Share of them that errors are told on and nothing is learned from [1].",
+    )
+    iterations: int = Field(default=1000, ge=1, description="Steps of gradient descent for a block [steps].")
+    batch: int = Field(default=2, ge=1, description="Calls that a step looks at [calls].")
+    learning_rate: float = Field(default=0.01, gt=0, description="Adam's, of the rounding variable [1].")
+    warm_up: float = Field(
+        default=0.2, ge=0, lt=1, description="Share of the steps before roundings have to decide [1]."
+    )
+    regulariser: float = Field(
+        default=1.0, ge=0, description="Weight of indecision [errors of rounding to the nearest]."
+    )
+    drop: float = Field(
+        default=0.5, ge=0, le=1, description="Share of a block's inputs that are the float program's [1]."
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is learned [cpu or cuda].")
+
+
+class LearnRounding(Pass[LearnRoundingConfig]):
+    """Quantised program -> the same with weights rounded for the least error of their blocks, and what that gains.
+
+    A block for which learning does no better on calls that it has not seen keeps the nearest integers. Blocks that are
+    done are kept in the context's work folder. Raises UserError without torch, or where no weight is of so few bits.
+    """
+
+    name = "learn-rounding"
+    Config = LearnRoundingConfig
+
+    def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
+        calls: Sequence[Arrays] = context.require("calibration", self.name)
+        reference: Program = context.require("reference", self.name)
+        require_torch(self.name)
+        changed = program.copy()
+        exact = {str(value.name) for node in reference.variants["full"].graph for value in node.outputs}
+        found = units(changed, self.config.extent, self.config.bits, exact)
+        if not found:
+            raise UserError(
+                f"pass {self.name} finds no weight quantised to {self.config.bits} bits or fewer; let quantise stand "
+                "before it in the recipe."
+            )
+        learning, unseen = self._split(calls)
+        results: dict[str, Learned] = {}
+        for unit, learned in self._learn(
+            program, changed, reference, found, [*learning, *unseen], len(unseen), context
+        ):
+            for weight in unit.weights:
+                _freeze(weight, learned.integers[weight.name])
+            results[unit.name] = learned
+        RemoveUnusedNodesPass()(changed.variants["full"])
+        changed = replace(changed, weights=program.weights & set(changed.variants["full"].graph.initializers))
+        whole = [one.values.size for learned in results.values() for one in learned.integers.values()]
+        return changed, {
+            "weights": len(whole),
+            "blocks": len(results),
+            "improved": sum(one.after < one.before for one in results.values()),
+            "changed_share": sum(one.changed for one in results.values()) / sum(whole),
+            "block_error": {
+                name: {"nearest": one.before, "learned": one.after} for name, one in results.items()
+            },
+            "output_error_nearest": output_error(context, reference, program, unseen),
+            "output_error": output_error(context, reference, changed, unseen),
+        }
+
+    def _split(self, calls: Sequence[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
+        """Calls to learn from and others to tell errors on, both from all along the trajectories. Of a single call
+        both are that one.
+        """
+        places = np.linspace(0, len(calls) - 1, min(self.config.calls, len(calls))).round().astype(int)
+        chosen = [calls[int(place)] for place in places]
+        if len(chosen) == 1:
+            return chosen, chosen
+        count = min(max(1, round(len(chosen) * self.config.held_out)), len(chosen) - 1)
+        out = {int((index + 0.5) * len(chosen) / count) for index in range(count)}
+        return (
+            [one for index, one in enumerate(chosen) if index not in out],
+            [one for index, one in enumerate(chosen) if index in out],
+        )
+
+    def _learn(
+        self,
+        program: Program,
+        changed: Program,
+        reference: Program,
+        found: Sequence[Unit],
+        calls: Sequence[Arrays],
+        unseen: int,
+        context: Context,
+    ) -> Iterator[tuple[Unit, Learned]]:
+        """Each unit in turn; the caller puts its integers into ``changed`` before it asks for the next."""
+        from .learner import Learner
+        from .reconstruction import Schedule
+
+        config = self.config
+        settings = config.model_dump(mode="json")
+        kept_under = (
+            origin([program, reference], calls, [settings, context.seed]) if context.work_folder else ""
+        )
+        fields = ("iterations", "batch", "learning_rate", "warm_up", "regulariser", "drop")
+        schedule = Schedule(**{name: settings[name] for name in fields})
+        learner = Learner(changed, reference, calls, unseen, schedule, config.device)
+        for index, unit in enumerate(found):
+            path = _path(context.work_folder, kept_under, unit)
+            learned = None if path is None else load(path)
+            if learned is None:
+                learned = learner.fit(
+                    unit, found[index + 1 :], context.seed, self._told(context, index, len(found))
+                )
+                if path is not None:
+                    save(learned, path)
+            yield unit, learned
+
+    def _told(self, context: Context, index: int, count: int) -> Callable[[int], None]:
+        each, told = self.config.iterations, context.progress
+
+        def tell(iteration: int) -> None:
+            if told is not None:
+                told(index * each + iteration, count * each)
+
+        return tell
+
+
+def _path(folder: Path | None, kept_under: str, unit: Unit) -> Path | None:
+    if folder is None:
+        return None
+    name = hashlib.sha256(f"{kept_under} {unit.name}".encode()).hexdigest()
+    return folder / LearnRounding.name / f"{name}.safetensors"
+
+
+def _freeze(weight: Weight, learned: Integers) -> None:
+    """The integers and their scale as numbers of the graph."""
+    node, integers = weight.dequantising, weight.rounding.outputs[0]
+    assert integers.dtype is not None
+    maker, dtype = Maker(node, "learned"), integers.dtype.numpy()
+    values = maker.constant(learned.values.astype(dtype))
+    values.metadata_props.update(integers.metadata_props)
+    node.replace_input_with(0, values)
+    node.replace_input_with(1, maker.constant(learned.scale))
+    if learned.zero is not None:
+        node.replace_input_with(2, maker.constant(learned.zero.astype(dtype)))

@@ -1,0 +1,427 @@
+"""What each operator of the canonical vocabulary computes, in torch: one function an operator, gradients included.
+
+Integers that stand for numbers (QuantizeLinear) are kept as floats of whole value, so that gradients pass through
+them: rounding counts as the identity, saturation as what it is (Bengio et al., arXiv 1308.3432). That makes the
+gradient of a scale that of LSQ (Esser et al., arXiv 1902.08153).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial, reduce
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ...ir.errors import UserError
+from ...ir.modules import module_path
+
+Result = Tensor | tuple[Tensor | None, ...]
+
+Operator = Callable[..., Result]
+"""A node and the tensors that it reads, None for those left out, to what it gives."""
+
+DTYPES = {
+    ir.DataType.FLOAT: torch.float32, ir.DataType.DOUBLE: torch.float64, ir.DataType.FLOAT16: torch.float16,
+    ir.DataType.BFLOAT16: torch.bfloat16, ir.DataType.INT64: torch.int64, ir.DataType.INT32: torch.int32,
+    ir.DataType.INT16: torch.int16, ir.DataType.INT8: torch.int8, ir.DataType.UINT8: torch.uint8,
+    ir.DataType.BOOL: torch.bool,
+}  # fmt: skip
+
+_NARROW = {
+    ir.DataType.INT4: np.int8, ir.DataType.UINT4: np.uint8, ir.DataType.INT2: np.int8, ir.DataType.UINT2: np.uint8,
+    ir.DataType.UINT16: np.int32,
+}  # fmt: skip
+"""What holds integers of types that torch does not compute with."""
+
+
+def to_torch(tensor: ir.TensorProtocol) -> Tensor:
+    """A copy of a tensor's numbers."""
+    array = tensor.numpy()
+    if tensor.dtype is ir.DataType.BFLOAT16:
+        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
+    return torch.tensor(array.astype(_NARROW.get(tensor.dtype, array.dtype)))
+
+
+def integer_range(dtype: ir.DataType | None) -> tuple[int, int]:
+    """The least and the largest integer of a type."""
+    if dtype is None or not dtype.is_integer():
+        raise UserError(f"numbers quantised to {dtype} cannot be learned through; quantise to integers.")
+    bits = dtype.bitwidth
+    return (-(1 << bits - 1), (1 << bits - 1) - 1) if dtype.is_signed() else (0, (1 << bits) - 1)
+
+
+def spread(scale: Tensor, sizes: tuple[int, ...], axis: int, block: int) -> Tensor:
+    """A scale or zero point of QuantizeLinear in a shape that goes with [*sizes]: one for all, for each index of
+    ``axis``, or for each ``block`` of them.
+    """
+    if scale.ndim == 0 or scale.numel() == 1:
+        return scale.reshape(())
+    if block:
+        return scale.repeat_interleave(block, axis).narrow(axis, 0, sizes[axis])
+    shape = [1] * len(sizes)
+    shape[axis] = sizes[axis]
+    return scale.reshape(shape)
+
+
+def rounded(value: Tensor) -> Tensor:
+    """To the nearest whole number, halves to the even one. Its gradient is that of the identity."""
+    return value + (value.round() - value).detach()
+
+
+def refuse(node: ir.Node, what: str) -> UserError:
+    return UserError(
+        f"{node.op_type} {what} at {module_path(node) or node.name} is none that passes learn through; leave it out."
+    )
+
+
+def literal(node: ir.Node, index: int) -> list[Any] | None:
+    """The numbers of a constant operand; None if it is left out."""
+    value = node.inputs[index] if index < len(node.inputs) else None
+    if value is None:
+        return None
+    if value.const_value is None:
+        raise refuse(node, f"with operand {index} computed")
+    return value.const_value.numpy().ravel().tolist()
+
+
+def _text(node: ir.Node, name: str, default: str) -> str:
+    return node.attributes.get_string(name, default)
+
+
+def _ints(node: ir.Node, name: str, default: Iterable[int]) -> list[int]:
+    found = node.attributes.get_ints(name)
+    return list(default) if found is None else list(found)
+
+
+def _identity(value: Tensor) -> Tensor:
+    return value
+
+
+def _folded(pair: Callable[[Tensor, Tensor], Tensor], *values: Tensor) -> Tensor:
+    return reduce(pair, values)
+
+
+def _div(left: Tensor, right: Tensor) -> Tensor:
+    return torch.div(left, right, rounding_mode=None if left.is_floating_point() else "trunc")
+
+
+def _pow(base: Tensor, exponent: Tensor) -> Tensor:
+    return torch.pow(base, exponent.to(base.dtype))
+
+
+def _clip(value: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    value = value if low is None else torch.maximum(value, low)
+    return value if high is None else torch.minimum(value, high)
+
+
+PLAIN: dict[str, Callable[..., Tensor]] = {
+    "Abs": torch.abs, "Add": torch.add, "And": torch.logical_and, "Ceil": torch.ceil, "Clip": _clip,
+    "Cos": torch.cos, "Div": _div, "Equal": torch.eq, "Erf": torch.erf, "Exp": torch.exp, "Floor": torch.floor,
+    "Greater": torch.gt, "GreaterOrEqual": torch.ge, "Identity": _identity, "Less": torch.lt,
+    "LessOrEqual": torch.le, "Log": torch.log, "MatMul": torch.matmul, "Max": partial(_folded, torch.maximum),
+    "Min": partial(_folded, torch.minimum), "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not,
+    "Or": torch.logical_or, "Pow": _pow, "Reciprocal": torch.reciprocal, "Relu": torch.relu,
+    "Round": rounded, "Sigmoid": torch.sigmoid, "Sin": torch.sin, "Sqrt": torch.sqrt, "Sub": torch.sub,
+    "Tanh": torch.tanh, "Where": torch.where,
+}  # fmt: skip
+"""Operators that their operands say all of."""
+
+
+def _swish(node: ir.Node, value: Tensor) -> Tensor:
+    return value * torch.sigmoid(node.attributes.get_float("alpha", 1.0) * value)
+
+
+def _gelu(node: ir.Node, value: Tensor) -> Tensor:
+    return functional.gelu(value, approximate=_text(node, "approximate", "none"))
+
+
+def _thresholded(node: ir.Node, value: Tensor) -> Tensor:
+    return torch.where(value > node.attributes.get_float("alpha", 1.0), value, torch.zeros_like(value))
+
+
+def _cast(node: ir.Node, value: Tensor) -> Tensor:
+    wanted = ir.DataType(node.attributes.get_int("to", 0))
+    if wanted not in DTYPES:
+        raise refuse(node, f"to {wanted}")
+    return value.to(DTYPES[wanted])
+
+
+def _softmax(node: ir.Node, value: Tensor) -> Tensor:
+    return torch.softmax(value, node.attributes.get_int("axis", -1))
+
+
+def _gemm(node: ir.Node, left: Tensor, right: Tensor, bias: Tensor | None = None) -> Tensor:
+    flips = (node.attributes.get_int(name, 0) for name in ("transA", "transB"))
+    left, right = (one.T if flip else one for one, flip in zip((left, right), flips, strict=True))
+    result = node.attributes.get_float("alpha", 1.0) * (left @ right)
+    return result if bias is None else result + node.attributes.get_float("beta", 1.0) * bias
+
+
+def _framed(node: ir.Node, value: Tensor, filling: float = 0.0) -> Tensor:
+    """An image with the frame that ``pads`` asks for."""
+    if _text(node, "auto_pad", "NOTSET") != "NOTSET":
+        raise refuse(node, "with auto_pad")
+    axes = value.ndim - 2
+    pads = _ints(node, "pads", [0] * 2 * axes)
+    sides = [side for axis in reversed(range(axes)) for side in (pads[axis], pads[axes + axis])]
+    return functional.pad(value, sides, value=filling) if any(sides) else value
+
+
+def _conv(node: ir.Node, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    axes = value.ndim - 2
+    convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
+    return convolve(
+        _framed(node, value), weight, bias, stride=_ints(node, "strides", [1] * axes),
+        dilation=_ints(node, "dilations", [1] * axes), groups=node.attributes.get_int("group", 1),
+    )  # fmt: skip
+
+
+def _average(node: ir.Node, value: Tensor) -> Tensor:
+    if any(_ints(node, "pads", ())) and not node.attributes.get_int("count_include_pad", 0):
+        raise refuse(node, "with padding that does not count")
+    if value.ndim != 4 or any(one != 1 for one in _ints(node, "dilations", ())):
+        raise refuse(node, "with dilation, or over other than two axes")
+    ceiling = bool(node.attributes.get_int("ceil_mode", 0))
+    window = _ints(node, "kernel_shape", ())
+    return functional.avg_pool2d(_framed(node, value), window, _ints(node, "strides", (1, 1)), 0, ceiling)
+
+
+def _group_norm(node: ir.Node, value: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    groups, epsilon = node.attributes.get_int("num_groups", 1), node.attributes.get_float("epsilon", 1e-5)
+    return functional.group_norm(value, groups, scale, bias, epsilon)
+
+
+def _layer_norm(node: ir.Node, value: Tensor, scale: Tensor, bias: Tensor | None = None) -> Tensor:
+    sizes = value.shape[node.attributes.get_int("axis", -1) :]
+    shift = None if bias is None else bias.expand(sizes)
+    return functional.layer_norm(
+        value, sizes, scale.expand(sizes), shift, node.attributes.get_float("epsilon", 1e-5)
+    )
+
+
+def _attention(
+    node: ir.Node, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, *past: Tensor | None
+) -> Result:
+    if any(one is not None for one in past):
+        raise refuse(node, "with keys from before")
+    joined = query.ndim == 3
+    if joined:
+        heads, shared = (node.attributes.get_int(name, 1) for name in ("q_num_heads", "kv_num_heads"))
+        query, key, value = _heads(query, heads), _heads(key, shared), _heads(value, shared)
+    group = query.shape[1] // key.shape[1]
+    if group > 1:
+        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+    scale = node.attributes.get_float("scale") or 1 / math.sqrt(query.shape[-1])
+    if node.attributes.get_int("is_causal", 0):
+        shown = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()
+        if mask is None or mask.dtype == torch.bool:
+            mask = shown if mask is None else mask & shown
+        else:
+            mask = mask.masked_fill(~shown, -math.inf)
+    softcap, scores = node.attributes.get_float("softcap", 0.0), None
+    if softcap or any(one.uses() or one.is_graph_output() for one in node.outputs[1:]):
+        result, scores = _products(node, query, key, value, mask, scale, softcap)
+    else:
+        result = functional.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+    result = result.transpose(1, 2).flatten(2) if joined else result
+    return result if scores is None else (result, key, value, scores)
+
+
+def _heads(value: Tensor, count: int) -> Tensor:
+    """[batch, tokens, heads * features] as [batch, heads, tokens, features]."""
+    batch, tokens, wide = value.shape
+    return value.reshape(batch, tokens, count, wide // count).transpose(1, 2)
+
+
+def _products(
+    node: ir.Node,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scale: float,
+    softcap: float,
+) -> tuple[Tensor, Tensor]:
+    """Attention written out, and the scores at the stage that ``qk_matmul_output_mode`` names."""
+    stages = [query @ key.transpose(-1, -2) * scale]
+    shift = None if mask is None else mask
+    if mask is not None and mask.dtype == torch.bool:
+        shift = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -math.inf)
+    stages.append(stages[-1] if shift is None else stages[-1] + shift)
+    stages.append(softcap * torch.tanh(stages[-1] / softcap) if softcap else stages[-1])
+    stages.append(torch.softmax(stages[-1], -1))
+    return stages[-1] @ value, stages[node.attributes.get_int("qk_matmul_output_mode", 0)]
+
+
+def _quantise(node: ir.Node, value: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    low, high = integer_range(node.outputs[0].dtype)
+    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+    sizes = tuple(value.shape)
+    whole = rounded(value / spread(scale, sizes, axis, block))
+    if zero is not None:
+        whole = whole + spread(zero, sizes, axis, block).to(whole.dtype)
+    return whole.clamp(low, high)
+
+
+def _dequantise(node: ir.Node, value: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
+    axis, block = node.attributes.get_int("axis", 1), node.attributes.get_int("block_size", 0)
+    sizes, whole = tuple(value.shape), value.to(scale.dtype)
+    if zero is not None:
+        whole = whole - spread(zero, sizes, axis, block).to(scale.dtype)
+    return whole * spread(scale, sizes, axis, block)
+
+
+def _concat(node: ir.Node, *values: Tensor) -> Tensor:
+    return torch.cat(values, node.attributes.get_int("axis", 0))
+
+
+def _split(node: ir.Node, value: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+    axis, sizes = node.attributes.get_int("axis", 0), literal(node, 1)
+    if sizes is None:
+        count = node.attributes.get_int("num_outputs", len(node.outputs))
+        return torch.split(value, math.ceil(value.shape[axis] / count), axis)
+    return torch.split(value, sizes, axis)
+
+
+def _slice(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
+    starts, ends, axes, steps = (literal(node, index) for index in range(1, 5))
+    assert starts is not None and ends is not None
+    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        axis = place if axes is None else axes[place]
+        taken = range(value.shape[axis])[start : end : 1 if steps is None else steps[place]]
+        if taken.step == 1:
+            value = value.narrow(axis, taken.start if taken else 0, len(taken))
+        else:
+            value = value.index_select(axis, torch.tensor(taken, device=value.device))
+    return value
+
+
+def _reshape(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
+    sizes = literal(node, 1)
+    assert sizes is not None
+    if not node.attributes.get_int("allowzero", 0):
+        sizes = [size or value.shape[axis] for axis, size in enumerate(sizes)]
+    return value.reshape(sizes)
+
+
+def _transpose(node: ir.Node, value: Tensor) -> Tensor:
+    return value.permute(_ints(node, "perm", reversed(range(value.ndim))))
+
+
+def _squeeze(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
+    axes = literal(node, 1)
+    return value.squeeze() if axes is None else value.squeeze(axes)
+
+
+def _unsqueeze(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
+    axes = literal(node, 1)
+    assert axes is not None
+    rank = value.ndim + len(axes)
+    for axis in sorted(one % rank for one in axes):
+        value = value.unsqueeze(axis)
+    return value
+
+
+def _flatten(node: ir.Node, value: Tensor) -> Tensor:
+    axis = node.attributes.get_int("axis", 1)
+    return value.reshape(math.prod(value.shape[:axis]), -1)
+
+
+def _expand(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
+    sizes = literal(node, 1)
+    assert sizes is not None
+    return value.expand(np.broadcast_shapes(tuple(value.shape), tuple(sizes)))
+
+
+def _tile(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
+    counts = literal(node, 1)
+    assert counts is not None
+    return value.repeat(counts)
+
+
+def _gather(node: ir.Node, value: Tensor, places: Tensor) -> Tensor:
+    axis = node.attributes.get_int("axis", 0) % value.ndim
+    found = value.index_select(axis, places.reshape(-1).to(torch.int64) % value.shape[axis])
+    return found.reshape(*value.shape[:axis], *places.shape, *value.shape[axis + 1 :])
+
+
+def _pad(node: ir.Node, value: Tensor, *_: Tensor | None) -> Tensor:
+    if _text(node, "mode", "constant") != "constant":
+        raise refuse(node, "other than by a constant")
+    pads, filling, axes = literal(node, 1), literal(node, 2), literal(node, 3)
+    assert pads is not None
+    axes = list(range(value.ndim)) if axes is None else [axis % value.ndim for axis in axes]
+    sides = dict(zip(axes, zip(pads[: len(axes)], pads[len(axes) :], strict=True), strict=True))
+    flat = [side for axis in reversed(range(value.ndim)) for side in sides.get(axis, (0, 0))]
+    return functional.pad(value, flat, value=filling[0] if filling else 0)
+
+
+_COORDINATES: dict[str, Callable[[Any, float], Any]] = {
+    "asymmetric": lambda at, factor: at / factor,
+    "half_pixel": lambda at, factor: (at + 0.5) / factor - 0.5,
+}
+
+_NEAREST: dict[str, Callable[[Any], Any]] = {
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round_prefer_floor": lambda at: np.ceil(at - 0.5),
+    "round_prefer_ceil": lambda at: np.floor(at + 0.5),
+}
+
+
+def _resize(node: ir.Node, value: Tensor, *_: Tensor | None) -> Tensor:
+    mode = _text(node, "coordinate_transformation_mode", "half_pixel")
+    if _text(node, "mode", "nearest") != "nearest" or mode not in _COORDINATES or "axes" in node.attributes:
+        raise refuse(node, "other than to the nearest of all axes")
+    factors, sizes = literal(node, 2), literal(node, 3)
+    if not factors:
+        assert sizes is not None
+        factors = [new / old for new, old in zip(sizes, value.shape, strict=True)]
+    nearest = _NEAREST[_text(node, "nearest_mode", "round_prefer_floor")]
+    for axis, (factor, size) in enumerate(zip(factors, tuple(value.shape), strict=True)):
+        at = _COORDINATES[mode](np.arange(math.floor(size * factor)), factor)
+        if factor != 1:
+            places = nearest(at).clip(0, size - 1).astype(np.int64)
+            value = value.index_select(axis, torch.tensor(places, device=value.device))
+    return value
+
+
+def _reduced(reduction: Callable[..., Tensor], node: ir.Node, value: Tensor, *_: Tensor | None) -> Tensor:
+    axes = literal(node, 1)
+    if not axes and node.attributes.get_int("noop_with_empty_axes", 0):
+        return value
+    return reduction(value, axes or list(range(value.ndim)), bool(node.attributes.get_int("keepdims", 1)))
+
+
+def _without_node(plain: Callable[..., Tensor]) -> Operator:
+    def compute(node: ir.Node, *values: Tensor) -> Tensor:
+        return plain(*values)
+
+    return compute
+
+
+OPERATORS: dict[str, Operator] = {
+    **{name: _without_node(plain) for name, plain in PLAIN.items()},
+    "Attention": _attention, "AveragePool": _average, "Cast": _cast, "Concat": _concat, "Conv": _conv,
+    "DequantizeLinear": _dequantise, "Expand": _expand, "Flatten": _flatten, "Gather": _gather, "Gelu": _gelu,
+    "Gemm": _gemm, "GroupNormalization": _group_norm, "LayerNormalization": _layer_norm, "Pad": _pad,
+    "QuantizeLinear": _quantise, "ReduceMax": partial(_reduced, torch.amax),
+    "ReduceMean": partial(_reduced, torch.mean), "ReduceMin": partial(_reduced, torch.amin),
+    "ReduceSum": partial(_reduced, torch.sum), "Reshape": _reshape, "Resize": _resize, "Slice": _slice,
+    "Softmax": _softmax, "Split": _split, "Squeeze": _squeeze, "Swish": _swish, "ThresholdedRelu": _thresholded,
+    "Tile": _tile, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
+}  # fmt: skip
+
+
+def compute(node: ir.Node, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+    """All results of a node. Raises UserError for an operator, or a form of one, that is not in the table."""
+    if node.op_type not in OPERATORS or node.domain not in ("", "ai.onnx"):
+        raise refuse(node, "as an operator")
+    result = OPERATORS[node.op_type](node, *values)
+    return result if isinstance(result, tuple) else (result,)
