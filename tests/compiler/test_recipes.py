@@ -43,7 +43,7 @@ def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
         ("[[pass]", "cannot be read"),
         ("", r"should hold tables \[\[pass\]\]"),
         ("pass = 3", r"should hold tables \[\[pass\]\]"),
-        ("pass = [3]", "pass 1: there is no pass None; the passes are prune-scores, quantise, tips"),
+        ("pass = [3]", "pass 1: there is no pass None; the passes are deep-cache, prune-scores, quantise, tips"),
         ("[[pass]]\nname = 'tips'\n[other]\n", r"should hold tables \[\[pass\]\]"),
         ("[[pass]]\nthreshold = 1\n", "there is no pass None"),
         ("[[pass]]\nname = 'tip'\n", "there is no pass 'tip'"),
