@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt
 
 from ...ir.blocks import discover
 from ...ir.errors import UserError
@@ -26,21 +26,20 @@ class DeepCacheConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     interval: int = Field(
-        default=3, ge=2, le=1000, description="A full step, and how many until the next [steps]."
+        default=3, ge=2, le=1000, description="From one full step to the next, in the mean [steps]."
     )
     depth: int = Field(
         default=1,
         ge=1,
-        description="Skip connections, from the outermost in, whose branches every step runs.",
+        description="From the outermost in, those whose branches every step runs [skip connections].",
     )
     spacing: Literal["uniform", "centred"] = Field(
-        default="uniform", description="Full steps evenly spaced, or closer together about a centre."
+        default="uniform",
+        description="How full steps lie in a loop: evenly, or closer together about its centre [1].",
     )
     centre: float = Field(default=0.3, ge=0, le=1, description="Where they are closest [share of the loop].")
-    power: float = Field(
-        default=1.4, ge=1, le=10, description="How much closer they are; 1 is evenly spaced."
-    )
-    steps: tuple[int, ...] = Field(
+    power: float = Field(default=1.4, ge=1, le=10, description="How much closer; 1 is evenly spaced [1].")
+    steps: tuple[PositiveInt, ...] = Field(
         default=(10, 20, 25, 30, 50), min_length=1,
         description="Loops to make schedules for; others follow the nearest [steps].",
     )  # fmt: skip
@@ -56,10 +55,6 @@ class DeepCache(Pass[DeepCacheConfig]):
     Config = DeepCacheConfig
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
-        if list(program.variants) != ["full"]:
-            raise UserError(
-                "pass deep-cache needs a program of one variant; let it be the one that makes a schedule."
-            )
         changed = program.copy()
         full = changed.variants["full"]
         deep = self._deepest_value(full.graph)
