@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from ...ir.formats import opens
 from ..graph_facts import shape_of
 from ..lowering import Frame, Lowering
 from ..profile import Profile
@@ -16,7 +17,7 @@ from . import elementwise
 def wanted_frames(graph: ir.Graph) -> dict[str, Frame]:
     """By the name of the value: what all of its readers agree on.
 
-    Only convolutions of rounded weights are sure to sum directly; minimal filtering sees to its edges itself.
+    Only convolutions of weights in few bits are sure to sum directly; minimal filtering sees to its edges itself.
     """
     found: dict[str, Frame] = {}
     for node in graph:
@@ -30,7 +31,9 @@ def wanted_frames(graph: ir.Graph) -> dict[str, Frame]:
 def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
     """Of the value, or of its numbers in another format."""
     for node, index in value.uses():
-        if node.op_type == "Cast" and value.dtype is ir.DataType.BFLOAT16:
+        if (
+            node.op_type == "Cast" and value.dtype is ir.DataType.BFLOAT16
+        ) or node.op_type == "DequantizeLinear":
             yield from _readers(node.outputs[0])
         else:
             yield node, index
@@ -42,8 +45,9 @@ def _frame(reader: ir.Node, index: int) -> Frame | None:
     weight = reader.inputs[1]
     assert weight is not None
     pads = reader.attributes.get_ints("pads", [])
-    rounded = weight.producer()
-    if rounded is None or rounded.op_type != "Cast" or len(pads) != 4 or not any(pads):
+    made = weight.producer()
+    narrow = made is not None and (made.op_type == "Cast" or opens(made))
+    if not narrow or len(pads) != 4 or not any(pads):
         return None
     return tuple(pads[:2]), tuple(pads[2:])
 
