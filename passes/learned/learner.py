@@ -24,23 +24,24 @@ Calls = Sequence[Mapping[str, NDArray[Any]]]
 
 class Learner:
     """``program`` is the quantised one, whose weights the caller replaces as they are learned; ``reference`` computes
-    what it should. The last ``held_out`` of the calls are not learned from: errors are told on them.
+    what it should. Errors are told on the calls ``unseen``.
     """
 
     def __init__(
         self,
         program: Program,
         reference: Program,
-        calls: Calls,
-        held_out: int,
+        learning: Calls,
+        unseen: Calls,
         schedule: Schedule,
         device: str,
     ) -> None:
         self._graph, self._device, self._schedule = program.variants["full"].graph, device, schedule
+        calls = [*learning, *unseen]
         self._walks = Walk(program, calls, device), Walk(reference, calls, device)
         exact = reference.variants["full"].graph
         self._exact = {str(value.name) for node in exact for value in node.outputs}
-        self._held_out = held_out
+        self._learning = len(learning)
 
     def fit(self, unit: Unit, later: Sequence[Unit], seed: int, progress: Callable[[int], None]) -> Learned:
         """The integers of a unit's weights: learned, or the nearest where learning is no better on new calls."""
@@ -53,15 +54,14 @@ class Learner:
         )
         roundings = {one.name: self._rounding(one) for one in unit.weights}
         nearest = {name: one.nearest for name, one in roundings.items()}
-        learning, unseen = samples[: -self._held_out or None], samples[-self._held_out :]
+        learning, unseen = samples[: self._learning], samples[self._learning :]
 
         def error(integers: Mapping[str, torch.Tensor]) -> float:
             weights = {name: roundings[name].dequantised(one) for name, one in integers.items()}
             return relative_error(region, weights, unseen)
 
-        draw = torch.Generator().manual_seed(
-            int.from_bytes(hashlib.sha256(f"{seed} {unit.name}".encode()).digest()[:7])
-        )
+        own_seed = hashlib.sha256(f"{seed} {unit.name}".encode()).digest()[:7]
+        draw = torch.Generator().manual_seed(int.from_bytes(own_seed))
         learn(region, roundings, learning, self._schedule, draw, progress)
         found = {name: one.hard() for name, one in roundings.items()}
         before, after = error(nearest), error(found)

@@ -9,10 +9,11 @@ and the checkpoint's tensor is read no more.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -26,6 +27,9 @@ from ..measuring import output_error
 from . import require_torch
 from .kept import Integers, Learned, load, origin, save
 from .units import Extent, Unit, Weight, units
+
+if TYPE_CHECKING:
+    from .learner import Learner
 
 
 class LearnRoundingConfig(BaseModel):
@@ -82,10 +86,16 @@ class LearnRounding(Pass[LearnRoundingConfig]):
                 "before it in the recipe."
             )
         learning, unseen = self._split(calls)
+        folder = None
+        if context.work_folder is not None:
+            settings = [self.config.model_dump(mode="json"), context.seed]
+            told = origin([program, reference], [*learning, *unseen], settings)
+            folder = context.work_folder / self.name / told[:32]
+        learner = self._learner(changed, reference, learning, unseen)
         results: dict[str, Learned] = {}
-        for unit, learned in self._learn(
-            program, changed, reference, found, [*learning, *unseen], len(unseen), context
-        ):
+        for index, unit in enumerate(found):
+            tell = self._told(context, index, len(found))
+            learned = _kept(folder, unit, partial(learner.fit, unit, found[index + 1 :], context.seed, tell))
             for weight in unit.weights:
                 _freeze(weight, learned.integers[weight.name])
             results[unit.name] = learned
@@ -119,38 +129,14 @@ class LearnRounding(Pass[LearnRoundingConfig]):
             [one for index, one in enumerate(chosen) if index in out],
         )
 
-    def _learn(
-        self,
-        program: Program,
-        changed: Program,
-        reference: Program,
-        found: Sequence[Unit],
-        calls: Sequence[Arrays],
-        unseen: int,
-        context: Context,
-    ) -> Iterator[tuple[Unit, Learned]]:
-        """Each unit in turn; the caller puts its integers into ``changed`` before it asks for the next."""
+    def _learner(
+        self, program: Program, reference: Program, learning: Sequence[Arrays], unseen: Sequence[Arrays]
+    ) -> Learner:
         from .learner import Learner
         from .reconstruction import Schedule
 
-        config = self.config
-        settings = config.model_dump(mode="json")
-        kept_under = (
-            origin([program, reference], calls, [settings, context.seed]) if context.work_folder else ""
-        )
-        fields = ("iterations", "batch", "learning_rate", "warm_up", "regulariser", "drop")
-        schedule = Schedule(**{name: settings[name] for name in fields})
-        learner = Learner(changed, reference, calls, unseen, schedule, config.device)
-        for index, unit in enumerate(found):
-            path = _path(context.work_folder, kept_under, unit)
-            learned = None if path is None else load(path)
-            if learned is None:
-                learned = learner.fit(
-                    unit, found[index + 1 :], context.seed, self._told(context, index, len(found))
-                )
-                if path is not None:
-                    save(learned, path)
-            yield unit, learned
+        schedule = Schedule(**self.config.model_dump(include=set(Schedule.__dataclass_fields__)))
+        return Learner(program, reference, learning, unseen, schedule, self.config.device)
 
     def _told(self, context: Context, index: int, count: int) -> Callable[[int], None]:
         each, told = self.config.iterations, context.progress
@@ -162,11 +148,16 @@ class LearnRounding(Pass[LearnRoundingConfig]):
         return tell
 
 
-def _path(folder: Path | None, kept_under: str, unit: Unit) -> Path | None:
+def _kept(folder: Path | None, unit: Unit, learn: Callable[[], Learned]) -> Learned:
+    """What lies in the folder of the unit, or else what is learned now, which then lies there."""
     if folder is None:
-        return None
-    name = hashlib.sha256(f"{kept_under} {unit.name}".encode()).hexdigest()
-    return folder / LearnRounding.name / f"{name}.safetensors"
+        return learn()
+    path = folder / f"{hashlib.sha256(unit.name.encode()).hexdigest()[:32]}.safetensors"
+    learned = load(path)
+    if learned is None:
+        learned = learn()
+        save(learned, path)
+    return learned
 
 
 def _freeze(weight: Weight, learned: Integers) -> None:

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 import torch
 
+from fick.compiler.frontends.torch_module import import_module
 from fick.ir.constants import numbers_of
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.making import Maker
 from fick.ir.program import Program
+from fick.ir.rates import Rate
 from fick.passes.base import Arrays, Context, apply
 from fick.passes.hoist import Hoist
 from fick.passes.learned.low_rank import LowRank
 from fick.passes.learned.rounding import LearnRounding, LearnRoundingConfig
 from fick.passes.learned.units import units
 from fick.passes.quantise import Quantise, QuantiseConfig
+from fick.passes.quantise.apply import quantised as quantised_as
+from fick.passes.quantise.choices import Choice
+from fick.passes.quantise.products import products
+from fick.passes.quantise.ranges import Ranges
 
 from . import small_unet
 
@@ -181,11 +189,39 @@ def test_every_weight_belongs_to_one_block() -> None:
     assert not units(program, "part", 3, known)
 
 
+def test_blocks_of_a_transformer_hold_what_is_beside_its_parts() -> None:
+    torch.manual_seed(0)
+    unet = diffusers.UNet2DConditionModel(
+        sample_size=8, block_out_channels=(16, 32), layers_per_block=1, cross_attention_dim=16, attention_head_dim=2,
+        norm_num_groups=8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    imported = import_module(unet, None)
+    rates = {name: Rate(rate) for name, rate in imported.inputs.items()}
+    program = Program("unet", {"full": imported.model}, rates, weights=imported.weights)
+    choice = Choice("int4", "float32")
+    listed = products(imported.model.graph, rates)
+    narrow = quantised_as(program, {one.name: choice for one in listed}, Ranges({}))
+    known = {str(value.name) for node in imported.model.graph for value in node.outputs}
+    found = {extent: units(narrow, extent, 4, known) for extent in ("layer", "part", "block")}
+    for extent in found:
+        assert sum(len(unit.weights) for unit in found[extent]) == len(found["layer"]) == len(listed)
+    transformers = [unit for unit in found["block"] if re.fullmatch(r".*attentions\.\d+", unit.name)]
+    assert len(transformers) == 4
+    for unit in transformers:
+        # Four products of each attention, two of the feed-forward part, one before and one after them all.
+        assert len(unit.weights) == 12
+        parts = [one for one in found["part"] if one.name.startswith(unit.name)]
+        assert [len(one.weights) for one in parts] == [4, 4, 2]
+    resnets = [unit for unit in found["block"] if ".resnets." in unit.name]
+    assert resnets == [unit for unit in found["part"] if ".resnets." in unit.name]
+
+
 def test_twice_gives_the_same_bytes_and_so_does_taking_it_up_again(tmp_path: Path) -> None:
     program = quantised(**ONE_BLOCK)
     plain, kept = learned(program), learned(program, context(tmp_path))
     assert serialised(plain) == serialised(kept)
-    files = sorted((tmp_path / "learn-rounding").iterdir())
+    files = sorted((tmp_path / "learn-rounding").rglob("*.safetensors"))
     assert len(files) == kept.history[-1].effect["blocks"] == 5
 
     class Stopped(Exception):
@@ -197,17 +233,17 @@ def test_twice_gives_the_same_bytes_and_so_does_taking_it_up_again(tmp_path: Pat
             raise Stopped
 
     told: list[int] = []
-    interrupted = tmp_path / "interrupted"
+    interrupted = tmp_path / "second"
     with pytest.raises(Stopped):
         learned(program, dataclasses.replace(context(interrupted), progress=stop))
-    finished = sorted((interrupted / "learn-rounding").iterdir())
+    finished = sorted(interrupted.rglob("*.safetensors"))
     assert len(finished) == 2 and {one.name for one in finished} <= {one.name for one in files}
     # A file that is damaged is made again.
     finished[0].write_bytes(finished[0].read_bytes()[:100])
     assert serialised(learned(program, context(interrupted))) == serialised(plain)
     other = learned(program, context(tmp_path), iterations=101)
     assert serialised(other) != serialised(plain)
-    assert len(list((tmp_path / "learn-rounding").iterdir())) == 10
+    assert len(list((tmp_path / "learn-rounding").rglob("*.safetensors"))) == 10
 
 
 def test_only_weights_of_few_bits_are_learned() -> None:
