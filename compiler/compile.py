@@ -49,7 +49,7 @@ def compile(
     seed: int = 0,
     sampler: Mapping[str, Any] | None = None,
     memory_limit_bytes: int | None = None,
-    recipe: str | os.PathLike[str] | None = None,
+    recipe: str | os.PathLike[str] | Recipe | None = None,
     precision: str = "float32",
     reporter: Silent | None = None,
 ) -> Report:
@@ -58,7 +58,7 @@ def compile(
     ``model`` is what ``open_model`` takes: an .onnx file, a diffusers folder, a configuration or its name, a
     torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` names a device
     profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
-    stored as the bundle's default for ``generate``; ``recipe`` is a file of optional passes (see recipes.py);
+    stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
     ``precision`` is that of weights and of values between kernels.
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
@@ -66,7 +66,7 @@ def compile(
     """
     reporter = reporter or Silent()
     profile = profiles.load(target)
-    wanted = read_recipe(Path(recipe)) if recipe is not None else NOTHING
+    wanted = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe)) if recipe else NOTHING
     wanted.check_hardware(profile.kind, profile.name)
     stored = [one for one in PRECISIONS if one in profile.formats]
     if precision not in stored:

@@ -16,7 +16,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..ir.errors import UserError, first_line
 from ..ir.program import Program
@@ -24,26 +24,16 @@ from ..passes.base import Context, Pass
 from ..passes.correct import CorrectBias, CorrectNoise
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
+from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
-from .frontends import is_text_to_image
+from .calibration import Calibration
 from .progress import Silent
 
 PASSES: dict[str, type[Pass[Any]]] = {
-    one.name: one for one in (CorrectBias, CorrectNoise, PruneScores, Quantise, Tips)
+    one.name: one for one in (CorrectBias, CorrectNoise, PruneScores, Quantise, SplitJoins, Tips)
 }
 
 LARGEST_BYTES = 1 << 20
-
-
-class Calibration(BaseModel):
-    """The denoising trajectories that passes look at."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    prompts: Path = Field(description="File of prompts, one a line; relative to the recipe.")
-    pictures: int = Field(default=8, ge=1, le=1000, description="How many of them are drawn [pictures].")
-    steps: int = Field(default=20, ge=1, le=1000, description="Steps of a picture [steps].")
-    guidance_scale: FiniteFloat = Field(default=5.0, description="Guidance scale [1].")
 
 
 class Recipe(BaseModel):
@@ -64,30 +54,15 @@ class Recipe(BaseModel):
                 )
 
     def context(self, program: Program, model: Any, seed: int, reporter: Silent) -> Context:
-        """What the passes may ask for, over ``program`` of the pipeline ``model``.
-
-        Raises UserError if there is a calibration and the model is no folder of a whole pipeline.
-        """
+        """What the passes may ask for, over ``program`` of ``model``. Raises UserError as calibration does."""
         if self.calibration is None:
             return Context(seed=seed)
-        if not isinstance(model, str | Path) or not is_text_to_image(Path(model)):
-            raise UserError(
-                f"the recipe calibrates with prompts, and {model} reads none; give the folder of a whole pipeline."
-            )
-        from .quality.evaluate import read_prompts
-        from .quality.studio import Studio
-
-        wanted = self.calibration
-        prompts = read_prompts(wanted.prompts)[: wanted.pictures]
-        reporter.stage("calibrate")
-        studio = Studio(
-            Path(model), prompts, steps=wanted.steps, guidance_scale=wanted.guidance_scale, progress=reporter.update
-        )  # fmt: skip
-        return studio.context(program, seed)
+        return self.calibration.context(program, model, seed, reporter)
 
     def settings(self) -> list[Any]:
         """Everything that the outcome follows from, for a digest."""
-        prompts = self.calibration.prompts.read_bytes().hex() if self.calibration else ""
+        named = self.calibration.prompts if self.calibration else None
+        prompts = named.read_bytes().hex() if named else ""
         passes = [[one.name, one.config.model_dump(mode="json")] for one in self.passes]
         return [
             passes,
@@ -127,6 +102,8 @@ def _calibration(table: Any, recipe: Path) -> Calibration:
         read = Calibration.model_validate(table)
     except ValidationError as error:
         raise UserError(f"recipe {recipe}, calibration, {_said(error, Calibration)}") from None
+    if read.prompts is None:
+        return read
     prompts = recipe.parent / read.prompts
     if not prompts.is_file():
         raise UserError(f"recipe {recipe} calibrates with {prompts}: no such file of prompts.")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,21 @@ from ...ir.errors import UserError
 from ...ir.interpreter import Interpreter
 from ...ir.program import Program
 from ...passes.base import Context
+from ...passes.per_step import step_input
 from ...runtime.diffusers_unet import DiffusersUNet
 from ...runtime.model import TensorInfo
+from .calls import Calls, Spread, Trajectories, chosen
 from .drawing import Drawing, PipelineArtist
 from .evaluate import Prompt, judged, nearness, plain
+from .gallery import fingerprint
 from .judge import Judge
-
-Calls = list[dict[str, NDArray[Any]]]
 
 
 class Studio:
     """Draws ``prompts`` with programs made from the pipeline in ``folder``, each from its number as the seed.
 
-    ``progress`` counts pictures of one program. Raises UserError if there are no prompts.
+    ``progress`` counts pictures of one program; those of the pipeline's own are kept in ``folder_kept``, with their
+    calls. Raises UserError if there are no prompts.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Studio:
         guidance_scale: float,
         judge: Judge | None = None,
         progress: Callable[[int, int], None] | None = None,
+        folder_kept: Path | None = None,
     ) -> None:
         if not prompts:
             raise UserError("there are no prompts to calibrate with; give at least one.")
@@ -48,21 +52,38 @@ class Studio:
         self._config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
         self._settings = steps, guidance_scale
         self._progress = progress or (lambda done, total: None)
+        self._kept = Trajectories(folder_kept, fingerprint(folder)) if folder_kept else None
 
-    def draw(self, program: Program) -> tuple[list[Drawing], Calls]:
-        """A picture of each prompt, and all calls that the program got."""
+    def draw(self, program: Program, kept: Trajectories | None = None) -> tuple[list[Drawing], Calls]:
+        """A picture of each prompt, and all calls that the program got; from ``kept`` where it has them."""
         unet = _Recorder(program)
         self._artist.replace_unet(DiffusersUNet(unet, self._config))
         drawings: list[Drawing] = []
+        calls: Calls = []
+
+        def drawn(text: str, seed: int) -> tuple[Drawing, Calls]:
+            unet.calls = []
+            return self._artist.draw(text, seed, *self._settings), unet.calls
+
         for seed, prompt in enumerate(self._prompts):
             self._progress(seed, len(self._prompts))
-            drawings.append(self._artist.draw(prompt.text, seed, *self._settings))
+            draw = partial(drawn, prompt.text, seed)
+            drawing, its = kept.drawn((prompt.text, seed, *self._settings), draw) if kept else draw()
+            drawings.append(drawing)
+            calls += its
         self._progress(len(self._prompts), len(self._prompts))
-        return drawings, unet.calls
+        return drawings, calls
 
-    def context(self, program: Program, seed: int = 0) -> Context:
-        """What passes over ``program`` may ask for. Its own pictures are what others are held against."""
-        theirs, calls = self.draw(program)
+    def context(
+        self, program: Program, seed: int = 0, *, most_calls: int | None = None, spread: Spread = "uniform"
+    ) -> Context:
+        """What passes over ``program``, the pipeline's own, may ask for. Its pictures are what others are held against.
+
+        They are calibrated with all calls, or with ``most_calls`` of them, ``spread`` over the timesteps.
+        """
+        theirs, calls = self.draw(program, self._kept)
+        if most_calls is not None:
+            calls = chosen(calls, str(step_input(program).name), most_calls, spread, seed)
 
         def quality(changed: Program) -> dict[str, Any]:
             ours, _ = self.draw(changed)

@@ -154,3 +154,46 @@ def test_the_program_given_stays() -> None:
     nodes = len(list(before.variants["full"].graph))
     apply([Quantise()], before, small_unet.context())
     assert len(list(before.variants["full"].graph)) == nodes
+
+
+def error(**settings: object) -> float:
+    config = QuantiseConfig(**settings)  # type: ignore[arg-type]
+    program = apply([Quantise(config)], small_unet.program(), small_unet.context())
+    return program.history[-1].effect["output_error"]
+
+
+def test_fewer_bits_lose_more_and_a_range_that_ends_earlier_gets_some_of_it_back() -> None:
+    exact, narrow = error(weights="int8", activations="float32"), error(weights="int4", activations="float32")
+    clipped = error(weights="int4", activations="float32", clip_weights=True)
+    assert 8 * exact < narrow < 0.3
+    assert clipped < 0.95 * narrow
+    assert exact < error(weights="int8") < narrow
+
+
+def test_weights_of_four_bits_are_stored_so() -> None:
+    config = QuantiseConfig(weights="int4", activations="float32", clip_weights=True)
+    program = apply([Quantise(config), Hoist()], small_unet.program(), small_unet.context())
+    constants = program.variants["constant"].graph.outputs
+    assert [value.dtype for value in constants].count(ir.DataType.INT4) == 5
+    for model in program.variants.values():
+        onnx.checker.check_model(ir.serde.serialize_model(model))
+    assert not inside(program, "QuantizeLinear")
+
+
+def test_scales_of_every_timestep_are_those_of_its_calls() -> None:
+    config = QuantiseConfig(per_step=True)
+    program = apply([Quantise(config), Hoist()], small_unet.program(), small_unet.context())
+    quantised = {
+        str(node.inputs[0].name): str(node.inputs[1].name) for node in inside(program, "QuantizeLinear")
+    }
+    assert set(quantised) == {"timed", "active", "twice", "grid", "g"}
+    carried = {str(value.name) for value in program.variants["step"].graph.outputs}
+    rows = [node for node in program.variants["full"].graph if node.outputs[0].name in quantised.values()]
+    assert len(rows) == 5
+    assert all(node.op_type == "Reshape" and node.inputs[0].name in carried for node in rows)
+    exact = Interpreter(small_unet.program(), list(quantised))
+    call = Interpreter(program, list(quantised.values()))
+    for inputs in small_unet.calls():
+        peaks, scales = exact(inputs), call(inputs)
+        for value, scale in quantised.items():
+            assert scales[scale] == np.float32(np.abs(peaks[value]).max() / 127)

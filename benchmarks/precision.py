@@ -1,0 +1,143 @@
+"""What low precision does to emoji-sd's pictures, and what it saves: every row compiled, drawn and judged.
+
+    python benchmarks/precision.py [--prompts 256] [--only W8A8 --only ...] [--json out/precision.json]
+
+Each row is a recipe. Its bundle draws every prompt from the same seed as the float bundle, with 20 DDIM steps at
+guidance 5. Calibration draws prompts of concepts that the model has never seen, and none of those that are judged.
+Bundles, drawings and finished rows are kept in --folder: run it again to go on.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import fick
+from fick.compiler.calibration import Calibration
+from fick.compiler.progress import Silent, terminal
+from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
+from fick.compiler.quality.judge import Judge
+from fick.compiler.recipes import NOTHING, Recipe
+from fick.ir.files import write_whole
+from fick.passes.base import Pass
+from fick.passes.quantise import Quantise, QuantiseConfig
+from fick.passes.split_joins import SplitJoins
+
+MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
+STEPS, GUIDANCE = 20, 5.0
+
+
+def quantise(**settings: Any) -> Quantise:
+    return Quantise(QuantiseConfig(**settings))
+
+
+BEST = {"estimator": "mse", "clip_weights": True}
+"""Ranges that lose least."""
+
+ROWS: dict[str, tuple[Pass[Any], ...]] = {
+    "float32": (),
+    "W8A8 naive": (quantise(),),
+    "W8A8": (SplitJoins(), quantise(**BEST)),
+    "W8A8 per step": (SplitJoins(), quantise(**BEST, per_step=True)),
+    "W8 weights alone": (quantise(activations="float32"),),
+    "W4 weights alone": (quantise(weights="int4", activations="float32", clip_weights=True),),
+    "W4A8 naive": (quantise(weights="int4"),),
+    "W4A8": (SplitJoins(), quantise(weights="int4", **BEST)),
+    "W4A8 per step": (SplitJoins(), quantise(weights="int4", **BEST, per_step=True)),
+}
+FLOAT = "float32"
+
+
+def main(
+    prompts: Annotated[int, typer.Option(help="Pictures a row.")] = 256,
+    only: Annotated[list[str] | None, typer.Option(help="Rows to make.")] = None,
+    folder: Annotated[Path, typer.Option(help="Bundles, drawings and rows.")] = Path("out/precision"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+) -> None:
+    """Make the rows that are not there yet, and print all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    asked = read_prompts(MODEL / "prompts.txt")[:prompts]
+    unknown = set(only or ()) - ROWS.keys()
+    if unknown:
+        raise typer.BadParameter(f"there is no row {unknown.pop()!r}; the rows are {', '.join(ROWS)}")
+    rows: dict[str, dict[str, Any]] = {}
+    with terminal() as reporter:
+        reference = bundle(FLOAT, folder, reporter)[0]
+        for name in only or ROWS:
+            rows[name] = row(name, reference, asked, folder, reporter)
+        reporter.finish()
+    show(rows, len(asked))
+    if json_file is not None:
+        write_whole(json_file, (json.dumps(rows, indent=1) + "\n").encode())
+
+
+def bundle(name: str, folder: Path, reporter: Silent) -> tuple[Path, fick.compiler.compile.Report]:
+    reporter.stage(f"{name}: compile")
+    calibration = Calibration(prompts=MODEL / "prompts-held-out.txt", steps=STEPS, guidance_scale=GUIDANCE)
+    recipe = Recipe(passes=ROWS[name], calibration=calibration) if ROWS[name] else NOTHING
+    path = folder / f"{name.replace(' ', '-')}.fick"
+    return path, fick.compile(MODEL, output=path, recipe=recipe, reporter=reporter)
+
+
+def row(name: str, reference: Path, asked: list[Prompt], folder: Path, reporter: Silent) -> dict[str, Any]:
+    """The measures of one recipe, with intervals."""
+    path, report = bundle(name, folder, reporter)
+    reporter.stage(f"{name}: draw")
+    facts = evaluate(
+        path,
+        reference,
+        asked,
+        steps=STEPS,
+        seeds=1,
+        guidance_scale=GUIDANCE,
+        folder=folder / "drawings",
+        judge=Judge(MODEL / "judge"),
+        progress=reporter.update,
+    )
+    with fick.load(path) as model:
+        history = model.manifest["components"]["unet"]["history"]
+    effects = {one["pass"]: one["effect"] for one in history}
+    return {
+        "weight_bytes": report.weight_bytes,
+        "weight_bits": effects.get("quantise", {}).get("weight_bits", 32.0),
+        "history": history,
+        **{key: facts[key] for key in ("fidelity", "judged", "cost")},
+    }
+
+
+def show(rows: dict[str, dict[str, Any]], prompts: int) -> None:
+    table = Table(
+        title=f"emoji-sd, {prompts} prompts, {STEPS} steps, guidance {GUIDANCE}", title_justify="left"
+    )
+    table.add_column("row")
+    for heading in (
+        "weight bits", "MB", "PSNR dB", "SSIM", "category", "retrieval", "Fréchet distance", "ms a step",
+    ):  # fmt: skip
+        table.add_column(heading, justify="right")
+    for name, facts in rows.items():
+        judged = facts["judged"]["candidate"]
+        near = facts["fidelity"]
+        table.add_row(
+            name,
+            f"{facts['weight_bits']:.2f}",
+            f"{facts['weight_bytes'] / 1e6:.1f}",
+            *(interval(near[key], digits) for key, digits in (("psnr_db", 1), ("ssim", 3))),
+            *(interval(judged[key], 3) for key in ("category_accuracy", "retrieval_accuracy")),
+            interval(judged["frechet_distance"], 2),
+            f"{1e3 * facts['cost']['candidate']['step_s']:.1f}",
+        )
+    Console(width=150).print(table)
+
+
+def interval(figure: dict[str, float], digits: int) -> str:
+    value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} ({low}..{high})"
+
+
+if __name__ == "__main__":
+    typer.run(main)

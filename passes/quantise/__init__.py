@@ -1,0 +1,5 @@
+"""Products in few bits: which, with what ranges, and how it is written in the graph."""
+
+from .quantise import Quantise, QuantiseConfig
+
+__all__ = ["Quantise", "QuantiseConfig"]

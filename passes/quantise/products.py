@@ -1,0 +1,76 @@
+"""The products of a graph that can be quantised: those of activations with weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from ...ir.operators import PRODUCTS
+from ...ir.rates import Rate, analyse
+from .choices import UNCHANGED, Choice, weight_bits
+
+
+@dataclass(frozen=True)
+class Product:
+    """``left`` are the activations, ``right`` the weights."""
+
+    node: ir.Node
+    left: ir.Value
+    right: ir.Value
+
+    @property
+    def name(self) -> str:
+        """That of its result: nodes may have none."""
+        return str(self.node.outputs[0].name)
+
+    @property
+    def column_axis(self) -> int:
+        """Which axis of the weights is that of the output channels."""
+        rows = self.node.op_type == "Conv" or self.node.attributes.get_int("transB", 0)
+        return 0 if rows else 1
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        assert self.right.shape is not None
+        return tuple(int(size) for size in self.right.shape.numpy())
+
+    @property
+    def depth(self) -> int:
+        """Products that one of its sums adds."""
+        return math.prod(self.weight_shape) // self.weight_shape[self.column_axis]
+
+
+def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -> list[Product]:
+    """Products with constant weights, not quantised yet, that run at every step or once a prompt, in graph order."""
+    found = analyse(graph, rates)
+    listed: list[Product] = []
+    for node in graph:
+        if node.op_type not in PRODUCTS or found[str(node.outputs[0].name)] not in (Rate.SAMPLE, Rate.PROMPT):
+            continue
+        left, right = node.inputs[0], node.inputs[1]
+        if left is None or right is None or left.dtype is not ir.DataType.FLOAT:
+            continue
+        known = right.is_initializer() or found.get(str(right.name)) is Rate.CONSTANT
+        computed = node.op_type == "MatMul" and len(right.shape or ()) != 2
+        grouped = node.attributes.get_int("group", 1) != 1
+        if not known or computed or grouped or _is_dequantised(left) or _is_dequantised(right):
+            continue
+        one = Product(node, left, right)
+        if one.depth >= least_depth:
+            listed.append(one)
+    return listed
+
+
+def mean_weight_bits(listed: Sequence[Product], choices: Mapping[str, Choice]) -> float:
+    """Bits of an element of the products' weights, on average; those without a choice are float32."""
+    sizes = {one.right: math.prod(one.weight_shape) for one in listed}
+    bits = {one.right: weight_bits(choices.get(one.name, UNCHANGED).weights) for one in listed}
+    return sum(bits[right] * size for right, size in sizes.items()) / sum(sizes.values())
+
+
+def _is_dequantised(value: ir.Value) -> bool:
+    node = value.producer()
+    return node is not None and node.op_type == "DequantizeLinear"

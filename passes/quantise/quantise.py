@@ -1,0 +1,71 @@
+"""Every product in the same formats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from ...ir.errors import UserError
+from ...ir.macs import COUNTS
+from ...ir.program import Program
+from ..base import Context, Pass
+from ..measuring import output_error
+from .apply import quantised
+from .choices import INTEGERS, ActivationFormat, Choice, WeightFormat
+from .products import mean_weight_bits, products
+from .ranges import RangeConfig, Ranges, measure
+
+
+class QuantiseConfig(RangeConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: WeightFormat = Field(default="int8", description="Format of the weights.")
+    activations: ActivationFormat = Field(
+        default="int8", description="Format of what weights are multiplied with."
+    )
+    clip_weights: bool = Field(
+        default=False,
+        description="Whether a weight's range ends where its error is least, not at its largest.",
+    )
+    least_depth: int = Field(
+        default=64,
+        ge=1,
+        description="Sums of fewer products stay as they are, such as the first layer's [products].",
+    )
+
+
+class Quantise(Pass[QuantiseConfig]):
+    """Program -> the same with products of its loop, and of its prompt, in few bits, and what that does to the output.
+
+    Raises UserError where no product can be quantised, or none is left to be.
+    """
+
+    name = "quantise"
+    Config = QuantiseConfig
+
+    def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
+        config = self.config
+        calls = context.require("calibration", self.name)
+        graph = program.variants["full"].graph
+        found = products(graph, program.rates, config.least_depth)
+        if not found:
+            raise UserError(
+                "pass quantise finds no product with weights of at least "
+                f"{config.least_depth} products a sum that is not quantised."
+            )
+        ranges = Ranges({})
+        if config.activations != "float32":
+            names = [str(one.left.name) for one in found]
+            ranges = measure(context, program, names, config, INTEGERS[config.activations].largest)
+        choices = {one.name: Choice(config.weights, config.activations) for one in found}
+        changed = quantised(program, choices, ranges, clip_weights=config.clip_weights)
+        everything = sum(COUNTS[node.op_type](node) for node in graph if node.op_type in COUNTS)
+        return changed, {
+            "products": len(found),
+            "activations": len(ranges.ends),
+            "weights": len({(one.right, one.column_axis) for one in found}),
+            "weight_bits": mean_weight_bits(products(graph, program.rates), choices),
+            "mac_share": sum(COUNTS[one.node.op_type](one.node) for one in found) / everything,
+            "output_error": output_error(context, program, changed, calls),
+        }

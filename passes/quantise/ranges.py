@@ -1,0 +1,116 @@
+"""Ranges of activations: the largest value that still has an integer of its own.
+
+The largest value seen makes every step between integers wide; what lies beyond a smaller range is cut off. A
+percentile cuts a given share, and the least mean square error (Nagel et al., arXiv 2106.08295, section 3.1) weighs
+what is cut off against the rounding of the rest. Statistics are streamed: a peak and a histogram a value, whatever the
+number of calls. Ranges of diffusion models change with the noise, so there may be one for every timestep (He et al.,
+arXiv 2310.03270, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from ...ir.program import Program
+from ..base import Arrays, Context
+from ..measuring import watch
+from ..per_step import step_input
+
+Estimator = Literal["peak", "percentile", "mse"]
+
+BINS = 2048
+"""Of a histogram: 16 for every step between integers of 8 bits."""
+
+SHARES = np.linspace(0.2, 1.0, 81)
+"""Ranges that are tried, as shares of the peak."""
+
+
+class RangeConfig(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    estimator: Estimator = Field(
+        default="peak", description="What ends a range: the largest value, a percentile, or the least error."
+    )
+    percentile: float = Field(
+        default=99.99, gt=50, le=100, description="Share of the values inside the range [percent]."
+    )
+    per_step: bool = Field(default=False, description="Whether every timestep has ranges of its own.")
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """The end of each value's range, by name: one number, or [timesteps] in the order of ``timesteps``."""
+
+    ends: dict[str, NDArray[np.float32]]
+    timesteps: NDArray[np.float32] | None = None
+
+
+def measure(
+    context: Context, program: Program, names: Sequence[str], config: RangeConfig, largest: int = 127
+) -> Ranges:
+    """Ranges of the values ``names`` on the calibration's calls, for integers up to ``largest``."""
+    calls = context.require("calibration", "quantise")
+    names = list(dict.fromkeys(names))
+    times = _times(program, calls) if config.per_step else np.zeros(len(calls), np.float32)
+    moments, rows = np.unique(times, return_inverse=True)
+    count = len(moments)
+    peaks = {name: np.zeros(count) for name in names}
+    for row, values in _streamed(context, program, names, calls, rows):
+        for name in names:
+            peaks[name][row] = max(peaks[name][row], float(np.abs(values[name]).max()))
+    ends = peaks
+    if config.estimator != "peak":
+        histograms = {name: np.zeros((count, BINS), np.int64) for name in names}
+        for row, values in _streamed(context, program, names, calls, rows):
+            for name in names:
+                if peak := peaks[name][row]:
+                    bins = np.minimum(np.abs(values[name]).ravel() * (BINS / peak), BINS - 1).astype(np.int64)
+                    histograms[name][row] += np.bincount(bins, minlength=BINS)
+        ends = {
+            name: np.array([
+                peak * (_share_within(counts, config.percentile) if config.estimator == "percentile"
+                        else _least_error(counts, largest))
+                for peak, counts in zip(peaks[name], histograms[name], strict=True)
+            ])
+            for name in names
+        }  # fmt: skip
+    safe = {name: np.where(one > 0, one, 1).astype(np.float32) for name, one in ends.items()}
+    if config.per_step:
+        return Ranges(safe, moments)
+    return Ranges({name: one.reshape(()) for name, one in safe.items()})
+
+
+def _streamed(
+    context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays], rows: NDArray[np.int64]
+) -> Any:
+    """For every call, the row of its statistics and the values, inputs of the program among them."""
+    for row, inputs, results in zip(rows, calls, watch(context, program, names, calls), strict=True):
+        yield row, {**inputs, **results}
+
+
+def _times(program: Program, calls: Sequence[Arrays]) -> NDArray[np.float32]:
+    """The timestep of every call."""
+    name = str(step_input(program).name)
+    return np.concatenate([call[name].reshape(-1)[:1] for call in calls]).astype(np.float32)
+
+
+def _share_within(counts: NDArray[np.int64], percentile: float) -> float:
+    """The share of the peak below which ``percentile`` of the values lie."""
+    inside = np.cumsum(counts) >= counts.sum() * percentile / 100
+    return (int(np.argmax(inside)) + 1) / BINS
+
+
+def _least_error(counts: NDArray[np.int64], largest: int) -> float:
+    """The share of the peak that, as the end of the range, loses the least squares."""
+    if not counts.any():
+        return 1.0
+    centres = (np.arange(BINS) + 0.5) / BINS
+    steps = SHARES[:, None] / largest
+    kept = np.minimum(np.round(centres / steps), largest) * steps
+    return float(SHARES[np.argmin(np.square(kept - centres) @ counts)])
