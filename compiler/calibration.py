@@ -50,7 +50,13 @@ class Calibration(BaseModel):
             if reads:
                 raise UserError(f"the recipe calibrates {model} with no prompts; name a file as prompts.")
             calls = drawn_calls(program, min(self.calls, self.steps), seed)
-            return Context(seed=seed, referee=Interpreter, calibration=calls, progress=reporter.update)
+            return Context(
+                seed=seed,
+                referee=Interpreter,
+                calibration=calls,
+                reference=program,
+                progress=reporter.update,
+            )
         if not reads:
             raise UserError(
                 f"the recipe calibrates with prompts, and {model} reads none; give the folder of a whole pipeline."

@@ -38,8 +38,7 @@ class CorrectBias(Pass[CorrectBiasConfig]):
     """Program -> the same with biases that put the means of its quantised products right, and what that is worth.
 
     Calls that were not fitted to judge: where the output comes out no nearer to the float program's, the program stays
-    as it was. Raises UserError if there is no quantised product that the float program has too, or if no timestep has
-    two calls.
+    as it was. Raises UserError if there is no quantised product that the float program has too, or but one call.
     """
 
     name = "correct-bias"
@@ -49,7 +48,13 @@ class CorrectBias(Pass[CorrectBiasConfig]):
         calls: Sequence[Arrays] = context.require("calibration", self.name)
         reference: Program = context.require("reference", self.name)
         require_first(program, self.name)
-        judging = judges(timesteps(program, calls), self.name)
+        # Where every call has a timestep of its own, all are as good as of one.
+        judging = next(filter(any, (judges(timesteps(program, calls)), judges([0.0] * len(calls)))), None)
+        if judging is None:
+            raise UserError(
+                "pass correct-bias needs two calls or more, one to fit and one to judge a correction; calibrate with "
+                "more steps."
+            )
         fitted, judged = (
             [inputs for inputs, one in zip(calls, judging, strict=True) if one is kind]
             for kind in (False, True)

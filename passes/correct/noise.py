@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from ...ir.annotations import set_residual
+from ...ir.errors import UserError
 from ...ir.making import Maker, supersede
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass
@@ -46,7 +47,12 @@ class CorrectNoise(Pass[CorrectNoiseConfig]):
         graph, timestep = changed.variants["full"].graph, step_input(changed)
         steps = timesteps(program, calls)
         require_first(program, self.name)
-        judging = judges(steps, self.name)
+        judging = judges(steps)
+        if not any(judging):
+            raise UserError(
+                "pass correct-noise needs two calls or more of a timestep, one to fit and one to judge a correction; "
+                "calibrate with more pictures."
+            )
         output = graph.outputs[0]
         fitted, judged = self._sums(context, (reference, program), str(output.name), calls, steps, judging)
         chosen = {

@@ -73,6 +73,17 @@ def test_a_picture_becomes_the_same_picture(ours, theirs, strength):
     )
 
 
+def test_noise_is_less_by_what_the_guided_output_is_off(ours, monkeypatch):
+    """Errors of the branches that a scale of 4 makes cancel out, and one of 2 does not."""
+    sampler = {"kind": "ddim", "eta": 1.0, "clip_sample": False}
+    plain, off = (ours.generate("cat", steps=4, guidance_scale=one, sampler=sampler) for one in (4.0, 2.0))
+    table = {"timesteps": [500], "covariance": [[[16 / 9, 4 / 3], [4 / 3, 1]]]}
+    monkeypatch.setitem(ours.manifest["components"]["unet"], "residual", table)
+    assert_same_picture(ours.generate("cat", steps=4, guidance_scale=4.0, sampler=sampler), plain)
+    quieter = ours.generate("cat", steps=4, guidance_scale=2.0, sampler=sampler)
+    assert np.abs(quieter.astype(int) - off).max() > 10
+
+
 @pytest.mark.parametrize("guidance", [1.0, 4.0])
 def test_the_unet_drops_into_a_diffusers_pipeline(ours, theirs, guidance):
     options = {"num_inference_steps": 4, "guidance_scale": guidance}

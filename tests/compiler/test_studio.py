@@ -62,7 +62,7 @@ def test_a_program_draws_what_diffusers_draws(folder: Path, program: Program) ->
 
 def test_what_a_change_does_to_pictures(folder: Path, program: Program) -> None:
     context = Studio(folder, PROMPTS, steps=STEPS, guidance_scale=GUIDANCE).context(program)
-    assert context.quality is not None
+    assert context.quality is not None and context.reference is program
     same = context.quality(program)
     assert same["psnr_db"]["value"] == 100 and same["latent_error"]["value"] == 0
     pruned = apply([PruneScores(PruneScoresConfig(threshold=1.5))], program, context)

@@ -153,10 +153,18 @@ def test_what_is_missing_is_said_in_a_sentence() -> None:
     for missing, said in (("calibration", "needs calibration"), ("reference", "needs reference")):
         with pytest.raises(UserError, match=f"pass correct-bias {said}; give it when compiling"):
             apply([CorrectBias()], program, replace(context, **{missing: None}))
-    with pytest.raises(UserError, match="two calls or more of a timestep"):
-        apply([CorrectBias()], program, replace(context, calibration=rounded.calls(1)))
+    with pytest.raises(UserError, match="needs two calls or more, one to fit"):
+        apply([CorrectBias()], program, replace(context, calibration=rounded.calls(1)[:1]))
     with pytest.raises(UserError, match="finds no quantised product; name it after the pass that quantises"):
         apply([CorrectBias()], small_unet.program(), context)
+
+
+def test_calls_of_a_timestep_each_are_as_good_as_of_one() -> None:
+    reference = products()
+    calls = [{**call(seed), "t": np.array([0.5 + seed / 1e6], np.float32)} for seed in range(8)]
+    context = Context(referee=Interpreter, calibration=calls, reference=reference)
+    effect = apply([CorrectBias()], rounded.rounded(reference), context).history[-1].effect
+    assert effect["products"] == len(VALUES) and effect["output_error"] < effect["output_error_before"]
 
 
 def test_once_is_enough() -> None:

@@ -61,8 +61,8 @@ def test_an_output_that_does_not_vary_has_no_slope() -> None:
 
 
 def test_a_fourth_of_every_timestep_judges() -> None:
-    assert judges([9, 5, 9, 5, 9, 5, 9, 5, 5], "x") == [False] * 6 + [True, True, False]
-    assert judges([9, 9, 9, 5], "x") == [False, False, True, False]
+    assert judges([9, 5, 9, 5, 9, 5, 9, 5, 5]) == [False] * 6 + [True, True, False]
+    assert judges([9, 9, 9, 5]) == [False, False, True, False]
 
 
 def corrected(program: Program, pictures: int = 6) -> tuple[Program, Program]:
@@ -79,7 +79,7 @@ def test_calls_that_were_not_fitted_to_come_out_nearer() -> None:
     before = rounded.rounded(small_unet.program(), largest=3)
     after, reference = corrected(before)
     calls = rounded.calls()
-    held_out = judges([float(one["timestep"][0]) for one in calls], "x")
+    held_out = judges([float(one["timestep"][0]) for one in calls])
     judging = [inputs for inputs, one in zip(calls, held_out, strict=True) if one]
     assert len(judging) == 3
     exact = outputs(reference, judging)
