@@ -24,6 +24,15 @@ from .recipes import NOTHING, Recipe
 from .skeleton import manifest_of, program_entry
 
 
+def unchanged(imported: Imported) -> Program:
+    """The program before any pass, over the imported graph itself. Inputs that nothing reads are left out of it."""
+    used = {str(value.name) for value in imported.model.graph.inputs if value.uses()}
+    rates = {name: Rate(rate) for name, rate in imported.inputs.items() if name in used}
+    for value in [value for value in imported.model.graph.inputs if value.name not in used]:
+        imported.model.graph.inputs.remove(value)
+    return Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
+
+
 def fused(
     imported: Imported,
     seed: int = 0,
@@ -37,11 +46,7 @@ def fused(
     """The program after the recipe's passes and all of the pipeline. ``model`` is what was imported, ``cost_model``
     what passes with a budget go by.
     """
-    used = {str(value.name) for value in imported.model.graph.inputs if value.uses()}
-    rates = {name: Rate(rate) for name, rate in imported.inputs.items() if name in used}
-    for value in [value for value in imported.model.graph.inputs if value.name not in used]:
-        imported.model.graph.inputs.remove(value)
-    program = Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
+    program = unchanged(imported)
     context = replace(recipe.context(program, model, seed, reporter or Silent()), cost_model=cost_model)
     return apply([*recipe.passes, *pipeline(precision)], program, context)
 

@@ -24,7 +24,7 @@ from ...targets.cpu.elementwise import Map
 from ...targets.cpu.group_norm import GroupNorm
 from ...targets.cpu.row_norm import LayerNorm, Softmax
 from ...targets.cpu.tile_attention import TileAttention
-from ...targets.cpu.tiles import TileContraction
+from ...targets.cpu.tiles import STEP, WIDTH, TileContraction
 from ...targets.cpu.winograd import WinogradInput, WinogradOutput
 from ...targets.expressions import Apply, Expression, Literal
 from ...targets.lower import planned_calls
@@ -47,7 +47,8 @@ CACHE_SHARE = 0.25
 TILE_CYCLES = 16
 """Of an instruction of the matrix unit before the next may start (Intel's optimisation manual, 20.5)."""
 
-TILE_COLUMNS = TILE_ROWS
+TILE_SUMS = TILE_ROWS**2
+"""That one instruction adds to."""
 
 INSTRUCTIONS = {
     "Div": 8, "Reciprocal": 8, "Sqrt": 12, "Exp": 18, "Sigmoid": 28, "Swish": 29, "Tanh": 29, "Erf": 38, "Gelu": 42,
@@ -119,8 +120,8 @@ def _(kernel: Contraction, profile: Profile) -> float:
 
 @_cycles.register
 def _(kernel: TileContraction, profile: Profile) -> float:
-    sums = 2 * kernel.pairs * TILE_ROWS * kernel.panels * 2 * TILE_COLUMNS
-    multiplied = sums // (TILE_ROWS * TILE_COLUMNS) * math.prod(kernel.reduce) * TILE_CYCLES
+    sums = 2 * kernel.pairs * TILE_ROWS * kernel.panels * WIDTH
+    multiplied = sums // TILE_SUMS * math.prod(kernel.reduce) * TILE_CYCLES
     return multiplied / ATTAINED + _vectors(
         sums // kernel.parts * (2 + _instructions(kernel.epilogue)), profile
     )
@@ -135,7 +136,7 @@ def _(kernel: Attention, profile: Profile) -> float:
 @_cycles.register
 def _(kernel: TileAttention, profile: Profile) -> float:
     scores = kernel.batch * kernel.heads * kernel.queries * kernel.keys
-    products = scores * (kernel.depth + kernel.value_depth) / (TILE_ROWS * TILE_COLUMNS * 2 * TILE_ROWS)
+    products = scores * (kernel.depth + kernel.value_depth) / (TILE_SUMS * STEP)
     return products * TILE_CYCLES / ATTAINED + _vectors(scores * EXP, profile)
 
 

@@ -8,17 +8,12 @@ Computation 10, 2018).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.optimize  # pyright: ignore[reportMissingTypeStubs]
-import scipy.sparse  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
-
-_optimize: Any = scipy.optimize
-_sparse: Any = scipy.sparse
 
 Matrix = NDArray[np.float64]
 
@@ -87,21 +82,22 @@ class Problem:
         return found
 
     def _solve(self, objective: Matrix, limits: Mapping[str, float]) -> list[int] | None:
-        rows, lower, upper = self._structure()
-        for quantity, limit in limits.items():
-            amounts = self._amounts(quantity)
-            room = limit - self.fixed[quantity]
-            scale = SCALE / max(float(np.abs(amounts).max()), abs(room), 1e-300)
-            rows.append(amounts * scale)
-            lower.append(-np.inf)
-            upper.append(room * scale)
-        constraints = _optimize.LinearConstraint(_sparse.csr_array(np.array(rows)), lower, upper)
+        import scipy.optimize  # pyright: ignore[reportMissingTypeStubs]  # slow to load
+        import scipy.sparse  # pyright: ignore[reportMissingTypeStubs]
+
+        optimize: Any = scipy.optimize
+        sparse: Any = scipy.sparse
+        rows = [*self._structure(), *(self._limit(*one) for one in limits.items())]
+        terms = [(index, *term) for index, row in enumerate(rows) for term in row.terms.items()]
+        places, columns, coefficients = (np.array(one) for one in zip(*terms, strict=True))
+        matrix = sparse.csr_array((coefficients, (places, columns)), shape=(len(rows), self._size))
+        bounds = [row.least for row in rows], [row.most for row in rows]
         largest = float(np.abs(objective).max())
-        found = _optimize.milp(
+        found = optimize.milp(
             objective * (SCALE / largest if largest else 1.0),
             integrality=np.ones(objective.size),
-            bounds=_optimize.Bounds(0, 1),
-            constraints=constraints,
+            bounds=optimize.Bounds(0, 1),
+            constraints=optimize.LinearConstraint(matrix, *bounds),
             options={"mip_rel_gap": 0.0},
         )
         if found.x is None:
@@ -127,39 +123,40 @@ class Problem:
             whole[integers], whole[integers + 2] = instead, beside - instead
         return whole
 
-    def _structure(self) -> tuple[list[Matrix], list[float], list[float]]:
-        """Constraints: one format a product, and what it means for the values that they read."""
-        rows, lower, upper = list[Matrix](), list[float](), list[float]()
+    def _limit(self, quantity: str, limit: float) -> _Row:
+        amounts, room = self._amounts(quantity), limit - self.fixed[quantity]
+        scale = SCALE / max(float(np.abs(amounts).max()), abs(room), 1e-300)
+        terms = {int(place): float(amounts[place] * scale) for place in np.flatnonzero(amounts)}
+        return _Row(terms or {0: 0.0}, -np.inf, room * scale)
+
+    def _structure(self) -> Iterator[_Row]:
+        """One format a product, and what that means for the values that they read."""
         products, formats = self.errors.shape
-
-        def constrain(terms: Mapping[int, float], least: float, most: float) -> None:
-            row = np.zeros(self._size)
-            for place, coefficient in terms.items():
-                row[place] += coefficient
-            rows.append(row)
-            lower.append(least)
-            upper.append(most)
-
         for product in range(products):
-            constrain(dict.fromkeys(range(product * formats, (product + 1) * formats), 1.0), 1, 1)
+            yield _Row(dict.fromkeys(range(product * formats, (product + 1) * formats), 1.0), 1, 1)
         for index, conversion in enumerate(self.conversions):
             integers = self.errors.size + 3 * index
             numbers, both = integers + 1, integers + 2
             for there, kind in ((integers, True), (numbers, False)):
-                every = dict[int, float]()
-                for reader in conversion.readers:
-                    own = {
-                        reader * formats + one: 1.0
-                        for one, whole in enumerate(self.integers)
-                        if whole is kind
-                    }
-                    constrain({**own, there: -1.0}, -np.inf, 0)
-                    every |= own
-                if kind is False and conversion.needed:
-                    constrain({there: 1.0}, 1, 1)
+                places = [place for place, one in enumerate(self.integers) if one is kind]
+                readers = [
+                    {reader * formats + place: 1.0 for place in places} for reader in conversion.readers
+                ]
+                yield from (_Row({**one, there: -1.0}, -np.inf, 0) for one in readers)
+                if conversion.needed and there == numbers:
+                    yield _Row({there: 1.0}, 1, 1)
                 else:
-                    constrain({**every, there: -1.0}, 0, np.inf)
-            constrain({integers: 1.0, numbers: 1.0, both: -1.0}, -np.inf, 1)
-            constrain({integers: 1.0, both: -1.0}, 0, np.inf)
-            constrain({numbers: 1.0, both: -1.0}, 0, np.inf)
-        return rows, lower, upper
+                    everyone = {place: 1.0 for one in readers for place in one}
+                    yield _Row({**everyone, there: -1.0}, 0, np.inf)
+            yield _Row({integers: 1.0, numbers: 1.0, both: -1.0}, -np.inf, 1)
+            yield _Row({integers: 1.0, both: -1.0}, 0, np.inf)
+            yield _Row({numbers: 1.0, both: -1.0}, 0, np.inf)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A constraint: coefficients by variable, and within what their sum must be."""
+
+    terms: Mapping[int, float]
+    least: float
+    most: float

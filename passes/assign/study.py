@@ -15,8 +15,9 @@ from ..costs import Cost, CostModel
 from ..quantise.apply import quantised
 from ..quantise.choices import Choice
 from ..quantise.products import mean_weight_bits, products
-from ..quantise.ranges import RangeConfig, Ranges, measure
+from ..quantise.ranges import Ranges, measure
 from .budget import Limit, described, written
+from .config import AssignConfig
 from .content import CONTENT_WEIGHTS, content
 from .formats import FORMATS, FormatName, bits
 from .programme import Matrix, Problem
@@ -52,43 +53,28 @@ class Outcome:
 
 
 class Study:
-    """Of the products of ``program`` with sums of at least ``least_depth`` products, in ``formats``.
+    """Of the products of ``program`` that ``config`` is about; its budget is the caller's business.
 
-    ``calls`` is how many of the calibration's, evenly chosen, errors are measured by. With ``pictures``, products that
-    decide what a picture shows are scored by the likeness of pictures. Raises UserError where there is no such product,
-    and for what the context lacks.
+    Raises UserError where there is no such product, and for what the context lacks.
     """
 
-    def __init__(
-        self,
-        program: Program,
-        context: Context,
-        formats: Sequence[FormatName],
-        ranges: RangeConfig,
-        *,
-        calls: int,
-        least_depth: int,
-        clip_weights: bool = False,
-        pictures: bool = False,
-    ) -> None:
+    def __init__(self, program: Program, context: Context, config: AssignConfig) -> None:
         given = context.require("calibration", "assign")
-        self._program = program
         self._cost_model: CostModel = context.require("cost_model", "assign")
-        self.formats = tuple(sorted(dict.fromkeys(formats), key=bits, reverse=True))
-        self.products = products(program.variants["full"].graph, program.rates, least_depth)
+        self._program, self._config, self._progress = program, config, context.progress
+        self.formats = tuple(sorted(dict.fromkeys(config.formats), key=bits, reverse=True))
+        self.products = products(program.variants["full"].graph, program.rates, config.least_depth)
         if not self.products:
             raise UserError(
-                f"pass assign finds no product with weights of at least {least_depth} products a sum that is not "
-                "quantised."
+                f"pass assign finds no product with weights of at least {config.least_depth} products a sum that is "
+                "not quantised."
             )
         self._ranges = Ranges({})
-        read = [str(one.left.name) for one in self.products]
         if any(FORMATS[name].activations != "float32" for name in self.formats):
-            self._ranges = measure(context, program, read, ranges)
-        places = np.unique(np.linspace(0, len(given) - 1, calls).round().astype(int))
-        some = [given[place] for place in places]
-        self._clip_weights, self._pictures, self._progress = clip_weights, pictures, context.progress
-        self._sensitivity = Sensitivity(context, program, some, self._ranges, clip_weights)
+            self._ranges = measure(context, program, [str(one.left.name) for one in self.products], config)
+        places = np.unique(np.linspace(0, len(given) - 1, config.calls).round().astype(int))
+        calls = [given[place] for place in places]
+        self._sensitivity = Sensitivity(context, program, calls, self._ranges, config.clip_weights)
 
     @cached_property
     def problem(self) -> Problem:
@@ -98,7 +84,7 @@ class Study:
     @cached_property
     def _objectives(self) -> list[Problem]:
         """With every way to weigh noise against likeness, if that is asked for."""
-        if not self._pictures:
+        if not self._config.pictures:
             return [self.problem]
         graph, noise = self._program.variants["full"].graph, self.problem.errors
         likened = content(graph, self._program.rates, self.products)
@@ -188,7 +174,9 @@ class Study:
         return -10 * np.log10(noise)
 
     def build(self, assignment: Mapping[str, FormatName]) -> Program:
-        return quantised(self._program, _choices(assignment), self._ranges, clip_weights=self._clip_weights)
+        return quantised(
+            self._program, _choices(assignment), self._ranges, clip_weights=self._config.clip_weights
+        )
 
     def outcome(self, assignment: Mapping[str, FormatName]) -> Outcome:
         """Built, costed and measured end to end."""

@@ -52,6 +52,7 @@ def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
         ("[[pass]]\nname = 'tips'\nlimit = 1\n", r"limit: .*its parameters are threshold, high_bits, low_bits"),
         ("[[pass]]\nname = 'tips'\nthreshold = nan\n", "threshold: .*finite"),
         ("[[pass]]\nname = 'tips'\nlow_bits = 7\nhigh_bits = 6\n", "low_bits 7 should be less than high_bits 6"),
+        ("costs = 'guessed'\n[[pass]]\nname = 'tips'\n", "costs: 'guessed' should be 'predicted' or 'measured'"),
         ("calibration = 1\n[[pass]]\nname = 'tips'\n", "calibration, : .*its parameters are prompts"),
         ("[calibration]\nsteps = 0\n[[pass]]\nname = 'tips'\n", "calibration, steps: .*greater than or equal to 1"),
         ("[calibration]\nprompts = 'none.txt'\n[[pass]]\nname = 'tips'\n", "none.txt: no such file of prompts"),

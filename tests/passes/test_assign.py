@@ -43,10 +43,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def study(folder: Path) -> Study:
-    config = AssignConfig()
-    return Study(
-        small_unet.program(), context(folder), ("w8a8", "w8", "float32"), config, calls=2, least_depth=1
-    )
+    config = AssignConfig(formats=("w8a8", "w8", "float32"), calls=2, least_depth=1)
+    return Study(small_unet.program(), context(folder), config)
 
 
 def assigned(budget: str, folder: Path, **config: Any) -> Program:

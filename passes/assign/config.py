@@ -1,0 +1,43 @@
+"""What may be said of the pass assign."""
+
+from __future__ import annotations
+
+from pydantic import ConfigDict, Field, field_validator
+
+from ..quantise.ranges import RangeConfig
+from .budget import read
+from .formats import FormatName
+
+
+class AssignConfig(RangeConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget: str = Field(
+        default="latency=0.5x",
+        description="Most that the program may cost: latency=0.5x, bytes=250MB, energy=0.5x, several with commas.",
+    )
+    formats: tuple[FormatName, ...] = Field(
+        default=("float32", "w8a8"),
+        min_length=1,
+        description="What a product may be computed in: float32, w8a8, w4a8, or weights alone as w8, w4.",
+    )
+    clip_weights: bool = Field(
+        default=False,
+        description="Whether a weight's range ends where its error is least, not at its largest.",
+    )
+    pictures: bool = Field(
+        default=False,
+        description="Whether cross-attention and feed-forward layers are scored by pictures drawn with each: hours.",
+    )
+    calls: int = Field(
+        default=8, ge=1, description="Of the calibration's, by which errors are measured [calls]."
+    )
+    least_depth: int = Field(
+        default=64, ge=1, description="Sums of fewer products stay as they are [products]."
+    )
+
+    @field_validator("budget")
+    @classmethod
+    def _readable(cls, text: str) -> str:
+        read(text)
+        return text
