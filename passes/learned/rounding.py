@@ -64,10 +64,11 @@ class LearnRoundingConfig(BaseModel):
 
 
 class LearnRounding(Pass[LearnRoundingConfig]):
-    """Quantised program -> the same with weights rounded for the least error of their blocks, and what that gains.
+    """Quantised program -> the same with weights rounded for the least error of their blocks, and what that gains:
+    |given - wanted| / |wanted| of every block and of the output, against the float program, on calls held out.
 
-    A block for which learning does no better on calls that it has not seen keeps the nearest integers. Blocks that are
-    done are kept in the context's work folder. Raises UserError without torch, or where no weight is of so few bits.
+    A block for which learning does no better on those calls keeps the nearest integers. Blocks that are done are kept
+    in the context's work folder. Raises UserError without torch, or where no weight is of so few bits.
     """
 
     name = "learn-rounding"
