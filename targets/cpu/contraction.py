@@ -10,8 +10,9 @@ neighbour instead of being cut short, so that there is one loop body.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +23,7 @@ from ..expressions import Expression
 from ..profile import Profile
 from .dots import add_products
 from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten, words
-from .unpack import NIBBLE_BITS, Rows, items_of
+from .unpack import NIBBLE_BITS, Rows, Vector, items_of
 
 
 @dataclass(frozen=True)
@@ -209,9 +210,9 @@ class Contraction(Kernel):
         """The same, opened into the worker's room."""
         start = worker * (self._slice_depth * self.tile.width)
         with T.serial(0, self._slice_depth) as step:
-            for column in range(0, self.tile.width, self.tile.lanes):
-                at = start + step * self.tile.width + column
-                T.buffer_store(room, rows.opened(step, column), [T.Ramp(at, 1, self.tile.lanes)])
+            for index, factors in rows.opened(step):
+                at = start + step * self.tile.width + index * self.tile.lanes
+                T.buffer_store(room, factors, [T.Ramp(at, 1, self.tile.lanes)])
         return replace(rows, items=room, start=start, codes=None, scales=None)
 
     def _tile(
@@ -291,13 +292,10 @@ class Contraction(Kernel):
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
             lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, self.sums_dtype)
             for u in range(unroll):
-                rights = right.vectors(position * unroll + u)
-                for row in range(self.tile.rows):
-                    for index, (buffer, at) in enumerate(rights):
-                        total = sums[row][index // chunks][index % chunks]
-                        add_products(
-                            total, lefts[row][u], buffer, at, self.tile.lanes, self.dot, self.sums_dtype
-                        )
+                vectors = right.vectors(position * unroll + u)
+                for row, (index, buffer, at) in self._paired(vectors, right.codes is not None):
+                    total = sums[row][index // chunks][index % chunks]
+                    add_products(total, lefts[row][u], buffer, at, self.tile.lanes, self.dot, self.sums_dtype)
 
         def loops(axis: int, position: Any, a_at: Any) -> None:
             if axis == len(inner):
@@ -307,6 +305,12 @@ class Contraction(Kernel):
                 loops(axis + 1, position * inner[axis] + k, a_at + k * inner_strides[axis])
 
         loops(0, T.int32(0), base)
+
+    def _paired(self, vectors: Iterable[Vector], opening: bool) -> Iterator[tuple[int, Vector]]:
+        """Each row with each vector: with all of them in turn, or all rows with each vector as it is opened."""
+        if opening:
+            return ((row, one) for one in vectors for row in range(self.tile.rows))
+        return iter(itertools.product(range(self.tile.rows), vectors))
 
     def _store(
         self, operands: Sequence[Any], sums: Any, product: Any, panel: Any, rows: list[Any], first_row: Any

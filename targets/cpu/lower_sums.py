@@ -13,7 +13,7 @@ from .contraction import Contraction, choose_tile, panel_starts
 from .dots import DOTS, TOGETHER
 from .kernel import Kernel
 from .tiles import FORMATS, ROW_BYTES, WIDTH, TileContraction
-from .unpack import items_of
+from .unpack import LOOKUP_LANES, items_of
 
 TASKS_A_CORE = 4
 
@@ -101,12 +101,13 @@ def _on_vectors(
     held = 1 if dot is None else DOTS[dot].held
     codes = None if formats[1] in (NUMBERS if dot is None else ("int8",)) else formats[1]
     tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held, codes)
+    opened = codes is not None and sums.tiles(tile.rows) >= OPENED_FROM
+    if codes is not None and not opened and profile.vector_lanes != LOOKUP_LANES:
+        tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held + 1, codes)
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     tiles = sums.tiles(tile.rows)
     blocks = min(_row_blocks(sums, len(starts), 4, profile), tiles)
-    per_block = math.ceil(tiles / blocks)
-    pieces = _pieces(len(starts) * blocks, per_block, profile.cores)
-    opened = codes is not None and math.ceil(per_block / pieces) >= OPENED_FROM
+    pieces = _pieces(len(starts) * blocks, math.ceil(tiles / blocks), profile.cores)
     factor_bytes = 4 if codes is None or opened else 1
     room = profile.l2_bytes // 2 // (factor_bytes * tile.width)
     reduce, a_reduce, splits = _split(sums.reduce, sums.a_reduce, room, tiles)

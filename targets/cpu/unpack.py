@@ -8,6 +8,7 @@ two between it and their own is left to the epilogue. AVX-512 looks up codes of 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,9 @@ READ_BIAS = 15
 """Of float16 numbers."""
 
 NIBBLE_BITS = 4
+
+Vector = tuple[int, Any, Any]
+"""Its number in a row, a buffer of factors, and where in it the vector begins."""
 
 LOOKUP_LANES = 16
 """A register of AVX-512 holds a number for each code of four bits."""
@@ -103,27 +107,31 @@ class Rows:
     dot: bool = False
     scales: tuple[Any, Any, int, Any] | None = None
 
-    def vectors(self, row: Any) -> list[tuple[Any, Any]]:
-        """For each vector of a row, a buffer of factors and where in it the vector begins."""
-        starts = range(0, self.width, self.lanes)
+    def vectors(self, row: Any) -> Iterator[Vector]:
+        """The vectors of a row; those of codes are opened as they are asked for, so that few registers hold factors."""
         if self.codes is None:
-            return [(self.items, self.start + row * self.width + start) for start in starts]
-        found: list[tuple[Any, Any]] = []
-        for start in starts:
+            for index, start in enumerate(range(0, self.width, self.lanes)):
+                yield index, self.items, self.start + row * self.width + start
+            return
+        for index, factors in self.opened(row):
             held = local(self.lanes, self.kind)
-            T.buffer_store(held, self.opened(row, start), [T.Ramp(0, 1, self.lanes)])
-            found.append((held, T.int32(0)))
-        return found
+            T.buffer_store(held, factors, [T.Ramp(0, 1, self.lanes)])
+            yield index, held, T.int32(0)
 
-    def opened(self, row: Any, start: int) -> Any:
-        """The factors of a row from column ``start`` on, as a vector."""
-        assert self.codes is not None
+    def opened(self, row: Any) -> Iterator[tuple[int, Any]]:
+        """The vectors of a row that has ``codes``, as factors, by their numbers: of two in the same bytes both."""
         items = items_of(self.codes, self.width)
-        place, column = divmod(start, items)
-        read = self.items[T.Ramp(self.start + row * items + column, 1, self.lanes)]
+        for column in range(0, items, self.lanes):
+            read = self.items[T.Ramp(self.start + row * items + column, 1, self.lanes)]
+            words = T.bind(read if self.dot else T.Cast(f"int32x{self.lanes}", read))
+            for start in range(column, self.width, items):
+                yield start // self.lanes, self._factors(words, start // items, row, start)
+
+    def _factors(self, words: Any, place: int, row: Any, start: int) -> Any:
         if self.dot:
-            return raised_bytes(read, place, self.lanes)
-        result = numbers(self.codes, T.Cast(f"int32x{self.lanes}", read), place, self.lanes, self.kind)
+            return raised_bytes(words, place, self.lanes)
+        assert self.codes is not None
+        result = numbers(self.codes, words, place, self.lanes, self.kind)
         if self.scales is None:
             return result
         scales, first, steps, before = self.scales
