@@ -8,15 +8,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --ed
 .DELETE_ON_ERROR:
 
 help:
-	@echo "make demo   compile a trained UNet for this machine and draw with it"
+	@echo "make demo   compile a trained text-to-image pipeline for this machine and draw with it"
 	@echo "make test   run the tests"
 	@echo "make check  run the linter, the type checker and the import rules"
 	@echo "make bench  measure against the peers and print the README's table"
 	@echo "make docs   write docs/cli.md and the tables of docs/hardware.md from the code"
 	@echo "make clean  remove .venv and everything that was built"
 
-demo: $(VENV)/.base
-	@$(BIN)/python examples/terrain.py
+demo: $(VENV)/.full
+	@$(BIN)/python examples/emoji.py
 
 # What Arm code is run by comes from the system: nothing here can bring it.
 test: $(VENV)/.full
