@@ -24,7 +24,11 @@ from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
 from fick.compiler.quality.judge import Judge
 from fick.compiler.recipes import NOTHING, Recipe
 from fick.ir.files import write_whole
+from fick.passes.assign import Assign, AssignConfig
 from fick.passes.base import Pass
+from fick.passes.correct import CorrectBias, CorrectNoise
+from fick.passes.learned.low_rank import LowRank
+from fick.passes.learned.rounding import LearnRounding
 from fick.passes.quantise import Quantise, QuantiseConfig
 from fick.passes.split_joins import SplitJoins
 
@@ -39,16 +43,29 @@ def quantise(**settings: Any) -> Quantise:
 BEST = {"estimator": "mse", "clip_weights": True}
 """Ranges that lose least."""
 
+W4A8 = {"weights": "int4", **BEST}
+
 ROWS: dict[str, tuple[Pass[Any], ...]] = {
     "float32": (),
     "W8A8 naive": (quantise(),),
-    "W8A8": (SplitJoins(), quantise(**BEST)),
-    "W8A8 per step": (SplitJoins(), quantise(**BEST, per_step=True)),
+    "W8A8": (SplitJoins(), quantise(**BEST), CorrectBias(), CorrectNoise()),
+    "W8A8 per step": (SplitJoins(), quantise(**BEST, per_step=True), CorrectBias(), CorrectNoise()),
     "W8 weights alone": (quantise(activations="float32"),),
     "W4 weights alone": (quantise(weights="int4", activations="float32", clip_weights=True),),
     "W4A8 naive": (quantise(weights="int4"),),
-    "W4A8": (SplitJoins(), quantise(weights="int4", **BEST)),
-    "W4A8 per step": (SplitJoins(), quantise(weights="int4", **BEST, per_step=True)),
+    "W4A8 ranges": (quantise(**W4A8),),
+    "W4A8 split": (SplitJoins(), quantise(**W4A8)),
+    "W4A8 per step": (SplitJoins(), quantise(**W4A8, per_step=True)),
+    "W4A8 low rank": (SplitJoins(), LowRank(), quantise(**W4A8)),
+    "W4A8 learned": (SplitJoins(), quantise(**W4A8), LearnRounding()),
+    "W4A8 corrected": (SplitJoins(), quantise(**W4A8), LearnRounding(), CorrectBias(), CorrectNoise()),
+    "W4A8 assigned": (
+        SplitJoins(),
+        Assign(AssignConfig(budget="bytes=0.16x", formats=("w8a8", "w4a8"), **BEST)),
+        LearnRounding(),
+        CorrectBias(),
+        CorrectNoise(),
+    ),
 }
 FLOAT = "float32"
 
@@ -104,7 +121,7 @@ def row(name: str, reference: Path, asked: list[Prompt], folder: Path, reporter:
     effects = {one["pass"]: one["effect"] for one in history}
     return {
         "weight_bytes": report.weight_bytes,
-        "weight_bits": effects.get("quantise", {}).get("weight_bits", 32.0),
+        "weight_bits": {**effects.get("assign", {}), **effects.get("quantise", {})}.get("weight_bits", 32.0),
         "history": history,
         **{key: facts[key] for key in ("fidelity", "judged", "cost")},
     }
