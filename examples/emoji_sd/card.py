@@ -32,6 +32,9 @@ Prompts look like the captions: `google smiley, loudly crying face`, `twitter fo
 
 {table}
 
+The weights that come with fick had seen 4,300 steps before these, in which a gradient that was compiled wrongly left
+most of the UNet as it was drawn.
+
 Neither network of the judge is a standard measure. Distances in the features of its classifier are not FID, and its
 contrastive model is not CLIP: they know emojis and nothing else, and were trained on the same pictures. The diffusion
 model saw few concepts many times; on prompts that it never saw it is weak, as the last rows say.

@@ -72,7 +72,25 @@ def scheduler() -> DDIMScheduler:
 
 
 def tokenizer(captions: Iterable[str], folder: Path) -> CLIPTokenizer:
-    """Byte-pair encoding learned from `captions`, in CLIP's own files: vocab.json and merges.txt."""
+    """Byte-pair encoding learned from `captions`, in CLIP's own files: vocab.json and merges.txt.
+
+    What is in the folder already stays: pairs that are as frequent come in another order every time, and whatever was
+    trained on one order reads another one wrongly.
+    """
+    if not (folder / "merges.txt").exists():
+        _learn_pairs(captions, folder)
+    return CLIPTokenizer(
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        bos_token=START,
+        eos_token=END,
+        pad_token=END,
+        unk_token=END,
+        model_max_length=MAX_TOKENS,
+    )
+
+
+def _learn_pairs(captions: Iterable[str], folder: Path) -> None:
     bytes_as_text = sorted(pre_tokenizers.ByteLevel.alphabet())
     learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     learner.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -100,12 +118,3 @@ def tokenizer(captions: Iterable[str], folder: Path) -> CLIPTokenizer:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
-    return CLIPTokenizer(
-        str(folder / "vocab.json"),
-        str(folder / "merges.txt"),
-        bos_token=START,
-        eos_token=END,
-        pad_token=END,
-        unk_token=END,
-        model_max_length=MAX_TOKENS,
-    )
