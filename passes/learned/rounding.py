@@ -50,15 +50,15 @@ class LearnRoundingConfig(BaseModel):
     )
     iterations: int = Field(default=1000, ge=1, description="Steps of gradient descent for a block [steps].")
     batch: int = Field(default=2, ge=1, description="Calls that a step looks at [calls].")
-    learning_rate: float = Field(default=0.01, gt=0, description="Adam's, of the rounding variable [1].")
+    learning_rate: float = Field(default=0.1, gt=0, description="Adam's, of the rounding variable [1].")
     warm_up: float = Field(
         default=0.2, ge=0, lt=1, description="Share of the steps before roundings have to decide [1]."
     )
     regulariser: float = Field(
-        default=1.0, ge=0, description="Weight of indecision [errors of rounding to the nearest]."
+        default=400.0, ge=0, description="Weight of indecision [errors of rounding to the nearest]."
     )
     drop: float = Field(
-        default=0.5, ge=0, le=1, description="Share of a block's inputs that are the float program's [1]."
+        default=0.0, ge=0, le=1, description="Share of a block's inputs that are the float program's [1]."
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is learned [cpu or cuda].")
 

@@ -36,7 +36,7 @@ from fick.passes.quantise.ranges import Ranges
 from . import small_unet
 
 CALLS = 12
-QUICK = {"iterations": 100, "learning_rate": 0.03, "calls": CALLS}
+QUICK = {"iterations": 100, "learning_rate": 0.03, "regulariser": 1.0, "drop": 0.5, "calls": CALLS}
 ONE_BLOCK = {"least_depth": 64}
 """Quantises five products: those of the feed-forward part's end and of four convolutions."""
 
