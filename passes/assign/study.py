@@ -119,11 +119,12 @@ class Study:
         Raises UserError where there is none, with what there is at best.
         """
         wanted = {one.quantity: one.of(self._known(one)) for one in limits}
-        if self._costs[0].solve(wanted) is None:
+        room = self._room(wanted)
+        if self._costs[0].solve(room) is None:
             raise self._unreachable(wanted)
         found = list[Assignment]()
         for objective in self._objectives:
-            best = self._best(objective, wanted)
+            best = self._best(objective, wanted, room)
             if best is not None and best not in found:
                 found.append(best)
         if not found:
@@ -132,9 +133,22 @@ class Study:
             return found[0]
         return min(found, key=lambda one: self._sensitivity.unlikeness(self.build(one)))
 
-    def _best(self, objective: Problem, wanted: Mapping[str, float]) -> Assignment | None:
+    def _room(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """What the parts of a program may cost: more than the whole where even the cheapest would be too much by its
+        parts and the whole is less than these, as it happens with what is measured.
+        """
+        if self._costs[0].solve(wanted) is not None:
+            return dict(wanted)
+        return {
+            name: amount + max(self._costs[0].cost(name, self._cheapest(name)) - self.least(name), 0.0)
+            for name, amount in wanted.items()
+        }
+
+    def _best(
+        self, objective: Problem, wanted: Mapping[str, float], room: Mapping[str, float]
+    ) -> Assignment | None:
         """The best whose program keeps to the limits, and not only the sum of its parts."""
-        room = dict(wanted)
+        room = dict(room)
         for _ in range(MOST_ROUNDS):
             chosen = objective.solve(room)
             if chosen is None:
@@ -151,8 +165,10 @@ class Study:
 
     def least(self, quantity: str) -> float:
         """What the cheapest program of all costs."""
-        cheapest = self._named(self._costs[0].cheapest(quantity))
-        return self._cost_model(self.build(cheapest)).total(quantity)
+        return self._cost_model(self.build(self._named(self._cheapest(quantity)))).total(quantity)
+
+    def _cheapest(self, quantity: str) -> list[int]:
+        return self._costs[0].cheapest(quantity)
 
     def uniform(self, name: FormatName) -> Assignment:
         """Every product in one format."""

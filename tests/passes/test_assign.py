@@ -31,6 +31,9 @@ from . import small_unet
 SLOW = profile.load("x86-64-v3-vnni").model_copy(update={"fma_rate": 0.002, "load_rate": 0.002})
 """So slow that what products take counts, and not what it takes to start them."""
 
+UNIFORM = 29
+"""DequantizeLinears of the program with all 16 products in int8: as many for weights, and 13 for what they read."""
+
 
 def context(folder: Path | None = None) -> Context:
     return replace(small_unet.context(), cost_model=Predicted(SLOW), work_folder=folder)
@@ -99,6 +102,27 @@ def test_what_cannot_be_reached_says_what_can(folder: Path) -> None:
         apply([Assign()], small_unet.program(), small_unet.context())
     with pytest.raises(UserError, match="no product with weights of at least 9999"):
         apply([Assign(AssignConfig(least_depth=9999))], small_unet.program(), context())
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.05])
+def test_budgets_are_those_of_the_whole_where_it_differs_from_its_parts(factor: float, folder: Path) -> None:
+    """Programs of one format, which the tables are of, cost what they do, and mixed ones another share of it."""
+
+    def cost_model(program: Program) -> Cost:
+        found = Predicted(SLOW)(program)
+        count = sum(node.op_type == "DequantizeLinear" for node in program.variants["full"].graph)
+        scale = 1.0 if count in (0, UNIFORM) else factor
+        return Cost({
+            name: {key: scale * one for key, one in amounts.items()} for name, amounts in found.by_node.items()
+        })  # fmt: skip
+
+    config = AssignConfig(calls=2, least_depth=1)
+    odd = Study(small_unet.program(), replace(context(folder), cost_model=cost_model), config)
+    plain, least = odd.plain.total("latency"), odd.least("latency")
+    limit = least + 0.1 * (plain - least)
+    chosen = odd.within([Limit("latency", limit, False)])
+    assert cost_model(odd.build(chosen)).total("latency") <= limit
+    assert set(chosen.values()) == {"float32", "w8a8"}
 
 
 def test_what_was_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
