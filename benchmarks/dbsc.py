@@ -36,7 +36,7 @@ MODEL = ROOT / "models" / "emoji-sd"
 MEASURED = ROOT / "hwmodel" / "tables" / "measured.toml"
 
 STEPS, GUIDANCE, CALIBRATED = 20, 5.0, 8
-SPARSE = (0.25, 0.5, 1.0, 1.5)
+SPARSE = (0.25, 0.5, 0.625, 1.0, 1.5)
 SPOTTED = (0.8, 0.9, 1.0, 1.1)
 
 

@@ -30,7 +30,7 @@ from .synthetic import operation, square
 from .tiled import TiledCore
 from .workload import Gemm, TensorClass, Workload, moved_once
 
-Role = Literal["prediction", "calibration", "input"]
+Role = Literal["prediction", "calibration", "input", "measured"]
 
 OFF = 0.25
 """How far off an assumed constant may be: the sensitivity of a figure is how it moves then."""
@@ -298,6 +298,13 @@ def _last_cycle(gemm: list[int], dataflow: Dataflow) -> float:
     return folds(Gemm(*gemm), 32, 32, dataflow).last_cycle
 
 
+def _measured(algorithm: str, threshold: float, of: str) -> float:
+    """What benchmarks/dbsc.py found of a pass over emoji-sd at one of its thresholds."""
+    text = files("fick.hwmodel").joinpath("tables", "measured.toml").read_text(encoding="utf-8")
+    (row,) = (row for row in tomllib.loads(text)[algorithm] if row["threshold"] == threshold)
+    return float(row[of])
+
+
 def _resource(hardware: Hardware, of: str, part: str | None = None) -> float:
     found = resources(hardware.spec)[of]
     return found[part] if part else sum(found.values())
@@ -312,6 +319,7 @@ MEASURES: dict[str, Callable[..., float]] = {
     "image_latency_s": _image_latency_s,
     "last_cycle": _last_cycle,
     "low_precision_gain": _low_precision_gain,
+    "measured": _measured,
     "parameters_m": _parameters_m,
     "resource": _resource,
     "score_share": _score_share,
