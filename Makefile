@@ -41,11 +41,6 @@ clean:
 	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -prune -exec rm -rf {} +
 
-$(VENV)/.base: pyproject.toml setup.py | $(BIN)/python
-	@echo "Installing fick and what it compiles with into $(VENV) (a few minutes the first time)"
-	@$(INSTALL) '.[compile]'
-	@touch $@
-
 $(VENV)/.full: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing fick, torch and the development tools into $(VENV) (a few minutes the first time)"
 	@$(INSTALL) '.[compile,torch,metrics,dev]'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ..quantise.choices import FLOAT_BITS, INTEGERS, Choice, weight_bits
+from ..quantise.choices import Choice, format_bits
 
 FormatName = Literal["float32", "w8", "w4", "w8a8", "w4a8"]
 
@@ -19,7 +19,5 @@ FORMATS: dict[FormatName, Choice] = {
 
 def bits(name: FormatName) -> tuple[int, int]:
     """Of weights, then of activations."""
-    read = FORMATS[name].activations
-    return weight_bits(FORMATS[name].weights), FLOAT_BITS if read == "float32" else INTEGERS[
-        read
-    ].dtype.bitwidth
+    choice = FORMATS[name]
+    return format_bits(choice.weights), format_bits(choice.activations)

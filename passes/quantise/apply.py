@@ -13,10 +13,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
+from ...ir.formats import INTEGERS
 from ...ir.making import Maker
 from ...ir.program import Program
 from ..per_step import per_step, step_input
-from .choices import INTEGERS, ActivationFormat, Choice, WeightFormat
+from .choices import ActivationFormat, Choice, WeightFormat
 from .products import Product, products
 from .ranges import Ranges
 from .weights import best_shares
@@ -95,7 +96,7 @@ def _through_integers(
     maker: Maker, value: ir.Value, scale: ir.Value, shape: tuple[int, ...], name: str, **attributes: int
 ) -> ir.Value:
     """The value as its integers give it back."""
-    dtype = INTEGERS[name].dtype
+    dtype = ir.DataType[name.upper()]
     integers = maker.add(
         "QuantizeLinear", (value, scale), shape, dtype, output_dtype=int(dtype), **attributes
     )

@@ -5,24 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import onnx_ir as ir
+from ...ir.formats import INTEGERS
 
 WeightFormat = Literal["float32", "int8", "int4"]
 ActivationFormat = Literal["float32", "int8"]
-
-
-@dataclass(frozen=True)
-class Integers:
-    """Symmetric integers: ``largest`` is what the end of the range becomes."""
-
-    dtype: ir.DataType
-    largest: int
-
-
-INTEGERS: dict[str, Integers] = {
-    "int8": Integers(ir.DataType.INT8, 127),
-    "int4": Integers(ir.DataType.INT4, 7),
-}
 
 
 @dataclass(frozen=True)
@@ -35,6 +21,6 @@ UNCHANGED = Choice("float32", "float32")
 FLOAT_BITS = 32
 
 
-def weight_bits(name: WeightFormat) -> int:
-    """Bits that an element of a weight takes, its column's scale apart."""
-    return FLOAT_BITS if name == "float32" else INTEGERS[name].dtype.bitwidth
+def format_bits(name: WeightFormat) -> int:
+    """Bits that an element takes, its scale apart."""
+    return FLOAT_BITS if name == "float32" else INTEGERS[name].bits

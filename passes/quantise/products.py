@@ -11,7 +11,7 @@ import onnx_ir as ir
 from ...ir.annotations import EXACT
 from ...ir.operators import PRODUCTS
 from ...ir.rates import Rate, analyse
-from .choices import UNCHANGED, Choice, weight_bits
+from .choices import UNCHANGED, Choice, format_bits
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -
 def mean_weight_bits(listed: Sequence[Product], choices: Mapping[str, Choice]) -> float:
     """Bits of an element of the products' weights, on average; those without a choice are float32."""
     sizes = {one.right: math.prod(one.weight_shape) for one in listed}
-    bits = {one.right: weight_bits(choices.get(one.name, UNCHANGED).weights) for one in listed}
+    bits = {one.right: format_bits(choices.get(one.name, UNCHANGED).weights) for one in listed}
     return sum(bits[right] * size for right, size in sizes.items()) / sum(sizes.values())
 
 

@@ -7,12 +7,13 @@ from typing import Any
 from pydantic import ConfigDict, Field
 
 from ...ir.errors import UserError
+from ...ir.formats import INTEGERS
 from ...ir.macs import COUNTS
 from ...ir.program import Program
 from ..base import Context, Pass
 from ..measuring import output_error
 from .apply import quantised
-from .choices import INTEGERS, ActivationFormat, Choice, WeightFormat
+from .choices import ActivationFormat, Choice, WeightFormat
 from .products import mean_weight_bits, products
 from .ranges import RangeConfig, Ranges, measure
 
