@@ -32,7 +32,7 @@ from fick.passes.base import Pass
 from fick.passes.correct import CorrectBias, CorrectNoise
 from fick.passes.learned.low_rank import LowRank
 from fick.passes.learned.rounding import LearnRounding
-from fick.passes.quantise import Quantise, QuantiseConfig
+from fick.passes.quantise import Quantise, QuantiseByStep, QuantiseByStepConfig, QuantiseConfig
 from fick.passes.split_joins import SplitJoins
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
@@ -59,6 +59,7 @@ ROWS: dict[str, tuple[Pass[Any], ...]] = {
     "W4A8 ranges": (quantise(**W4A8),),
     "W4A8 split": (SplitJoins(), quantise(**W4A8)),
     "W4A8 per step": (SplitJoins(), quantise(**W4A8, per_step=True)),
+    "W4A8 by step": (SplitJoins(), QuantiseByStep(QuantiseByStepConfig(**W4A8))),
     "W4A8 low rank": (SplitJoins(), LowRank(), quantise(**W4A8)),
     "W4A8 learned": (SplitJoins(), quantise(**W4A8), LearnRounding()),
     "W4A8 corrected": (SplitJoins(), quantise(**W4A8), LearnRounding(), CorrectBias(), CorrectNoise()),

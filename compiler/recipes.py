@@ -30,7 +30,7 @@ from ..passes.costs import CostModel
 from ..passes.learned.low_rank import LowRank
 from ..passes.learned.rounding import LearnRounding
 from ..passes.pssa import PruneScores
-from ..passes.quantise import Quantise
+from ..passes.quantise import Quantise, QuantiseByStep
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
 from ..targets import profile as profiles
@@ -49,6 +49,7 @@ PASSES: dict[str, type[Pass[Any]]] = {
         LowRank,
         PruneScores,
         Quantise,
+        QuantiseByStep,
         SplitJoins,
         Tips,
     )
