@@ -30,6 +30,7 @@ from fick.ir.files import write_whole
 from fick.passes.assign import Assign, AssignConfig
 from fick.passes.base import Pass
 from fick.passes.correct import CorrectBias, CorrectNoise
+from fick.passes.learned.distil import Distil
 from fick.passes.learned.low_rank import LowRank
 from fick.passes.learned.rounding import LearnRounding
 from fick.passes.quantise import Quantise, QuantiseByStep, QuantiseByStepConfig, QuantiseConfig
@@ -62,6 +63,7 @@ ROWS: dict[str, tuple[Pass[Any], ...]] = {
     "W4A8 by step": (SplitJoins(), QuantiseByStep(QuantiseByStepConfig(**W4A8))),
     "W4A8 low rank": (SplitJoins(), LowRank(), quantise(**W4A8)),
     "W4A8 learned": (SplitJoins(), quantise(**W4A8), LearnRounding()),
+    "W4A8 distilled": (SplitJoins(), quantise(**W4A8), Distil(), CorrectNoise()),
     "W4A8 corrected": (SplitJoins(), quantise(**W4A8), LearnRounding(), CorrectBias(), CorrectNoise()),
     "W4A8 assigned": (
         SplitJoins(),

@@ -27,6 +27,7 @@ from ..passes.base import Context, Pass
 from ..passes.caching import DeepCache
 from ..passes.correct import CorrectBias, CorrectNoise
 from ..passes.costs import CostModel
+from ..passes.learned.distil import Distil
 from ..passes.learned.low_rank import LowRank
 from ..passes.learned.rounding import LearnRounding
 from ..passes.pssa import PruneScores
@@ -45,6 +46,7 @@ PASSES: dict[str, type[Pass[Any]]] = {
         CorrectBias,
         CorrectNoise,
         DeepCache,
+        Distil,
         LearnRounding,
         LowRank,
         PruneScores,

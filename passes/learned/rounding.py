@@ -15,18 +15,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 from pydantic import BaseModel, ConfigDict, Field
 
 from ...ir.errors import UserError
-from ...ir.making import Maker
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass
 from ..measuring import output_error
 from . import require_torch
-from .kept import Integers, Learned, load, origin, save
-from .units import Extent, Unit, Weight, units
+from .held_out import split
+from .kept import Learned, load, origin, save
+from .units import Extent, Unit, freeze, units
 
 if TYPE_CHECKING:
     from .learner import Learner
@@ -86,7 +85,7 @@ class LearnRounding(Pass[LearnRoundingConfig]):
                 f"pass {self.name} finds no weight quantised to {self.config.bits} bits or fewer; let quantise stand "
                 "before it in the recipe."
             )
-        learning, unseen = self._split(calls)
+        learning, unseen = split(calls, self.config.calls, self.config.held_out)
         folder = None
         if context.work_folder is not None:
             settings = [self.config.model_dump(mode="json"), context.seed]
@@ -98,7 +97,7 @@ class LearnRounding(Pass[LearnRoundingConfig]):
             tell = self._told(context, index, len(found))
             learned = _kept(folder, unit, partial(learner.fit, unit, found[index + 1 :], context.seed, tell))
             for weight in unit.weights:
-                _freeze(weight, learned.integers[weight.name])
+                freeze(weight, learned.integers[weight.name])
             results[unit.name] = learned
         RemoveUnusedNodesPass()(changed.variants["full"])
         changed = replace(changed, weights=program.weights & set(changed.variants["full"].graph.initializers))
@@ -114,21 +113,6 @@ class LearnRounding(Pass[LearnRoundingConfig]):
             "output_error_nearest": output_error(context, reference, program, unseen),
             "output_error": output_error(context, reference, changed, unseen),
         }
-
-    def _split(self, calls: Sequence[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
-        """Calls to learn from and others to tell errors on, both from all along the trajectories. Of a single call
-        both are that one.
-        """
-        places = np.linspace(0, len(calls) - 1, min(self.config.calls, len(calls))).round().astype(int)
-        chosen = [calls[int(place)] for place in places]
-        if len(chosen) == 1:
-            return chosen, chosen
-        count = min(max(1, round(len(chosen) * self.config.held_out)), len(chosen) - 1)
-        out = {int((index + 0.5) * len(chosen) / count) for index in range(count)}
-        return (
-            [one for index, one in enumerate(chosen) if index not in out],
-            [one for index, one in enumerate(chosen) if index in out],
-        )
 
     def _learner(
         self, program: Program, reference: Program, learning: Sequence[Arrays], unseen: Sequence[Arrays]
@@ -159,16 +143,3 @@ def _kept(folder: Path | None, unit: Unit, learn: Callable[[], Learned]) -> Lear
         learned = learn()
         save(learned, path)
     return learned
-
-
-def _freeze(weight: Weight, learned: Integers) -> None:
-    """The integers and their scale as numbers of the graph."""
-    node, integers = weight.dequantising, weight.rounding.outputs[0]
-    assert integers.dtype is not None
-    maker, dtype = Maker(node, "learned"), integers.dtype.numpy()
-    values = maker.constant(learned.values.astype(dtype))
-    values.metadata_props.update(integers.metadata_props)
-    node.replace_input_with(0, values)
-    node.replace_input_with(1, maker.constant(learned.scale))
-    if learned.zero is not None:
-        node.replace_input_with(2, maker.constant(learned.zero.astype(dtype)))

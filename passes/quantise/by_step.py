@@ -125,9 +125,9 @@ def _told(snr: Mapping[float, float]) -> dict[str, float]:
 
 def _share(one: Program, other: Program) -> None:
     """What both hold under one name becomes one tensor: they were written alike, from the same numbers."""
-    tensors = one.variants["full"].graph.initializers
+    theirs = one.variants["full"].graph.initializers
     for name, value in other.variants["full"].graph.initializers.items():
-        if name in tensors and value.const_value is not tensors[name].const_value:
-            assert value.const_value is not None and tensors[name].const_value is not None
-            assert np.array_equal(value.const_value.numpy(), tensors[name].const_value.numpy())
-            value.const_value = tensors[name].const_value
+        known = theirs[name].const_value if name in theirs else None
+        if known is not None and value.const_value is not None and value.const_value is not known:
+            assert np.array_equal(value.const_value.numpy(), known.numpy())
+            value.const_value = known
