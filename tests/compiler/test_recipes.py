@@ -37,14 +37,6 @@ def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:
     assert made[2].config == Tips().config
 
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml"))
-
-
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_are_read(path: Path) -> None:
-    assert read_recipe(path).passes
-
-
 @pytest.mark.parametrize(
     ("text", "told"),
     [
