@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ...ir.errors import UserError
 from ...ir.program import Program
@@ -21,26 +21,19 @@ from ...ir.rates import analyse
 from ..base import Arrays, Context, Pass
 from ..measuring import output_error
 from . import require_torch
-from .held_out import split
+from .held_out import LearningConfig, split
 from .kept import origin
 from .units import freeze, weights
 
 
-class DistilConfig(BaseModel):
+class DistilConfig(LearningConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    calls: int = Field(default=160, ge=1, description="Calibration's calls that are looked at [calls].")
     rank: int = Field(
         default=32, ge=1, description="Columns of the matrices learned beside a weight [columns]."
     )
-    calls: int = Field(default=160, ge=1, description="Calibration's calls that are looked at [calls].")
-    held_out: float = Field(
-        default=0.2,
-        gt=0,
-        lt=1,
-        description="Share of them that errors are told on and nothing is learned from [1].",
-    )
     iterations: int = Field(default=800, ge=1, description="Steps of gradient descent [steps].")
-    batch: int = Field(default=2, ge=1, description="Calls that a step looks at [calls].")
     learning_rate: float = Field(
         default=2e-3,
         gt=0,
@@ -49,7 +42,6 @@ class DistilConfig(BaseModel):
     scale_rate: float = Field(
         default=1e-3, gt=0, description="Adam's at first, of the logarithm of scales; it falls likewise [1]."
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is learned [cpu or cuda].")
 
 
 class Distil(Pass[DistilConfig]):

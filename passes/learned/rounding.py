@@ -13,17 +13,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ...ir.errors import UserError
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass
 from ..measuring import output_error
 from . import require_torch
-from .held_out import split
+from .held_out import LearningConfig, split
 from .kept import Learned, load, origin, save
 from .units import Extent, Unit, freeze, units
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .learner import Learner
 
 
-class LearnRoundingConfig(BaseModel):
+class LearnRoundingConfig(LearningConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bits: int = Field(default=4, ge=1, le=16, description="Weights of more bits stay as they are [bits].")
@@ -40,15 +40,7 @@ class LearnRoundingConfig(BaseModel):
         description="Whose output's error counts: that of a product; of a resnet, an attention or a feed-forward part; "
         "of a whole transformer [layer, part or block].",
     )
-    calls: int = Field(default=32, ge=1, description="Calibration's calls that are looked at [calls].")
-    held_out: float = Field(
-        default=0.25,
-        gt=0,
-        lt=1,
-        description="Share of them that errors are told on and nothing is learned from [1].",
-    )
     iterations: int = Field(default=1000, ge=1, description="Steps of gradient descent for a block [steps].")
-    batch: int = Field(default=2, ge=1, description="Calls that a step looks at [calls].")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's, of the rounding variable [1].")
     warm_up: float = Field(
         default=0.2, ge=0, lt=1, description="Share of the steps before roundings have to decide [1]."
@@ -59,7 +51,6 @@ class LearnRoundingConfig(BaseModel):
     drop: float = Field(
         default=0.0, ge=0, le=1, description="Share of a block's inputs that are the float program's [1]."
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is learned [cpu or cuda].")
 
 
 class LearnRounding(Pass[LearnRoundingConfig]):
