@@ -49,6 +49,9 @@ BEST = {"estimator": "mse", "clip_weights": True}
 
 W4A8 = {"weights": "int4", **BEST}
 
+MIXED = Assign(AssignConfig(budget="bytes=0.16x", formats=("w8a8", "w4a8"), **BEST))
+"""4.5 bits a weight or so, wherever they hurt least."""
+
 ROWS: dict[str, tuple[Pass[Any], ...]] = {
     "float32": (),
     "W8A8 naive": (quantise(),),
@@ -65,13 +68,8 @@ ROWS: dict[str, tuple[Pass[Any], ...]] = {
     "W4A8 learned": (SplitJoins(), quantise(**W4A8), LearnRounding()),
     "W4A8 distilled": (SplitJoins(), quantise(**W4A8), Distil(), CorrectNoise()),
     "W4A8 corrected": (SplitJoins(), quantise(**W4A8), LearnRounding(), CorrectBias(), CorrectNoise()),
-    "W4A8 assigned": (
-        SplitJoins(),
-        Assign(AssignConfig(budget="bytes=0.16x", formats=("w8a8", "w4a8"), **BEST)),
-        LearnRounding(),
-        CorrectBias(),
-        CorrectNoise(),
-    ),
+    "W4A8 assigned": (SplitJoins(), MIXED),
+    "W4A8 assigned, learned": (SplitJoins(), MIXED, Distil(), CorrectNoise()),
 }
 FLOAT = "float32"
 
