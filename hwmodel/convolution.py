@@ -20,7 +20,7 @@ from itertools import groupby
 from .fitting import Misfit, Plan, halves, sizes, tiles
 from .memory import ARRAY, Interface
 from .nonlinear import Drain, Task
-from .pipeline import Loop, Step
+from .pipeline import Loop, Step, turns
 from .specs import Tiled
 from .workload import Convolution, Vectors
 
@@ -97,11 +97,19 @@ def plan(
         **drain.slots(bounds.rows * bounds.columns * together),
     }
     residual = ("shortcut",) if residual_bits else ()
+    phases = list(_lines(bounds))
 
-    def fetch(outputs: int) -> Step:
-        """Filters of a tile of outputs; their place is claimed for the whole group at once."""
-        words = interface.words(streams.convolution_weights, outputs * filter_bits)
-        return Step(streams.convolution_weights.port, words, filters.tensor_class, fills=("filters",))
+    def arriving(outputs: int) -> Iterator[Step]:
+        """The row whose filters come as it is worked on, their place claimed for the whole group at once.
+
+        Tiles come at an even pace and are worked on at one, so that the array waits for the first or for the last.
+        """
+        for count, size in tiles(outputs, tile_outputs):
+            words = interface.words(streams.convolution_weights, size * filter_bits)
+            for fetched, used in ((1, count - 1), (count - 1, 1)):
+                port, what = streams.convolution_weights.port, filters.tensor_class
+                yield Step(port, fetched * words, what, fills=("filters",))
+                yield Step(ARRAY, used * row_cycles, takes=("filters",))
 
     def row(outputs: int, lines: int, first: bool) -> Iterator[Step | Loop]:
         """An output row; the very first one of a group takes each tile's filters as they come."""
@@ -112,8 +120,7 @@ def plan(
         freed = (*(("lines",) if lines else ()), *residual)
         if first:
             yield Step(ARRAY, 0, takes=("lines", *residual), claims=("results",))
-            for count, size in tiles(outputs, tile_outputs):
-                yield Loop(count, (fetch(size), Step(ARRAY, row_cycles, takes=("filters",))))
+            yield from arriving(outputs)
             yield Step(ARRAY, 0, fills=("results",), frees=freed)
         else:
             multiply = math.ceil(outputs / tile_outputs) * row_cycles
@@ -122,18 +129,18 @@ def plan(
 
     def picture(outputs: int, fetched: bool, loaded: bool) -> Iterator[Step | Loop]:
         yield from drain.opened()
-        for number, (lines, rows) in enumerate(_lines(bounds)):
+        for number, (lines, rows) in enumerate(phases):
             lines = lines if loaded else 0
             if number == 0 and fetched:
                 yield from row(outputs, lines, first=True)
                 rows -= 1
-            yield Loop(rows, tuple(row(outputs, lines, first=False)))
+            yield from turns(rows, row(outputs, lines, first=False))
         yield from drain.closed(bounds.rows * bounds.columns * outputs)
 
     def group(outputs: int, loaded: bool) -> Iterator[Step | Loop]:
         yield Step(streams.convolution_weights.port, 0, claims=("filters",))
         yield from picture(outputs, True, loaded)
-        yield Loop(bounds.batch - 1, tuple(picture(outputs, False, loaded)))
+        yield from turns(bounds.batch - 1, picture(outputs, False, loaded))
         yield Step(ARRAY, 0, frees=("filters",))
 
     def whole() -> Iterator[Step | Loop]:
@@ -142,14 +149,14 @@ def plan(
             yield from group(together, loaded=True)
             groups[0] = (groups[0][0] - 1, together)
         for count, size in groups:
-            yield Loop(count, tuple(group(size, not resident)))
+            yield from turns(count, group(size, not resident))
 
     constants = [
         Step(streams.convolution_weights.port, interface.words(streams.convolution_weights, bits), what)
         for what, bits in task.constants().items()
     ]
     fill = Step(ARRAY, fill_cycles, "fill")
-    return Plan([*constants, fill, Loop(bounds.groups, tuple(whole()))], slots, shape.reads)
+    return Plan([*constants, fill, *turns(bounds.groups, whole())], slots, shape.reads)
 
 
 def _lines(bounds: Convolution) -> Iterator[tuple[int, int]]:

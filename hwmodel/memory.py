@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 
 from .actions import NOTHING, Actions
@@ -79,7 +79,7 @@ class Interface:
         for place, (bits, what) in enumerate(payloads):
             step = self.read(stream, bits, what, buffer)
             first, last = place == 0, place == len(payloads) - 1
-            yield replace(step, claims=step.claims if first else (), fills=step.fills if last else ())
+            yield step._replace(claims=step.claims if first else (), fills=step.fills if last else ())
 
     def write(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
         """Store a payload that lies in each of ``buffers``, and free them."""
@@ -96,12 +96,12 @@ class Interface:
     def time(self, plan: Plan) -> Timing:
         """The time of a plan whose ports move a word a cycle at most."""
         words = _by_stage({key: words for key, words in plan.work.items() if isinstance(key[1], TensorClass)})
-        stretches = {port: float(each) for port, each in self._stretches(words).items()}
-        requests = [
-            Step(port, self._latency / stretches.get(port, 1)) for port in words if not port.endswith(WRITE)
-        ]
-        busy = {stage: cycles * stretches.get(stage, 1) for stage, cycles in _by_stage(plan.work).items()}
-        return Timing(makespan([*requests, *plan.nest], plan.slots, stretches), busy, self._traffic(plan))
+        stretches = self._stretches(words)
+        begins = {port: self._latency for port in words if not port.endswith(WRITE)}
+        busy = {
+            stage: cycles * float(stretches.get(stage, 1)) for stage, cycles in _by_stage(plan.work).items()
+        }
+        return Timing(makespan(plan.nest, plan.slots, stretches, begins), busy, self._traffic(plan))
 
     def _traffic(self, plan: Plan) -> dict[TensorClass, int]:
         ema: dict[TensorClass, int] = {}

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
 from .fitting import Plan, halves, sizes, tiles
 from .memory import STREAMING, VECTORS, Interface
-from .pipeline import Loop, Step
+from .pipeline import Loop, Step, turns
 from .specs import Tiled
 from .workload import SCALED, Kind, Operand, Operation, TensorClass, Vectors
 
@@ -128,7 +128,7 @@ class Drain:
 
 
 def _filling(step: Step, buffer: str) -> Step:
-    return replace(step, claims=(buffer,), fills=(buffer,))
+    return step._replace(claims=(buffer,), fills=(buffer,))
 
 
 def chunks(spec: Tiled, task: Task) -> Iterator[int]:
@@ -184,18 +184,18 @@ def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Pla
 
     def nest() -> Iterator[Step | Loop]:
         if operation.kind in SCALED and chunk < bounds.length:
-            yield Loop(bounds.count, tuple(in_parts()))
+            yield from turns(bounds.count, in_parts())
             return
         for count, size in tiles(bounds.elements, chunk):
-            yield Loop(count, through(size))
+            yield from turns(count, through(size))
 
     def in_parts() -> Iterator[Step | Loop]:
         for count, size in tiles(bounds.length, chunk):
-            yield Loop(count, (load(size), work(STREAMING, size, "in")))
+            yield from turns(count, (load(size), work(STREAMING, size, "in")))
         yield Step(STREAMING, 0, fills=("statistics",))
         yield Step(VECTORS, 0, takes=("statistics",))
         for count, size in tiles(bounds.length, chunk):
-            yield Loop(count, (load(size), work(VECTORS, size, "in", "out"), store(size, "out")))
+            yield from turns(count, (load(size), work(VECTORS, size, "in", "out"), store(size, "out")))
 
     constants = [
         Step(streams.activations.port, interface.words(streams.activations, bits), what)
