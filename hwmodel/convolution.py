@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import groupby
 
 from .fitting import Misfit, Plan, halves, sizes, tiles
@@ -111,21 +112,21 @@ def plan(
                 yield Step(port, fetched * words, what, fills=("filters",))
                 yield Step(ARRAY, used * row_cycles, takes=("filters",))
 
-    def row(outputs: int, lines: int, first: bool) -> Iterator[Step | Loop]:
+    @cache
+    def row(outputs: int, lines: int, first: bool) -> tuple[Step, ...]:
         """An output row; the very first one of a group takes each tile's filters as they come."""
-        if lines:
-            yield interface.read(streams.activations, lines * line_bits, data.tensor_class, "lines")
+        loading = [interface.read(streams.activations, lines * line_bits, data.tensor_class, "lines")]
         payloads = [(bounds.columns * outputs * one.bits, one.tensor_class) for one in task.residuals]
-        yield from interface.read_together(streams.shortcut, payloads, "shortcut")
-        freed = (*(("lines",) if lines else ()), *residual)
+        shortcut = interface.read_together(streams.shortcut, payloads, "shortcut")
+        held, freed = ("lines", *residual), (*(("lines",) if lines else ()), *residual)
         if first:
-            yield Step(ARRAY, 0, takes=("lines", *residual), claims=("results",))
-            yield from arriving(outputs)
-            yield Step(ARRAY, 0, fills=("results",), frees=freed)
+            started = Step(ARRAY, 0, takes=held, claims=("results",))
+            products = started, *arriving(outputs), Step(ARRAY, 0, fills=("results",), frees=freed)
         else:
-            multiply = math.ceil(outputs / tile_outputs) * row_cycles
-            yield Step(ARRAY, multiply, "", ("lines", *residual), ("results",), ("results",), freed)
-        yield from drain.tile(bounds.columns * outputs)
+            cycles = math.ceil(outputs / tile_outputs) * row_cycles
+            products = (Step(ARRAY, cycles, "", held, ("results",), ("results",), freed),)
+        drained = drain.tile(bounds.columns * outputs)
+        return *(loading if lines else ()), *shortcut, *products, *drained
 
     def picture(outputs: int, fetched: bool, loaded: bool) -> Iterator[Step | Loop]:
         yield from drain.opened()

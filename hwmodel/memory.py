@@ -28,7 +28,7 @@ WRITE = " write"
 BOUNDS = {ARRAY: "compute", STREAMING: "nonlinear", VECTORS: "nonlinear"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Timing:
     """Cycles of a piece of work, cycles of work of each stage, bytes moved off-chip by class of tensor, actions.
 
@@ -62,11 +62,12 @@ class Interface:
         self._port_bits = memory.port_bits
         self._latency = math.ceil(memory.dram_latency_s * clock_hz)
         self._words_per_cycle = Fraction(memory.dram_bytes_per_s) * 8 / Fraction(clock_hz) / memory.port_bits
+        self._rate = float(self._words_per_cycle)
 
     def words(self, stream: Stream, bits: int) -> int:
         """Words on the port for a payload of ``bits``."""
-        bursts = math.ceil(bits / stream.useful_bits)
-        return math.ceil(bursts * stream.carried_bits / self._port_bits)
+        bursts = -(-bits // stream.useful_bits)
+        return -(-bursts * stream.carried_bits // self._port_bits)
 
     def read(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
         """Load a payload into a slot of each of ``buffers``."""
@@ -111,7 +112,7 @@ class Interface:
         return ema
 
     def _dram_cycles(self, ema_bytes: Mapping[TensorClass, int]) -> float:
-        return sum(ema_bytes.values()) * 8 / self._port_bits / float(self._words_per_cycle)
+        return sum(ema_bytes.values()) * 8 / self._port_bits / self._rate
 
     def _stretches(self, words: Mapping[str, float]) -> dict[str, Fraction]:
         """Cycles for a word of each port."""

@@ -8,7 +8,7 @@ applies an activation, or gathers the statistics of a normalisation or the expon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -42,9 +42,10 @@ class Task:
     def alone(self) -> Task:
         return Task(self.operation)
 
-    def anonymous(self) -> Task:
-        """The same work without the names: equal for all that take equally long."""
-        return Task(self.operation.anonymous, self.behind.anonymous if self.behind else None)
+    @property
+    def nameless(self) -> Hashable:
+        """All of it but the names: equal for all that take equally long."""
+        return self.operation.nameless, self.behind and self.behind.nameless
 
     @cached_property
     def residuals(self) -> tuple[Operand, ...]:

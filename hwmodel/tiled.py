@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
+from typing import Any
 
 from ..ir.errors import UserError
 from . import convolution, matmul
@@ -35,7 +37,7 @@ class TiledCore(ABC):
     def __init__(self, spec: Tiled) -> None:
         self.spec = spec
         self.interface = Interface(spec.memory, spec.clock_hz)
-        self._known: dict[Task, Timing] = {}
+        self._known: dict[Hashable, Timing] = {}
 
     @abstractmethod
     def widths(self, operation: Operation) -> tuple[int, int]:
@@ -93,19 +95,20 @@ class TiledCore(ABC):
         even behind computation. A larger buffer allows all that a smaller one does, so it never costs more.
         Raises Misfit if the task cannot be cut to fit.
         """
-        shape = task.anonymous()
-        if shape not in self._known:
+        key = task.nameless
+        if key not in self._known:
+            choices, planned = self.ways(task)
             plans, misfits = list[Plan](), list[Misfit]()
-            for choice in self.choices(task):
+            for choice in choices:
                 try:
-                    plans.append(self.plan(task, choice))
+                    plans.append(planned(choice))
                 except Misfit as misfit:
                     misfits.append(misfit)
             if not plans:
                 raise misfits[0]
             plan, timing = self._cheapest(plans)
-            self._known[shape] = replace(timing, actions=self._actions(task, plan, timing))
-        return self._known[shape]
+            self._known[key] = replace(timing, actions=self._actions(task, plan, timing))
+        return self._known[key]
 
     def _cheapest(self, plans: Sequence[Plan]) -> tuple[Plan, Timing]:
         """The plan that costs least, and its time. Those that cannot are not run."""
@@ -113,40 +116,31 @@ class TiledCore(ABC):
         for bound, plan in sorted(
             ((self.interface.least_cost(one), one) for one in plans), key=itemgetter(0)
         ):
-            if bound < least:
-                timing = self.interface.time(plan)
-                if (cost := self.interface.cost(timing)) < least:
-                    best, least = (plan, timing), cost
+            if bound >= least:
+                break
+            timing = self.interface.time(plan)
+            if (cost := self.interface.cost(timing)) < least:
+                best, least = (plan, timing), cost
         assert best is not None
         return best
 
-    def choices(self, task: Task) -> Iterator[Choice]:
-        """Ways of cutting a task, from those that need least of the buffers."""
-        bounds = task.operation.bounds
+    def ways(self, task: Task) -> tuple[Iterator[Choice], Callable[[Any], Plan]]:
+        """Choices how to cut a task, from those that need least of the buffers, and the plan of one.
+
+        That raises Misfit if a buffer is too small for it.
+        """
+        bounds, machine = task.operation.bounds, (self.spec, self.interface, task)
         if isinstance(bounds, Vectors):
-            yield from chunks(self.spec, task)
-            return
+            return chunks(self.spec, task), partial(standalone, *machine)
         widths = self.widths(task.operation)
         if isinstance(bounds, Convolution) and not pointwise(bounds):
-            yield from convolution.groupings(task, bounds, self.window(bounds, widths))
-        else:
-            gemm = bounds.as_gemm()
-            yield from matmul.tilings(self.spec, task, gemm, self.product(gemm, widths))
-
-    def plan(self, task: Task, choice: Choice) -> Plan:
-        """The nest of a task cut in one way. Raises Misfit if a buffer is too small for it."""
-        bounds = task.operation.bounds
-        if isinstance(bounds, Vectors):
-            assert isinstance(choice, int)
-            return standalone(self.spec, self.interface, task, choice)
-        widths = self.widths(task.operation)
-        if isinstance(choice, matmul.Tiling):
-            gemm = bounds.as_gemm()
-            shape = self.product(gemm, widths)
-            return matmul.plan(self.spec, self.interface, task, gemm, shape, self.fill_cycles, choice)
-        assert isinstance(bounds, Convolution)
-        shape = self.window(bounds, widths)
-        return convolution.plan(self.spec, self.interface, task, bounds, shape, self.fill_cycles, choice)
+            window = self.window(bounds, widths)
+            planned = partial(convolution.plan, *machine, bounds, window, self.fill_cycles)
+            return convolution.groupings(task, bounds, window), planned
+        gemm = bounds.as_gemm()
+        product = self.product(gemm, widths)
+        planned = partial(matmul.plan, *machine, gemm, product, self.fill_cycles)
+        return matmul.tilings(self.spec, task, gemm, product), planned
 
     def _actions(self, task: Task, plan: Plan, timing: Timing) -> Actions:
         """What a task does. Whatever crosses the pins is written to a buffer or read from it once besides."""

@@ -7,7 +7,7 @@ layer shapes (``topology.py``), and two operations that cost the same compare eq
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -65,6 +65,11 @@ class Operand:
     def size_bits(self) -> int:
         """What all of it takes off the chip."""
         return math.ceil(self.elements * self.moved_bits)
+
+    @property
+    def nameless(self) -> Hashable:
+        """All of it but the name."""
+        return self.elements, self.bits, self.tensor_class, self.packed_bits
 
     def part(self, label: str, share: Fraction, bits: int | None = None) -> Operand:
         """A share of its rows under a name of its own, of other ``bits`` if they are given."""
@@ -203,22 +208,11 @@ class Operation:
         yield from (fused.operand for fused in self.fused if fused.operand is not None)
 
     @cached_property
-    def anonymous(self) -> Operation:
-        """The same work without the names: equal for all that take equally long."""
-
-        def unnamed(operand: Operand) -> Operand:
-            return replace(operand, value="")
-
-        return replace(
-            self,
-            name="",
-            group="",
-            variant="",
-            stage="",
-            operands=tuple(map(unnamed, self.operands)),
-            result=unnamed(self.result),
-            fused=tuple(Fused(one.kind, unnamed(one.operand) if one.operand else None) for one in self.fused),
-        )
+    def nameless(self) -> Hashable:
+        """All of it but the names: equal for all that take equally long."""
+        fused = ((one.kind, one.operand and one.operand.nameless) for one in self.fused)
+        operands = (one.nameless for one in self.operands)
+        return self.kind, self.bounds, *operands, self.result.nameless, self.readers, *fused
 
 
 def _shared(work: Fused, label: str, share: Fraction) -> Fused:
