@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
 
 from .actions import NOTHING, Actions
 from .fitting import Plan
@@ -92,45 +93,35 @@ class Interface:
 
     def least_cost(self, plan: Plan) -> float:
         """What a plan costs at least: as if its busiest stage never waited."""
-        return max(_by_stage(plan.work).values(), default=0) + self._dram_cycles(self._traffic(plan))
+        return max(plan.busy.values(), default=0) + self._dram_cycles(self._traffic(plan))
 
     def time(self, plan: Plan) -> Timing:
         """The time of a plan whose ports move a word a cycle at most."""
-        words = _by_stage({key: words for key, words in plan.work.items() if isinstance(key[1], TensorClass)})
+        words = {stage: cycles for stage, cycles in plan.busy.items() if cycles and stage not in BOUNDS}
         stretches = self._stretches(words)
         begins = {port: self._latency for port in words if not port.endswith(WRITE)}
-        busy = {
-            stage: cycles * float(stretches.get(stage, 1)) for stage, cycles in _by_stage(plan.work).items()
-        }
+        busy = {stage: cycles * float(stretches.get(stage, 1)) for stage, cycles in plan.busy.items()}
         return Timing(makespan(plan.nest, plan.slots, stretches, begins), busy, self._traffic(plan))
 
     def _traffic(self, plan: Plan) -> dict[TensorClass, int]:
         ema: dict[TensorClass, int] = {}
         for (_, what), words in plan.work.items():
             if isinstance(what, TensorClass):
-                ema[what] = ema.get(what, 0) + int(words) * self._port_bits // 8
+                ema[what] = ema.get(what, 0) + words * self._port_bits // 8
         return ema
 
     def _dram_cycles(self, ema_bytes: Mapping[TensorClass, int]) -> float:
         return sum(ema_bytes.values()) * 8 / self._port_bits / self._rate
 
-    def _stretches(self, words: Mapping[str, float]) -> dict[str, Fraction]:
+    def _stretches(self, words: Mapping[str, int]) -> dict[str, Fraction]:
         """Cycles for a word of each port."""
-        waiting = {port: int(count) for port, count in words.items() if count}
-        left, stretches = self._words_per_cycle, dict[str, Fraction]()
+        waiting, (left, cycles) = dict(words), self._words_per_cycle.as_integer_ratio()
         # From the busiest port on: whoever could take more than a port's width leaves the rest to the others.
-        while waiting and len(waiting) > left:
-            total = sum(waiting.values())
-            port, count = max(waiting.items(), key=lambda item: item[1])
+        while len(waiting) * cycles > left:
+            total = sum(waiting.values()) * cycles
+            port, count = max(waiting.items(), key=itemgetter(1))
             if left * count < total:
-                return stretches | {name: Fraction(total, each) / left for name, each in waiting.items()}
+                return {name: Fraction(total, left * each) for name, each in waiting.items()}
             del waiting[port]
-            left -= 1
-        return stretches
-
-
-def _by_stage(work: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    stages: dict[str, float] = {}
-    for (stage, _), cycles in work.items():
-        stages[stage] = stages.get(stage, 0) + cycles
-    return stages
+            left -= cycles
+        return {}

@@ -64,23 +64,16 @@ class Loop:
     @cached_property
     def moved(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
         """Stages that work in it, buffers that it fills and buffers of which it claims and frees slots."""
-        stages, full, claimed = set[str](), set[str](), dict[str, int]()
+        stages, full, free = set[str](), set[str](), set[str]()
         for item in self.body:
             if isinstance(item, Loop):
-                inner = item.moved
-                stages |= inner[0]
-                full |= inner[1]
-                claimed = dict.fromkeys(inner[2], 0) | claimed
+                for known, inner in zip((stages, full, free), item.moved, strict=True):
+                    known |= inner
             else:
                 stages.add(item.stage)
                 full.update(item.fills)
-                for buffer in item.claims:
-                    claimed[buffer] = claimed.get(buffer, 0) + 1
-                for buffer in item.frees:
-                    claimed[buffer] = claimed.get(buffer, 0) - 1
-        if any(claimed.values()):
-            raise ValueError("a turn of a loop must free as many slots of each buffer as it claims")
-        return frozenset(stages), frozenset(full), frozenset(claimed)
+                free.update(item.claims, item.frees)
+        return frozenset(stages), frozenset(full), frozenset(free)
 
 
 Nest = Sequence[Step | Loop]
@@ -171,36 +164,34 @@ class _State:
             self.play(loop.body)
             left -= 1
             after = self._moments(loop)
-            growths.append(list(map(sub, after, before)))
+            if len(after) != len(before):
+                raise ValueError("a turn of a loop must free as many slots of each buffer as it claims")
+            growth = list(map(sub, after, before))
+            # Behind one turn each stage is past what it waited for of all that the loop does not move.
+            if growths and growth.count(growth[0]) == len(growth):
+                self._move(loop, after, growth, left)
+                return
+            growths.append(growth)
             before = after
-            if left and (turns := self._leap(loop, after, growths, left)):
-                left -= turns
-                before = self._moments(loop)
-                growths.clear()
+            for period in range(1, min(len(growths) // 2, left, LONGEST_PERIOD) + 1):
+                if growths[-period:] == growths[-2 * period : -period]:
+                    left -= period * self._leap(loop, after, growths[-period:], left // period)
+                    before = self._moments(loop)
+                    break
 
-    def _leap(self, loop: Loop, here: list[int], growths: list[list[int]], left: int) -> int:
-        """Takes as many of the turns that are ``left`` at once as go on like the last ones, and says how many."""
-        growth, period, times = growths[-1], 1, left
-        # Behind one turn each stage is past what it waited for of all that the loop does not move.
-        if len(growths) == 1 or growth.count(growth[0]) < len(growth):
-            most = min(len(growths) // 2, left, LONGEST_PERIOD)
-            repeats = (p for p in range(1, most + 1) if growths[-p:] == growths[-2 * p : -p])
-            period = next(repeats, 0)
-            if not period:
-                return 0
-            growth = [sum(turns) for turns in zip(*growths[-period:], strict=True)]
+    def _leap(self, loop: Loop, here: list[int], growths: list[list[int]], most: int) -> int:
+        """Takes at once as many periods as go on like the last one, whose turns grew so, and says how many."""
+        growth = [sum(turns) for turns in zip(*growths, strict=True)]
 
-            def ends(times: int) -> bool:
-                """Whether the last of so many periods is unlike those before."""
-                self._move(loop, here, growth, times - 1)
-                self.play(loop.body * period)
-                return self._moments(loop) != _grown(here, growth, times)
+        def ends(times: int) -> bool:
+            """Whether the last of so many periods is unlike those before."""
+            self._move(loop, here, growth, times - 1)
+            self.play(loop.body * len(growths))
+            return self._moments(loop) != _grown(here, growth, times)
 
-            times = left // period
-            if ends(times):
-                times = bisect_left(range(1, times), True, key=ends)
+        times = bisect_left(range(1, most), True, key=ends) if ends(most) else most
         self._move(loop, here, growth, times)
-        return times * period
+        return times
 
     def _moments(self, loop: Loop) -> list[int]:
         """Of what the loop moves."""
