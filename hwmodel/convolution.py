@@ -12,14 +12,14 @@ them, and the whole (M / 10) (N / 20) R (C / 2) 3 for a 3 x 3 kernel where nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from itertools import groupby
 
 from .fitting import Misfit, Plan, halves, sizes, tiles
-from .memory import ARRAY, Interface
+from .memory import ARRAY
 from .nonlinear import Drain, Task
 from .pipeline import Loop, Step, turns
 from .specs import Tiled
@@ -55,20 +55,15 @@ def groupings(task: Task, bounds: Convolution, shape: Shape) -> Iterator[int]:
 
 
 def plan(
-    spec: Tiled,
-    interface: Interface,
-    task: Task,
-    bounds: Convolution,
-    shape: Shape,
-    fill_cycles: int,
-    together: int,
+    spec: Tiled, drain: Drain, opening: Sequence[Step], bounds: Convolution, shape: Shape, together: int
 ) -> Plan:
-    """The nest of a convolution on an array of some shape, ``together`` outputs at a time.
+    """The nest of a convolution on an array of some shape, ``together`` outputs at a time, behind steps that come
+    before all others.
 
     Raises Misfit if a buffer does not hold these outputs' filters, a residual's row or a kernel's lines.
     """
     buffers, streams = spec.buffers, spec.memory.streams
-    drain = Drain(spec, interface, task)
+    interface, task = drain.interface, drain.task
     data, filters = task.operation.operands[:2]
     residual_bits = sum(operand.bits for operand in task.residuals)
     inputs, outputs = bounds.inputs // bounds.groups, bounds.outputs // bounds.groups
@@ -152,12 +147,7 @@ def plan(
         for count, size in groups:
             yield from turns(count, group(size, not resident))
 
-    constants = [
-        Step(streams.convolution_weights.port, interface.words(streams.convolution_weights, bits), what)
-        for what, bits in task.constants().items()
-    ]
-    fill = Step(ARRAY, fill_cycles, "fill")
-    return Plan([*constants, fill, *turns(bounds.groups, whole())], slots, shape.reads)
+    return Plan([*opening, *turns(bounds.groups, whole())], slots, shape.reads)
 
 
 def _lines(bounds: Convolution) -> Iterator[tuple[int, int]]:

@@ -14,13 +14,13 @@ how often it is loaded:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
 from .fitting import Plan, halves, sizes, tiles
-from .memory import ARRAY, Interface
+from .memory import ARRAY
 from .nonlinear import Drain, Task
 from .pipeline import Loop, Step, turns
 from .specs import Tiled
@@ -66,14 +66,14 @@ def tilings(spec: Tiled, task: Task, gemm: Gemm, shape: Shape) -> Iterator[Tilin
 
 
 def plan(
-    spec: Tiled, interface: Interface, task: Task, gemm: Gemm, shape: Shape, fill_cycles: int, tiling: Tiling
+    spec: Tiled, drain: Drain, opening: Sequence[Step], gemm: Gemm, shape: Shape, tiling: Tiling
 ) -> Plan:
-    """The nest of a product on an array of some shape.
+    """The nest of a product on an array of some shape, behind steps that come before all others.
 
     Raises Misfit if a buffer does not hold what the tiling keeps.
     """
     buffers, streams = spec.buffers, spec.memory.streams
-    drain = Drain(spec, interface, task)
+    interface, task = drain.interface, drain.task
     first, second = task.operation.operands[:2]
     residual_bits = sum(operand.bits for operand in task.residuals)
     steps = math.ceil(gemm.reduction / shape.depth) * shape.slices
@@ -153,9 +153,4 @@ def plan(
         if resident:
             yield Step(ARRAY, 0, frees=("operand",))
 
-    constants = [
-        Step(streams.matmul_weights.port, interface.words(streams.matmul_weights, bits), what)
-        for what, bits in task.constants().items()
-    ]
-    fill = Step(ARRAY, fill_cycles, "fill")
-    return Plan([*constants, fill, *turns(gemm.batch, product())], slots, shape.reads)
+    return Plan([*opening, *turns(gemm.batch, product())], slots, shape.reads)

@@ -74,6 +74,10 @@ class Interface:
         """Load a payload into a slot of each of ``buffers``."""
         return Step(stream.port, self.words(stream, bits), what, claims=buffers, fills=buffers)
 
+    def read_once(self, stream: Stream, payloads: Mapping[TensorClass, int]) -> list[Step]:
+        """Load payloads, so many bits by class, that nothing waits for."""
+        return [self.read(stream, bits, what) for what, bits in payloads.items()]
+
     def read_together(
         self, stream: Stream, payloads: Sequence[tuple[int, TensorClass]], buffer: str
     ) -> Iterator[Step]:

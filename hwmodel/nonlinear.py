@@ -74,7 +74,7 @@ class Drain:
     def __init__(self, spec: Tiled, interface: Interface, task: Task) -> None:
         self._lanes, self._streams = spec.nonlinear.elements_per_cycle, spec.memory.streams
         self._vectors, self._element_bits = spec.buffers.vectors, spec.buffers.vector_element_bits
-        self._interface, self._task = interface, task
+        self.interface, self.task = interface, task
         kept = Fraction(task.operation.result.elements, task.results)
         # Most tasks keep all, and whole numbers multiply ten times as fast.
         self._kept = kept.numerator if kept.denominator == 1 else kept
@@ -83,7 +83,7 @@ class Drain:
     def slots(self, block: int) -> dict[str, int]:
         """Slots of the buffers on the way, where vectors come in blocks of so many results."""
         slots = {"results": 2, "kept": 2, "out": 2}
-        if self._task.behind:
+        if self.task.behind:
             slots["block"] = halves(
                 "vectors", self._vectors, math.ceil(block * self._kept) * self._element_bits
             )
@@ -91,31 +91,31 @@ class Drain:
 
     def tile(self, results: int) -> tuple[Step, ...]:
         """``results`` leave the array."""
-        task, elements = self._task, math.ceil(results * self._kept)
+        task, elements = self.task, math.ceil(results * self._kept)
         size = math.ceil(elements * task.operation.result.moved_bits)
         what = task.operation.result.tensor_class
         passing = Step(STREAMING, math.ceil(elements / self._lanes), takes=("results",), frees=("results",))
         if task.behind is None:
             if not self._active:
-                return (self._interface.write(self._streams.output, size, what, "results"),)
+                return (self.interface.write(self._streams.output, size, what, "results"),)
             return (
                 _filling(passing, "out"),
-                self._interface.write(self._streams.output, size, what, "out"),
+                self.interface.write(self._streams.output, size, what, "out"),
             )
         if task.operation.readers > 1:
             return (
                 _filling(passing, "kept"),
-                self._interface.write(self._streams.shortcut, size, what, "kept"),
+                self.interface.write(self._streams.shortcut, size, what, "kept"),
             )
         return (passing,)
 
     def opened(self) -> tuple[Step, ...]:
         """Before the first results of a block of vectors."""
-        return (Step(STREAMING, 0, claims=("block",)),) if self._task.behind else ()
+        return (Step(STREAMING, 0, claims=("block",)),) if self.task.behind else ()
 
     def closed(self, results: int) -> tuple[Step, ...]:
         """After the last of a block's ``results``."""
-        behind = self._task.behind
+        behind = self.task.behind
         if behind is None:
             return ()
         elements = math.ceil(results * self._kept)
@@ -124,7 +124,7 @@ class Drain:
         return (
             Step(STREAMING, 0, fills=("block",)),
             _filling(scaling, "out"),
-            self._interface.write(self._streams.output, size, what, "out"),
+            self.interface.write(self._streams.output, size, what, "out"),
         )
 
 
@@ -198,8 +198,5 @@ def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Pla
         for count, size in tiles(bounds.length, chunk):
             yield from turns(count, (load(size), work(VECTORS, size, "in", "out"), store(size, "out")))
 
-    constants = [
-        Step(streams.activations.port, interface.words(streams.activations, bits), what)
-        for what, bits in task.constants().items()
-    ]
+    constants = interface.read_once(streams.activations, task.constants())
     return Plan([*constants, *nest()], {"in": held, "block": held, "out": 2, "statistics": 1})

@@ -27,12 +27,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
-from itertools import chain, islice
+from itertools import islice
 from operator import sub
 from typing import NamedTuple
 
 LONGEST_PERIOD = 6
 """Turns that may take turns: more than that are played one by one."""
+
+UNBALANCED = "a turn of a loop must free as many slots of each buffer as it claims"
 
 ROUNDING = Fraction(1, 1000)
 """Cycles that an end may lie behind a clock edge and still count as on it."""
@@ -118,7 +120,10 @@ def makespan(
     stretches, begins = stretches or {}, begins or {}
     unit = math.lcm(*(one.denominator for one in stretches.values()))
     state = _State(slots, {stage: int(each * unit) for stage, each in stretches.items()}, unit, begins)
-    state.play(nest)
+    try:
+        state.play(nest)
+    except IndexError:  # A slot is claimed that nobody frees.
+        raise ValueError(UNBALANCED) from None
     latest = max(state.stages.values(), default=0)
     return math.ceil(Fraction(latest, unit) - ROUNDING)
 
@@ -159,16 +164,17 @@ class _State:
 
     def _loop(self, loop: Loop) -> None:
         """Turns until the last ones grow like those before them, then at once all that go on so."""
-        left, before, growths = loop.count, self._moments(loop), list[list[int]]()
+        # Behind one turn each stage is past what it waited for of all that the loop does not move.
+        self.play(loop.body)
+        left, before, growths = loop.count - 1, self._moments(loop), list[list[int]]()
         while left:
             self.play(loop.body)
             left -= 1
             after = self._moments(loop)
             if len(after) != len(before):
-                raise ValueError("a turn of a loop must free as many slots of each buffer as it claims")
+                raise ValueError(UNBALANCED)
             growth = list(map(sub, after, before))
-            # Behind one turn each stage is past what it waited for of all that the loop does not move.
-            if growths and growth.count(growth[0]) == len(growth):
+            if growth.count(growth[0]) == len(growth):
                 self._move(loop, after, growth, left)
                 return
             growths.append(growth)
@@ -196,12 +202,11 @@ class _State:
     def _moments(self, loop: Loop) -> list[int]:
         """Of what the loop moves."""
         stages, full, free = loop.moved
-        queues = map(self._free.__getitem__, free)
-        return [
-            *map(self.stages.__getitem__, stages),
-            *map(self._full.__getitem__, full),
-            *chain.from_iterable(queues),
-        ]
+        moments = [self.stages[stage] for stage in stages]
+        moments += [self._full[buffer] for buffer in full]
+        for buffer in free:
+            moments += self._free[buffer]
+        return moments
 
     def _move(self, loop: Loop, start: list[int], growth: list[int], times: int) -> None:
         """Sets what the loop moves to so many times ``growth`` after ``start``."""

@@ -20,8 +20,9 @@ from . import convolution, matmul
 from .actions import Actions
 from .fitting import Misfit, Plan
 from .memory import ARRAY, STREAMING, VECTORS, Interface, Timing
-from .nonlinear import Task, chunks, standalone
-from .specs import Tiled
+from .nonlinear import Drain, Task, chunks, standalone
+from .pipeline import Step
+from .specs import Stream, Tiled
 from .workload import SCALED, Convolution, Gemm, Operation, Vectors
 
 Choice = matmul.Tiling | int
@@ -96,7 +97,7 @@ class TiledCore(ABC):
         Raises Misfit if the task cannot be cut to fit.
         """
         key = task.nameless
-        if key not in self._known:
+        if (timing := self._known.get(key)) is None:
             choices, planned = self.ways(task)
             plans, misfits = list[Plan](), list[Misfit]()
             for choice in choices:
@@ -107,8 +108,9 @@ class TiledCore(ABC):
             if not plans:
                 raise misfits[0]
             plan, timing = self._cheapest(plans)
-            self._known[key] = replace(timing, actions=self._actions(task, plan, timing))
-        return self._known[key]
+            timing = replace(timing, actions=self._actions(task, plan, timing))
+            self._known[key] = timing
+        return timing
 
     def _cheapest(self, plans: Sequence[Plan]) -> tuple[Plan, Timing]:
         """The plan that costs least, and its time. Those that cannot are not run."""
@@ -129,18 +131,27 @@ class TiledCore(ABC):
 
         That raises Misfit if a buffer is too small for it.
         """
-        bounds, machine = task.operation.bounds, (self.spec, self.interface, task)
+        spec, bounds = self.spec, task.operation.bounds
         if isinstance(bounds, Vectors):
-            return chunks(self.spec, task), partial(standalone, *machine)
-        widths = self.widths(task.operation)
+            return chunks(spec, task), partial(standalone, spec, self.interface, task)
+        widths, drain, streams = (
+            self.widths(task.operation),
+            Drain(spec, self.interface, task),
+            spec.memory.streams,
+        )
         if isinstance(bounds, Convolution) and not pointwise(bounds):
-            window = self.window(bounds, widths)
-            planned = partial(convolution.plan, *machine, bounds, window, self.fill_cycles)
+            window, opening = self.window(bounds, widths), self._opening(task, streams.convolution_weights)
+            planned = partial(convolution.plan, spec, drain, opening, bounds, window)
             return convolution.groupings(task, bounds, window), planned
         gemm = bounds.as_gemm()
-        product = self.product(gemm, widths)
-        planned = partial(matmul.plan, *machine, gemm, product, self.fill_cycles)
-        return matmul.tilings(self.spec, task, gemm, product), planned
+        product, opening = self.product(gemm, widths), self._opening(task, streams.matmul_weights)
+        planned = partial(matmul.plan, spec, drain, opening, gemm, product)
+        return matmul.tilings(spec, task, gemm, product), planned
+
+    def _opening(self, task: Task, stream: Stream) -> Sequence[Step]:
+        """What comes before all tiles: the small operands of fused work, and the array's fill."""
+        constants = self.interface.read_once(stream, task.constants())
+        return *constants, Step(ARRAY, self.fill_cycles, "fill")
 
     def _actions(self, task: Task, plan: Plan, timing: Timing) -> Actions:
         """What a task does. Whatever crosses the pins is written to a buffer or read from it once besides."""
