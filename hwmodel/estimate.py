@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from functools import cache
 from typing import Any
 
 from ..ir.errors import UserError
@@ -76,14 +75,16 @@ def estimate(
     step = total((cost, 1) for cost in stages.values())
     image = total((row.cost, runs[name]) for name, tasks in made.items() for row in tasks)
     roofs, peaks, operators = Roofs(spec), dict[str, float](), list[dict[str, Any]]()
-    timed = cache(_timed)
+    timed: dict[Timing, dict[str, Any]] = {}
     for name in (name for name in made if runs[name]):
         for row in made[name]:
-            mode, peak = roofs.of(row.task.operation) or (None, 0.0)
-            if mode:
-                peaks[mode] = peak
-            where = {"mode": mode, "variant": name, "runs": runs[name]}
-            operators.append(_described(row.task) | timed(row.timing, row.cost) | where)
+            # Tasks that share a timing differ in their names alone.
+            if row.timing not in timed:
+                mode, peak = roofs.of(row.task.operation) or (None, 0.0)
+                if mode:
+                    peaks[mode] = peak
+                timed[row.timing] = _timed(row.timing, row.cost) | {"mode": mode}
+            operators.append(_described(row.task) | timed[row.timing] | {"variant": name, "runs": runs[name]})
     return {
         "model": workload.name,
         "hardware": spec.name,

@@ -156,11 +156,11 @@ def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Pla
     assert isinstance(bounds, Vectors)
     held = halves("vectors", spec.buffers.vectors, chunk * spec.buffers.vector_element_bits)
     sources = (*operation.operands, *task.residuals)
-    read_bits = Fraction(sum(operand.size_bits for operand in sources), bounds.elements)
+    read_bits = sum(operand.size_bits for operand in sources)
     source = max(sources, key=lambda operand: operand.size_bits).tensor_class
 
     def load(count: int) -> Step:
-        return interface.read(streams.activations, math.ceil(read_bits * count), source, "in")
+        return interface.read(streams.activations, -(-read_bits * count // bounds.elements), source, "in")
 
     def work(stage: str, count: int, taken: str, *filled: str) -> Step:
         return Step(stage, math.ceil(count / lanes), "", (taken,), filled, filled, (taken,))

@@ -36,8 +36,8 @@ LONGEST_PERIOD = 6
 
 UNBALANCED = "a turn of a loop must free as many slots of each buffer as it claims"
 
-ROUNDING = Fraction(1, 1000)
-"""Cycles that an end may lie behind a clock edge and still count as on it."""
+GRACE = 1000
+"""An end that lies less than one part in so many of a cycle behind a clock edge counts as on it."""
 
 
 class Step(NamedTuple):
@@ -125,7 +125,7 @@ def makespan(
     except IndexError:  # A slot is claimed that nobody frees.
         raise ValueError(UNBALANCED) from None
     latest = max(state.stages.values(), default=0)
-    return math.ceil(Fraction(latest, unit) - ROUNDING)
+    return -((unit - GRACE * latest) // (GRACE * unit))
 
 
 class _State:
@@ -170,6 +170,8 @@ class _State:
         while left:
             self.play(loop.body)
             left -= 1
+            if not left:
+                return
             after = self._moments(loop)
             if len(after) != len(before):
                 raise ValueError(UNBALANCED)
