@@ -64,6 +64,7 @@ class Interface:
         self._latency = math.ceil(memory.dram_latency_s * clock_hz)
         self._words_per_cycle = Fraction(memory.dram_bytes_per_s) * 8 / Fraction(clock_hz) / memory.port_bits
         self._rate = float(self._words_per_cycle)
+        self.pace = self._port_bits, self._latency, self._words_per_cycle
 
     def words(self, stream: Stream, bits: int) -> int:
         """Words on the port for a payload of ``bits``."""

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from ..ir.errors import UserError
 from . import convolution, matmul
+from .slices import Timings
 from .specs import HybridSystolic
 from .tiled import TiledCore
 from .workload import Convolution, Gemm, Operand, Operation
@@ -19,8 +20,8 @@ from .workload import Convolution, Gemm, Operand, Operation
 class HybridSA(TiledCore):
     """Times operations on a hybrid systolic array."""
 
-    def __init__(self, spec: HybridSystolic) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: HybridSystolic, timings: Timings | None = None) -> None:
+        super().__init__(spec, timings)
         self.array = array = spec.array
         self.fill_cycles, self.sum_bits = array.fill_cycles, array.accumulator_bits
         self._inputs = array.sub_array_rows * array.pe_rows

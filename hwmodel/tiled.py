@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from operator import itemgetter
 from typing import Any
 
@@ -22,23 +22,25 @@ from .fitting import Misfit, Plan
 from .memory import ARRAY, STREAMING, VECTORS, Interface, Timing
 from .nonlinear import Drain, Task, chunks, standalone
 from .pipeline import Step
+from .slices import Timings, mode_of, slice_of
 from .specs import Stream, Tiled
-from .workload import SCALED, Convolution, Gemm, Operation, Vectors
+from .workload import Convolution, Gemm, Operation, Vectors, followers
 
 Choice = matmul.Tiling | int
 """How a task is cut: a product's tiling, outputs of a convolution that share a pass, or elements at a time."""
 
 
 class TiledCore(ABC):
-    """Times operations on a core; those of equal shape once."""
+    """Times operations on a core; those of equal shape once, and those that ``timings`` has not at all."""
 
     fill_cycles: int
     sum_bits: int
 
-    def __init__(self, spec: Tiled) -> None:
+    def __init__(self, spec: Tiled, timings: Timings | None = None) -> None:
         self.spec = spec
         self.interface = Interface(spec.memory, spec.clock_hz)
-        self._known: dict[Hashable, Timing] = {}
+        known = timings if timings is not None else Timings(dict)
+        self._known = cache(lambda mode, scaled: known[slice_of(spec, self.interface, mode, scaled)])
 
     @abstractmethod
     def widths(self, operation: Operation) -> tuple[int, int]:
@@ -62,12 +64,11 @@ class TiledCore(ABC):
         A normalisation or softmax runs behind the operation whose result it reads if that costs less.
         Raises UserError for an operand wider than the core takes or a layer that no buffer holds.
         """
-        followers = {one.operands[0].value: one for one in reversed(operations) if one.kind in SCALED}
-        done: set[str] = set()
+        behind, done = followers(operations), set[str]()
         for operation in operations:
             if operation.result.value in done:
                 continue
-            task = Task(operation, followers.get(operation.result.value))
+            task = Task(operation, behind.get(operation.result.value))
             try:
                 chosen, timing = self._together_or_alone(task)
             except Misfit as misfit:
@@ -96,21 +97,27 @@ class TiledCore(ABC):
         even behind computation. A larger buffer allows all that a smaller one does, so it never costs more.
         Raises Misfit if the task cannot be cut to fit.
         """
+        known = self._known(mode_of(task.operation.bounds), task.behind is not None)
         key = task.nameless
-        if (timing := self._known.get(key)) is None:
-            choices, planned = self.ways(task)
-            plans, misfits = list[Plan](), list[Misfit]()
-            for choice in choices:
-                try:
-                    plans.append(planned(choice))
-                except Misfit as misfit:
-                    misfits.append(misfit)
-            if not plans:
-                raise misfits[0]
-            plan, timing = self._cheapest(plans)
-            timing = replace(timing, actions=self._actions(task, plan, timing))
-            self._known[key] = timing
+        if key not in known:
+            known[key] = self._time(task)
+        timing = known[key]
+        if isinstance(timing, Misfit):
+            raise timing.with_traceback(None)
         return timing
+
+    def _time(self, task: Task) -> Timing | Misfit:
+        choices, planned = self.ways(task)
+        plans, misfits = list[Plan](), list[Misfit]()
+        for choice in choices:
+            try:
+                plans.append(planned(choice))
+            except Misfit as misfit:
+                misfits.append(misfit)
+        if not plans:
+            return misfits[0]
+        plan, timing = self._cheapest(plans)
+        return replace(timing, actions=self._actions(task, plan, timing))
 
     def _cheapest(self, plans: Sequence[Plan]) -> tuple[Plan, Timing]:
         """The plan that costs least, and its time. Those that cannot are not run."""
@@ -139,7 +146,7 @@ class TiledCore(ABC):
             Drain(spec, self.interface, task),
             spec.memory.streams,
         )
-        if isinstance(bounds, Convolution) and not pointwise(bounds):
+        if isinstance(bounds, Convolution) and not bounds.pointwise:
             window, opening = self.window(bounds, widths), self._opening(task, streams.convolution_weights)
             planned = partial(convolution.plan, spec, drain, opening, bounds, window)
             return convolution.groupings(task, bounds, window), planned
@@ -180,11 +187,6 @@ def _side_by_side(task: Task) -> bool:
         return False
     assert isinstance(behind.bounds, Vectors)
     length = behind.bounds.length
-    if isinstance(bounds, Convolution) and not pointwise(bounds):
+    if isinstance(bounds, Convolution) and not bounds.pointwise:
         return bounds.groups == 1 and length % (bounds.rows * bounds.columns) == 0
     return length == bounds.as_gemm().columns
-
-
-def pointwise(bounds: Convolution) -> bool:
-    """Whether a convolution is a product of pixels by channels."""
-    return bounds.kernel == (1, 1)

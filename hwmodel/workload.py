@@ -7,7 +7,7 @@ layer shapes (``topology.py``), and two operations that cost the same compare eq
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -94,6 +94,11 @@ class Convolution:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     groups: int = 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is a product of pixels by channels."""
+        return self.kernel == (1, 1)
 
     @property
     def macs(self) -> int:
@@ -245,6 +250,23 @@ class Workload:
     def macs(self, variant: str = "full") -> int:
         """Multiply-accumulates of one run of a variant."""
         return sum(operation.macs for operation in self.variants[variant])
+
+
+def followers(operations: Sequence[Operation]) -> dict[str, Operation]:
+    """By name of a value: the first normalisation or softmax that reads it, which may run behind what makes it."""
+    return {one.operands[0].value: one for one in reversed(operations) if one.kind in SCALED}
+
+
+def chains(operations: Sequence[Operation]) -> Iterator[tuple[Operation, ...]]:
+    """The operations, each with what may run behind it, and so on: no chain has a say in how another one runs."""
+    behind, made = followers(operations), {one.result.value for one in operations}
+    led = {one.result.value for value, one in behind.items() if value in made}
+    for operation in operations:
+        if operation.result.value not in led:
+            chain = [operation]
+            while follower := behind.get(chain[-1].result.value):
+                chain.append(follower)
+            yield tuple(chain)
 
 
 def moved_once(operations: Iterable[Operation]) -> dict[TensorClass, int]:
