@@ -18,6 +18,7 @@ from fractions import Fraction
 
 from ..ir.errors import UserError
 from . import convolution, matmul
+from .slices import Timings
 from .specs import BitSlice
 from .tiled import TiledCore
 from .workload import Convolution, Gemm, Operation
@@ -26,8 +27,8 @@ from .workload import Convolution, Gemm, Operation
 class BitSliceCore(TiledCore):
     """Times operations on a bit-slice core."""
 
-    def __init__(self, spec: BitSlice) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: BitSlice, timings: Timings | None = None) -> None:
+        super().__init__(spec, timings)
         self.array = spec.array
         self.fill_cycles, self.sum_bits = spec.array.fill_cycles, spec.array.accumulator_bits
 

@@ -12,15 +12,16 @@ them, and the whole (M / 10) (N / 20) R (C / 2) 3 for a 3 x 3 kernel where nothi
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from itertools import groupby
 
 from .fitting import Misfit, Plan, halves, sizes, tiles
-from .memory import ARRAY, Interface
+from .memory import ARRAY
 from .nonlinear import Drain, Task
-from .pipeline import Loop, Step
+from .pipeline import Loop, Step, turns
 from .specs import Tiled
 from .workload import Convolution, Vectors
 
@@ -54,20 +55,15 @@ def groupings(task: Task, bounds: Convolution, shape: Shape) -> Iterator[int]:
 
 
 def plan(
-    spec: Tiled,
-    interface: Interface,
-    task: Task,
-    bounds: Convolution,
-    shape: Shape,
-    fill_cycles: int,
-    together: int,
+    spec: Tiled, drain: Drain, opening: Sequence[Step], bounds: Convolution, shape: Shape, together: int
 ) -> Plan:
-    """The nest of a convolution on an array of some shape, ``together`` outputs at a time.
+    """The nest of a convolution on an array of some shape, ``together`` outputs at a time, behind steps that come
+    before all others.
 
     Raises Misfit if a buffer does not hold these outputs' filters, a residual's row or a kernel's lines.
     """
     buffers, streams = spec.buffers, spec.memory.streams
-    drain = Drain(spec, interface, task)
+    interface, task = drain.interface, drain.task
     data, filters = task.operation.operands[:2]
     residual_bits = sum(operand.bits for operand in task.residuals)
     inputs, outputs = bounds.inputs // bounds.groups, bounds.outputs // bounds.groups
@@ -97,43 +93,50 @@ def plan(
         **drain.slots(bounds.rows * bounds.columns * together),
     }
     residual = ("shortcut",) if residual_bits else ()
+    phases = list(_lines(bounds))
 
-    def fetch(outputs: int) -> Step:
-        """Filters of a tile of outputs; their place is claimed for the whole group at once."""
-        words = interface.words(streams.convolution_weights, outputs * filter_bits)
-        return Step(streams.convolution_weights.port, words, filters.tensor_class, fills=("filters",))
+    def arriving(outputs: int) -> Iterator[Step]:
+        """The row whose filters come as it is worked on, their place claimed for the whole group at once.
 
-    def row(outputs: int, lines: int, first: bool) -> Iterator[Step | Loop]:
+        Tiles come at an even pace and are worked on at one, so that the array waits for the first or for the last.
+        """
+        for count, size in tiles(outputs, tile_outputs):
+            words = interface.words(streams.convolution_weights, size * filter_bits)
+            for fetched, used in ((1, count - 1), (count - 1, 1)):
+                port, what = streams.convolution_weights.port, filters.tensor_class
+                yield Step(port, fetched * words, what, fills=("filters",))
+                yield Step(ARRAY, used * row_cycles, takes=("filters",))
+
+    @cache
+    def row(outputs: int, lines: int, first: bool) -> tuple[Step, ...]:
         """An output row; the very first one of a group takes each tile's filters as they come."""
-        if lines:
-            yield interface.read(streams.activations, lines * line_bits, data.tensor_class, "lines")
+        loading = [interface.read(streams.activations, lines * line_bits, data.tensor_class, "lines")]
         payloads = [(bounds.columns * outputs * one.bits, one.tensor_class) for one in task.residuals]
-        yield from interface.read_together(streams.shortcut, payloads, "shortcut")
-        freed = (*(("lines",) if lines else ()), *residual)
+        shortcut = interface.read_together(streams.shortcut, payloads, "shortcut")
+        held, freed = ("lines", *residual), (*(("lines",) if lines else ()), *residual)
         if first:
-            yield Step(ARRAY, 0, takes=("lines", *residual), claims=("results",))
-            for count, size in tiles(outputs, tile_outputs):
-                yield Loop(count, (fetch(size), Step(ARRAY, row_cycles, takes=("filters",))))
-            yield Step(ARRAY, 0, fills=("results",), frees=freed)
+            started = Step(ARRAY, 0, takes=held, claims=("results",))
+            products = started, *arriving(outputs), Step(ARRAY, 0, fills=("results",), frees=freed)
         else:
-            multiply = math.ceil(outputs / tile_outputs) * row_cycles
-            yield Step(ARRAY, multiply, "", ("lines", *residual), ("results",), ("results",), freed)
-        yield from drain.tile(bounds.columns * outputs)
+            cycles = math.ceil(outputs / tile_outputs) * row_cycles
+            products = (Step(ARRAY, cycles, "", held, ("results",), ("results",), freed),)
+        drained = drain.tile(bounds.columns * outputs)
+        return *(loading if lines else ()), *shortcut, *products, *drained
 
     def picture(outputs: int, fetched: bool, loaded: bool) -> Iterator[Step | Loop]:
         yield from drain.opened()
-        for number, (lines, rows) in enumerate(_lines(bounds)):
+        for number, (lines, rows) in enumerate(phases):
             lines = lines if loaded else 0
             if number == 0 and fetched:
                 yield from row(outputs, lines, first=True)
                 rows -= 1
-            yield Loop(rows, tuple(row(outputs, lines, first=False)))
+            yield from turns(rows, row(outputs, lines, first=False))
         yield from drain.closed(bounds.rows * bounds.columns * outputs)
 
     def group(outputs: int, loaded: bool) -> Iterator[Step | Loop]:
         yield Step(streams.convolution_weights.port, 0, claims=("filters",))
         yield from picture(outputs, True, loaded)
-        yield Loop(bounds.batch - 1, tuple(picture(outputs, False, loaded)))
+        yield from turns(bounds.batch - 1, picture(outputs, False, loaded))
         yield Step(ARRAY, 0, frees=("filters",))
 
     def whole() -> Iterator[Step | Loop]:
@@ -142,14 +145,9 @@ def plan(
             yield from group(together, loaded=True)
             groups[0] = (groups[0][0] - 1, together)
         for count, size in groups:
-            yield Loop(count, tuple(group(size, not resident)))
+            yield from turns(count, group(size, not resident))
 
-    constants = [
-        Step(streams.convolution_weights.port, interface.words(streams.convolution_weights, bits), what)
-        for what, bits in task.constants().items()
-    ]
-    fill = Step(ARRAY, fill_cycles, "fill")
-    return Plan([*constants, fill, Loop(bounds.groups, tuple(whole()))], slots, shape.reads)
+    return Plan([*opening, *turns(bounds.groups, whole())], slots, shape.reads)
 
 
 def _lines(bounds: Convolution) -> Iterator[tuple[int, int]]:

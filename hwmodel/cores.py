@@ -9,6 +9,7 @@ from .bitslice import BitSliceCore
 from .memory import Timing
 from .nonlinear import Task
 from .plain import PlainArray
+from .slices import Timings
 from .specs import BitSlice, HybridSystolic, Spec
 from .systolic import HybridSA
 from .workload import Operation
@@ -20,12 +21,12 @@ class Core(Protocol):
     def run(self, operations: Sequence[Operation]) -> Iterator[tuple[Task, Timing]]: ...
 
 
-def core(spec: Spec) -> Core:
-    """A core with nothing timed yet."""
+def core(spec: Spec, timings: Timings | None = None) -> Core:
+    """A core that times what is not in ``timings`` yet, and leaves it there."""
     match spec:
         case HybridSystolic():
-            return HybridSA(spec)
+            return HybridSA(spec, timings)
         case BitSlice():
-            return BitSliceCore(spec)
+            return BitSliceCore(spec, timings)
         case _:
             return PlainArray(spec)

@@ -141,9 +141,10 @@ class Meter:
         self._sram_pj_per_bit = self._scale * self._costs.sram_pj_per_bit(spec.bank_bytes)
         self._wire_pj_per_bit = self._scale * self._costs.wire_pj_per_bit_mm * spec.wire_mm
         element = self._costs.multiply_pj(16, 16) + self._costs.add_pj(32)
+        self.product_pj = cache(self._product_pj)
         self._element_pj = self._scale * self._costs.element_multiplies * element
 
-    def product_pj(self, widths: tuple[int, int], sum_bits: int) -> float:
+    def _product_pj(self, widths: tuple[int, int], sum_bits: int) -> float:
         """A product and its addition to a sum."""
         return self._scale * (self._costs.multiply_pj(*widths) + self._costs.add_pj(sum_bits))
 

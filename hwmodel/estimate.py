@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..ir.errors import UserError
@@ -11,56 +11,16 @@ from ..ir.program import Program
 from ..ir.rates import Rate
 from .area import resources
 from .cores import core
-from .energy import Joules, Meter
+from .costs import Cost, Prices, total
 from .extract import extract
 from .hardware import Hardware
 from .memory import ARRAY, STREAMING, VECTORS, Timing
 from .nonlinear import Task
 from .roofs import Roofs, dram_bytes_per_s
-from .workload import TensorClass, Workload
-
-NONE = Joules()
+from .workload import Workload
 
 UNITS = {ARRAY: "array", STREAMING: "nonlinear", VECTORS: "nonlinear"}
 """Unit of each stage on the chip; every other stage is a port of the memory."""
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What some work costs; costs add up and scale. ``busy_cycles`` are those in which the array multiplies."""
-
-    macs: float = 0
-    cycles: float = 0
-    busy_cycles: float = 0
-    energy: Joules = NONE
-    weights: float = 0
-    activations: float = 0
-    self_scores: float = 0
-    cross_scores: float = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*(getattr(self, name) + getattr(other, name) for name in PARTS))
-
-    def __mul__(self, times: float) -> Cost:
-        return Cost(*(getattr(self, name) * times for name in PARTS))
-
-    @property
-    def ema_bytes(self) -> dict[str, int]:
-        """By class of tensor, under the names that a report has."""
-        return {str(one): round(getattr(self, one.name.lower())) for one in TensorClass}
-
-    def summary(self, clock_hz: float) -> dict[str, Any]:
-        return {
-            "macs": round(self.macs),
-            "cycles": round(self.cycles),
-            "latency_s": self.cycles / clock_hz,
-            "array_busy": self.busy_cycles / self.cycles if self.cycles else 0.0,
-            "energy_mj": asdict(self.energy),
-            "ema_bytes": self.ema_bytes,
-        }
-
-
-PARTS = tuple(one.name for one in fields(Cost))
 
 
 @dataclass(frozen=True)
@@ -78,18 +38,9 @@ def rows(workload: Workload, hardware: Hardware, dram: str | None = None) -> dic
     Raises UserError for an operand that the core does not multiply, a layer that no buffer holds, or a table that
     is not known.
     """
-    spec, machine = hardware.spec, core(hardware.spec)
-    meter = Meter(spec.energy, dram)
-
-    def made(task: Task, timing: Timing) -> Row:
-        moved = timing.ema_bytes
-        energy = meter.price(timing.actions, sum(moved.values()), timing.cycles / spec.clock_hz)
-        crossing = (moved.get(one, 0) for one in TensorClass)
-        macs, busy = task.operation.macs, timing.busy.get(ARRAY, 0)
-        return Row(task, timing, Cost(macs, timing.cycles, busy, energy, *crossing))
-
+    machine, prices = core(hardware.spec), Prices(hardware.spec, dram)
     return {
-        name: [made(task, timing) for task, timing in machine.run(operations)]
+        name: [Row(task, timing, prices.of(task, timing)) for task, timing in machine.run(operations)]
         for name, operations in workload.variants.items()
     }
 
@@ -115,20 +66,25 @@ def estimate(
     workload = model if isinstance(model, Workload) else extract(model, spec.bits)
     made, runs = rows(workload, hardware, dram), workload.runs(steps)
     by_step = [name for name in made if runs[name] and workload.rates[name] is not Rate.PROMPT]
-    stages: dict[str, Cost] = {}
+    by_stage: dict[str, list[tuple[Cost, float]]] = {}
     for name in by_step:
         for row in made[name]:
             stage = row.task.operation.stage or name
-            stages[stage] = stages.get(stage, Cost()) + row.cost * (runs[name] / steps)
-    step = _sum(stages.values())
-    image = _sum(row.cost * runs[name] for name, tasks in made.items() for row in tasks)
+            by_stage.setdefault(stage, []).append((row.cost, runs[name] / steps))
+    stages = {stage: total(costs) for stage, costs in by_stage.items()}
+    step = total((cost, 1) for cost in stages.values())
+    image = total((row.cost, runs[name]) for name, tasks in made.items() for row in tasks)
     roofs, peaks, operators = Roofs(spec), dict[str, float](), list[dict[str, Any]]()
+    timed: dict[Timing, dict[str, Any]] = {}
     for name in (name for name in made if runs[name]):
         for row in made[name]:
-            mode, peak = roofs.of(row.task.operation) or (None, 0.0)
-            if mode:
-                peaks[mode] = peak
-            operators.append(_described(row) | {"mode": mode, "variant": name, "runs": runs[name]})
+            # Tasks that share a timing differ in their names alone.
+            if row.timing not in timed:
+                mode, peak = roofs.of(row.task.operation) or (None, 0.0)
+                if mode:
+                    peaks[mode] = peak
+                timed[row.timing] = _timed(row.timing, row.cost) | {"mode": mode}
+            operators.append(_described(row.task) | timed[row.timing] | {"variant": name, "runs": runs[name]})
     return {
         "model": workload.name,
         "hardware": spec.name,
@@ -137,14 +93,14 @@ def estimate(
         "step_cycles": round(step.cycles),
         "step_latency_s": step.cycles / spec.clock_hz,
         "image_latency_s": image.cycles / spec.clock_hz,
-        "step_energy_mj": asdict(step.energy),
+        "step_energy_mj": step.energy_mj,
         "step_static_mj": {
             "compute": spec.energy.compute_w * step.cycles / spec.clock_hz * 1e3,
             "sram": spec.energy.sram_w * step.cycles / spec.clock_hz * 1e3,
         },
-        "image_energy_mj": asdict(image.energy),
+        "image_energy_mj": image.energy_mj,
         "ema_bytes": step.ema_bytes,
-        "array_busy": step.busy_cycles / step.cycles if step.cycles else 0.0,
+        "array_busy": step.array_busy,
         "clock_hz": spec.clock_hz,
         "dram": dram or spec.energy.dram,
         "peak_macs_per_s": peaks,
@@ -156,28 +112,26 @@ def estimate(
     }
 
 
-def _sum(costs: Iterable[Cost]) -> Cost:
-    total = Cost()
-    for cost in costs:
-        total += cost
-    return total
-
-
-def _described(row: Row) -> dict[str, Any]:
-    operation, cost = row.task.operation, row.cost
+def _described(task: Task) -> dict[str, Any]:
+    operation = task.operation
     return {
         "name": operation.name,
-        "behind": row.task.behind.name if row.task.behind else None,
+        "behind": task.behind.name if task.behind else None,
         "kind": str(operation.kind),
         "stage": operation.stage,
         "shape": dict(_shape(operation.bounds)),
         "bits": [operand.bits for operand in (*operation.operands, operation.result)],
         "macs": operation.macs,
-        "cycles": row.timing.cycles,
-        "array_busy": cost.busy_cycles / cost.cycles if cost.cycles else 0.0,
-        "busy_cycles": _busy(row.timing),
-        "bound": row.timing.bound,
-        "energy_mj": asdict(cost.energy),
+    }
+
+
+def _timed(timing: Timing, cost: Cost) -> dict[str, Any]:
+    return {
+        "cycles": timing.cycles,
+        "array_busy": cost.array_busy,
+        "busy_cycles": _busy(timing),
+        "bound": timing.bound,
+        "energy_mj": cost.energy_mj,
         "ema_bytes": cost.ema_bytes,
     }
 

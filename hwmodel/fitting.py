@@ -19,8 +19,16 @@ class Plan:
     reads: Mapping[str, Fraction] = field(default_factory=dict[str, Fraction])
 
     @cached_property
-    def work(self) -> Mapping[tuple[str, str], float]:
+    def work(self) -> Mapping[tuple[str, str], int]:
         return work(self.nest)
+
+    @cached_property
+    def busy(self) -> Mapping[str, int]:
+        """Cycles of work by stage."""
+        stages: dict[str, int] = {}
+        for (stage, _), cycles in self.work.items():
+            stages[stage] = stages.get(stage, 0) + cycles
+        return stages
 
 
 class Misfit(Exception):

@@ -14,15 +14,15 @@ how often it is loaded:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal
 
 from .fitting import Plan, halves, sizes, tiles
-from .memory import ARRAY, Interface
+from .memory import ARRAY
 from .nonlinear import Drain, Task
-from .pipeline import Loop, Step
+from .pipeline import Loop, Step, turns
 from .specs import Tiled
 from .workload import Gemm
 
@@ -66,14 +66,14 @@ def tilings(spec: Tiled, task: Task, gemm: Gemm, shape: Shape) -> Iterator[Tilin
 
 
 def plan(
-    spec: Tiled, interface: Interface, task: Task, gemm: Gemm, shape: Shape, fill_cycles: int, tiling: Tiling
+    spec: Tiled, drain: Drain, opening: Sequence[Step], gemm: Gemm, shape: Shape, tiling: Tiling
 ) -> Plan:
-    """The nest of a product on an array of some shape.
+    """The nest of a product on an array of some shape, behind steps that come before all others.
 
     Raises Misfit if a buffer does not hold what the tiling keeps.
     """
     buffers, streams = spec.buffers, spec.memory.streams
-    drain = Drain(spec, interface, task)
+    interface, task = drain.interface, drain.task
     first, second = task.operation.operands[:2]
     residual_bits = sum(operand.bits for operand in task.residuals)
     steps = math.ceil(gemm.reduction / shape.depth) * shape.slices
@@ -112,14 +112,14 @@ def plan(
                 ARRAY, steps * shape.cycles, takes=("activations", "weights", *residual),
                 claims=("results",), fills=("results",), frees=residual,
             )  # fmt: skip
-            yield Loop(count, (*shortcut(high, columns), multiply, *drain.tile(high * columns)))
+            yield from turns(count, (*shortcut(high, columns), multiply, *drain.tile(high * columns)))
 
     def streamed(rows: int, columns: int) -> Iterator[Step | Loop]:
         """One tile against a column tile that comes a step at a time."""
         yield from shortcut(rows, columns)
         yield Step(ARRAY, 0, takes=("activations", *residual), claims=("results",))
         multiply = Step(ARRAY, shape.cycles, takes=("weights",), frees=("weights",))
-        yield Loop(steps, (fetch(columns), multiply))
+        yield from turns(steps, (fetch(columns), multiply))
         yield Step(ARRAY, 0, fills=("results",), frees=residual)
         yield from drain.tile(rows * columns)
 
@@ -138,7 +138,7 @@ def plan(
         yield interface.read(streams.activations, size, first.tensor_class, "activations")
         yield from drain.opened()
         for count, columns in tiles(gemm.columns, shape.columns):
-            yield Loop(count, tuple(column_tile(rows, columns, fetched)))
+            yield from turns(count, column_tile(rows, columns, fetched))
         yield Step(ARRAY, 0, frees=("activations",))
         yield from drain.closed(rows * gemm.columns)
 
@@ -149,13 +149,8 @@ def plan(
             yield from block(tiling.rows, fetched=True)
             blocks[0] = (blocks[0][0] - 1, tiling.rows)
         for count, high in blocks:
-            yield Loop(count, tuple(block(high, not resident)))
+            yield from turns(count, block(high, not resident))
         if resident:
             yield Step(ARRAY, 0, frees=("operand",))
 
-    constants = [
-        Step(streams.matmul_weights.port, interface.words(streams.matmul_weights, bits), what)
-        for what, bits in task.constants().items()
-    ]
-    fill = Step(ARRAY, fill_cycles, "fill")
-    return Plan([*constants, fill, Loop(gemm.batch, tuple(product()))], slots, shape.reads)
+    return Plan([*opening, *turns(gemm.batch, product())], slots, shape.reads)

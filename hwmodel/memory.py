@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
 
 from .actions import NOTHING, Actions
 from .fitting import Plan
@@ -28,7 +29,7 @@ WRITE = " write"
 BOUNDS = {ARRAY: "compute", STREAMING: "nonlinear", VECTORS: "nonlinear"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Timing:
     """Cycles of a piece of work, cycles of work of each stage, bytes moved off-chip by class of tensor, actions.
 
@@ -62,15 +63,21 @@ class Interface:
         self._port_bits = memory.port_bits
         self._latency = math.ceil(memory.dram_latency_s * clock_hz)
         self._words_per_cycle = Fraction(memory.dram_bytes_per_s) * 8 / Fraction(clock_hz) / memory.port_bits
+        self._rate = float(self._words_per_cycle)
+        self.pace = self._port_bits, self._latency, self._words_per_cycle
 
     def words(self, stream: Stream, bits: int) -> int:
         """Words on the port for a payload of ``bits``."""
-        bursts = math.ceil(bits / stream.useful_bits)
-        return math.ceil(bursts * stream.carried_bits / self._port_bits)
+        bursts = -(-bits // stream.useful_bits)
+        return -(-bursts * stream.carried_bits // self._port_bits)
 
     def read(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
         """Load a payload into a slot of each of ``buffers``."""
         return Step(stream.port, self.words(stream, bits), what, claims=buffers, fills=buffers)
+
+    def read_once(self, stream: Stream, payloads: Mapping[TensorClass, int]) -> list[Step]:
+        """Load payloads, so many bits by class, that nothing waits for."""
+        return [self.read(stream, bits, what) for what, bits in payloads.items()]
 
     def read_together(
         self, stream: Stream, payloads: Sequence[tuple[int, TensorClass]], buffer: str
@@ -79,7 +86,7 @@ class Interface:
         for place, (bits, what) in enumerate(payloads):
             step = self.read(stream, bits, what, buffer)
             first, last = place == 0, place == len(payloads) - 1
-            yield replace(step, claims=step.claims if first else (), fills=step.fills if last else ())
+            yield step._replace(claims=step.claims if first else (), fills=step.fills if last else ())
 
     def write(self, stream: Stream, bits: int, what: TensorClass, *buffers: str) -> Step:
         """Store a payload that lies in each of ``buffers``, and free them."""
@@ -91,45 +98,35 @@ class Interface:
 
     def least_cost(self, plan: Plan) -> float:
         """What a plan costs at least: as if its busiest stage never waited."""
-        return max(_by_stage(plan.work).values(), default=0) + self._dram_cycles(self._traffic(plan))
+        return max(plan.busy.values(), default=0) + self._dram_cycles(self._traffic(plan))
 
     def time(self, plan: Plan) -> Timing:
         """The time of a plan whose ports move a word a cycle at most."""
-        words = _by_stage({key: words for key, words in plan.work.items() if isinstance(key[1], TensorClass)})
-        stretches = {port: float(each) for port, each in self._stretches(words).items()}
-        requests = [
-            Step(port, self._latency / stretches.get(port, 1)) for port in words if not port.endswith(WRITE)
-        ]
-        busy = {stage: cycles * stretches.get(stage, 1) for stage, cycles in _by_stage(plan.work).items()}
-        return Timing(makespan([*requests, *plan.nest], plan.slots, stretches), busy, self._traffic(plan))
+        words = {stage: cycles for stage, cycles in plan.busy.items() if cycles and stage not in BOUNDS}
+        stretches = self._stretches(words)
+        begins = {port: self._latency for port in words if not port.endswith(WRITE)}
+        busy = {stage: cycles * float(stretches.get(stage, 1)) for stage, cycles in plan.busy.items()}
+        return Timing(makespan(plan.nest, plan.slots, stretches, begins), busy, self._traffic(plan))
 
     def _traffic(self, plan: Plan) -> dict[TensorClass, int]:
         ema: dict[TensorClass, int] = {}
         for (_, what), words in plan.work.items():
             if isinstance(what, TensorClass):
-                ema[what] = ema.get(what, 0) + int(words) * self._port_bits // 8
+                ema[what] = ema.get(what, 0) + words * self._port_bits // 8
         return ema
 
     def _dram_cycles(self, ema_bytes: Mapping[TensorClass, int]) -> float:
-        return sum(ema_bytes.values()) * 8 / self._port_bits / float(self._words_per_cycle)
+        return sum(ema_bytes.values()) * 8 / self._port_bits / self._rate
 
-    def _stretches(self, words: Mapping[str, float]) -> dict[str, Fraction]:
+    def _stretches(self, words: Mapping[str, int]) -> dict[str, Fraction]:
         """Cycles for a word of each port."""
-        waiting = {port: int(count) for port, count in words.items() if count}
-        left, stretches = self._words_per_cycle, dict[str, Fraction]()
+        waiting, (left, cycles) = dict(words), self._words_per_cycle.as_integer_ratio()
         # From the busiest port on: whoever could take more than a port's width leaves the rest to the others.
-        while waiting and len(waiting) > left:
-            total = sum(waiting.values())
-            port, count = max(waiting.items(), key=lambda item: item[1])
+        while len(waiting) * cycles > left:
+            total = sum(waiting.values()) * cycles
+            port, count = max(waiting.items(), key=itemgetter(1))
             if left * count < total:
-                return stretches | {name: Fraction(total, each) / left for name, each in waiting.items()}
+                return {name: Fraction(total, left * each) for name, each in waiting.items()}
             del waiting[port]
-            left -= 1
-        return stretches
-
-
-def _by_stage(work: Mapping[tuple[str, str], float]) -> dict[str, float]:
-    stages: dict[str, float] = {}
-    for (stage, _), cycles in work.items():
-        stages[stage] = stages.get(stage, 0) + cycles
-    return stages
+            left -= cycles
+        return {}

@@ -8,14 +8,14 @@ applies an activation, or gathers the statistics of a normalisation or the expon
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 
 from .fitting import Plan, halves, sizes, tiles
 from .memory import STREAMING, VECTORS, Interface
-from .pipeline import Loop, Step
+from .pipeline import Loop, Step, turns
 from .specs import Tiled
 from .workload import SCALED, Kind, Operand, Operation, TensorClass, Vectors
 
@@ -42,9 +42,10 @@ class Task:
     def alone(self) -> Task:
         return Task(self.operation)
 
-    def anonymous(self) -> Task:
-        """The same work without the names: equal for all that take equally long."""
-        return Task(self.operation.anonymous, self.behind.anonymous if self.behind else None)
+    @property
+    def nameless(self) -> Hashable:
+        """All of it but the names: equal for all that take equally long."""
+        return self.operation.nameless, self.behind and self.behind.nameless
 
     @cached_property
     def residuals(self) -> tuple[Operand, ...]:
@@ -73,7 +74,7 @@ class Drain:
     def __init__(self, spec: Tiled, interface: Interface, task: Task) -> None:
         self._lanes, self._streams = spec.nonlinear.elements_per_cycle, spec.memory.streams
         self._vectors, self._element_bits = spec.buffers.vectors, spec.buffers.vector_element_bits
-        self._interface, self._task = interface, task
+        self.interface, self.task = interface, task
         kept = Fraction(task.operation.result.elements, task.results)
         # Most tasks keep all, and whole numbers multiply ten times as fast.
         self._kept = kept.numerator if kept.denominator == 1 else kept
@@ -82,7 +83,7 @@ class Drain:
     def slots(self, block: int) -> dict[str, int]:
         """Slots of the buffers on the way, where vectors come in blocks of so many results."""
         slots = {"results": 2, "kept": 2, "out": 2}
-        if self._task.behind:
+        if self.task.behind:
             slots["block"] = halves(
                 "vectors", self._vectors, math.ceil(block * self._kept) * self._element_bits
             )
@@ -90,31 +91,31 @@ class Drain:
 
     def tile(self, results: int) -> tuple[Step, ...]:
         """``results`` leave the array."""
-        task, elements = self._task, math.ceil(results * self._kept)
+        task, elements = self.task, math.ceil(results * self._kept)
         size = math.ceil(elements * task.operation.result.moved_bits)
         what = task.operation.result.tensor_class
         passing = Step(STREAMING, math.ceil(elements / self._lanes), takes=("results",), frees=("results",))
         if task.behind is None:
             if not self._active:
-                return (self._interface.write(self._streams.output, size, what, "results"),)
+                return (self.interface.write(self._streams.output, size, what, "results"),)
             return (
                 _filling(passing, "out"),
-                self._interface.write(self._streams.output, size, what, "out"),
+                self.interface.write(self._streams.output, size, what, "out"),
             )
         if task.operation.readers > 1:
             return (
                 _filling(passing, "kept"),
-                self._interface.write(self._streams.shortcut, size, what, "kept"),
+                self.interface.write(self._streams.shortcut, size, what, "kept"),
             )
         return (passing,)
 
     def opened(self) -> tuple[Step, ...]:
         """Before the first results of a block of vectors."""
-        return (Step(STREAMING, 0, claims=("block",)),) if self._task.behind else ()
+        return (Step(STREAMING, 0, claims=("block",)),) if self.task.behind else ()
 
     def closed(self, results: int) -> tuple[Step, ...]:
         """After the last of a block's ``results``."""
-        behind = self._task.behind
+        behind = self.task.behind
         if behind is None:
             return ()
         elements = math.ceil(results * self._kept)
@@ -123,12 +124,12 @@ class Drain:
         return (
             Step(STREAMING, 0, fills=("block",)),
             _filling(scaling, "out"),
-            self._interface.write(self._streams.output, size, what, "out"),
+            self.interface.write(self._streams.output, size, what, "out"),
         )
 
 
 def _filling(step: Step, buffer: str) -> Step:
-    return replace(step, claims=(buffer,), fills=(buffer,))
+    return step._replace(claims=(buffer,), fills=(buffer,))
 
 
 def chunks(spec: Tiled, task: Task) -> Iterator[int]:
@@ -155,11 +156,11 @@ def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Pla
     assert isinstance(bounds, Vectors)
     held = halves("vectors", spec.buffers.vectors, chunk * spec.buffers.vector_element_bits)
     sources = (*operation.operands, *task.residuals)
-    read_bits = Fraction(sum(operand.size_bits for operand in sources), bounds.elements)
+    read_bits = sum(operand.size_bits for operand in sources)
     source = max(sources, key=lambda operand: operand.size_bits).tensor_class
 
     def load(count: int) -> Step:
-        return interface.read(streams.activations, math.ceil(read_bits * count), source, "in")
+        return interface.read(streams.activations, -(-read_bits * count // bounds.elements), source, "in")
 
     def work(stage: str, count: int, taken: str, *filled: str) -> Step:
         return Step(stage, math.ceil(count / lanes), "", (taken,), filled, filled, (taken,))
@@ -184,21 +185,18 @@ def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Pla
 
     def nest() -> Iterator[Step | Loop]:
         if operation.kind in SCALED and chunk < bounds.length:
-            yield Loop(bounds.count, tuple(in_parts()))
+            yield from turns(bounds.count, in_parts())
             return
         for count, size in tiles(bounds.elements, chunk):
-            yield Loop(count, through(size))
+            yield from turns(count, through(size))
 
     def in_parts() -> Iterator[Step | Loop]:
         for count, size in tiles(bounds.length, chunk):
-            yield Loop(count, (load(size), work(STREAMING, size, "in")))
+            yield from turns(count, (load(size), work(STREAMING, size, "in")))
         yield Step(STREAMING, 0, fills=("statistics",))
         yield Step(VECTORS, 0, takes=("statistics",))
         for count, size in tiles(bounds.length, chunk):
-            yield Loop(count, (load(size), work(VECTORS, size, "in", "out"), store(size, "out")))
+            yield from turns(count, (load(size), work(VECTORS, size, "in", "out"), store(size, "out")))
 
-    constants = [
-        Step(streams.activations.port, interface.words(streams.activations, bits), what)
-        for what, bits in task.constants().items()
-    ]
+    constants = interface.read_once(streams.activations, task.constants())
     return Plan([*constants, *nest()], {"in": held, "block": held, "out": 2, "statistics": 1})

@@ -6,31 +6,41 @@ and, with the same step or a later one, ``fills`` it; a consumer ``takes`` what 
 step or a later one, ``frees`` it. A step starts as soon as its stage is free, its slots are and its data is there.
 
 Every moment is thus a maximum of earlier moments plus a duration: linear in the max-plus semiring, where addition
-is max and multiplication is +. The moments that matter (a stage free, a buffer full, a slot free) make a vector x,
-the body of a loop is a matrix A, and n turns are x -> A^n x: log2(n) products of small matrices, exact for every
-nest, transient and edge tile included (Baccelli et al., Synchronization and Linearity, 1992, chapters 1 and 2). For
-n equal tiles through stages of d_1 ... d_k cycles with ping-pong buffers it is the familiar sum(d) + (n - 1) max(d).
+is max and multiplication is + (Baccelli et al., Synchronization and Linearity, 1992, chapters 1 to 3). A turn of a
+loop takes the moments x that matter (a stage free, a buffer full, a slot free) to F(x), and few turns have to be
+played to know the rest of them:
+
+    F(x + c) = F(x) + c    Turns that set all moments back by the same c repeat for ever.
+    F is convex            If x - d, x and x + n d all grow by d in a turn, then so does all that lies between: a
+                           regime, in which stages drift apart until a buffer is full or empty, is left in one leap.
+
+Both are exact, as are the moments: whole numbers of a fraction of a cycle. For n equal tiles through stages of
+d_1 ... d_k cycles with ping-pong buffers it is the familiar sum(d) + (n - 1) max(d).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from fractions import Fraction
+from functools import cached_property
+from itertools import islice
+from operator import sub
+from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
+LONGEST_PERIOD = 6
+"""Turns that may take turns: more than that are played one by one."""
 
-Moments = NDArray[np.float64]
-"""Cycles, exact up to 2^53 if all steps take whole ones; -inf is max-plus zero."""
+UNBALANCED = "a turn of a loop must free as many slots of each buffer as it claims"
 
-ROUNDING = 1e-3
-"""Cycles that sums of fractions may be off by: a nest that ends so little after a clock edge ends at it."""
+GRACE = 1000
+"""An end that lies less than one part in so many of a cycle behind a clock edge counts as on it."""
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """``cycles`` of work of ``stage``, on ``what``.
 
     At its start it waits for buffers that it ``takes`` and for a slot of those that it ``claims``; at its end it
@@ -38,7 +48,7 @@ class Step:
     """
 
     stage: str
-    cycles: float
+    cycles: int
     what: str = ""
     takes: tuple[str, ...] = ()
     claims: tuple[str, ...] = ()
@@ -54,139 +64,161 @@ class Loop:
     body: tuple[Step | Loop, ...]
 
     @cached_property
-    def touched(self) -> frozenset[str]:
-        """Names of the stages and buffers in it, which should not share any."""
-        names: set[str] = set()
+    def moved(self) -> tuple[frozenset[str], frozenset[str], frozenset[str]]:
+        """Stages that work in it, buffers that it fills and buffers of which it claims and frees slots."""
+        stages, full, free = set[str](), set[str](), set[str]()
         for item in self.body:
             if isinstance(item, Loop):
-                names |= item.touched
+                for known, inner in zip((stages, full, free), item.moved, strict=True):
+                    known |= inner
             else:
-                names.update((item.stage,), item.takes, item.claims, item.fills, item.frees)
-        return frozenset(names)
+                stages.add(item.stage)
+                full.update(item.fills)
+                free.update(item.claims, item.frees)
+        return frozenset(stages), frozenset(full), frozenset(free)
 
 
 Nest = Sequence[Step | Loop]
 
 
-def work(nest: Nest) -> dict[tuple[str, str], float]:
+def turns(count: int, body: Iterable[Step | Loop]) -> Iterator[Step | Loop]:
+    """``body`` so often: a loop only if there is anything to repeat."""
+    if count > 1:
+        yield Loop(count, tuple(body))
+    elif count:
+        yield from body
+
+
+def work(nest: Nest) -> dict[tuple[str, str], int]:
     """Cycles of work by stage and by what it is on, waiting not counted."""
-    done: dict[tuple[str, str], float] = {}
+    done: dict[tuple[str, str], int] = defaultdict(int)
     _count(nest, 1, done)
-    return done
+    return dict(done)
 
 
-def _count(nest: Nest, turns: int, done: dict[tuple[str, str], float]) -> None:
+def _count(nest: Nest, turns: int, done: dict[tuple[str, str], int]) -> None:
     for item in nest:
         if isinstance(item, Loop):
-            _count(item.body, turns * item.count, done)
+            if item.count:
+                _count(item.body, turns * item.count, done)
         else:
-            key = item.stage, item.what
-            done[key] = done.get(key, 0) + turns * item.cycles
+            done[item.stage, item.what] += turns * item.cycles
 
 
-def makespan(nest: Nest, slots: Mapping[str, int], stretches: Mapping[str, float] | None = None) -> int:
-    """Cycles from the first step's start to the last one's end, all buffers of so many ``slots`` free at first.
+def makespan(
+    nest: Nest,
+    slots: Mapping[str, int],
+    stretches: Mapping[str, Fraction] | None = None,
+    begins: Mapping[str, int] | None = None,
+) -> int:
+    """Cycles from the start to the last step's end, all buffers of so many ``slots`` free at first.
 
-    ``stretches`` says how many times longer the steps of a stage take than is written there. Raises ValueError if a
-    turn of a loop leaves a buffer fuller or emptier than it found it.
+    ``stretches`` says how many times longer the steps of a stage take than is written there, ``begins`` after how
+    many cycles a stage can begin. Raises ValueError if a turn of a loop leaves a buffer fuller or emptier than it
+    found it.
     """
-    stages = dict.fromkeys(stage for stage, _ in work(nest))
-    state = _State.start(list(stages), slots, stretches or {})
-    state.play(nest)
-    latest = max((float(row[0]) for row in state.stages.values()), default=0.0)
-    return math.ceil(latest - ROUNDING)
+    stretches, begins = stretches or {}, begins or {}
+    unit = math.lcm(*(one.denominator for one in stretches.values()))
+    state = _State(slots, {stage: int(each * unit) for stage, each in stretches.items()}, unit, begins)
+    try:
+        state.play(nest)
+    except IndexError:  # A slot is claimed that nobody frees.
+        raise ValueError(UNBALANCED) from None
+    latest = max(state.stages.values(), default=0)
+    return -((unit - GRACE * latest) // (GRACE * unit))
 
 
-@dataclass
 class _State:
-    """Each moment as a row: how late it is after each of the moments of a base."""
+    """When each stage is free, when each buffer was filled last and when each of its free slots was freed."""
 
-    stages: dict[str, Moments]
-    full: dict[str, Moments]
-    free: dict[str, list[Moments]]
-    stretches: Mapping[str, float]
-
-    @staticmethod
-    def start(stages: Sequence[str], slots: Mapping[str, int], stretches: Mapping[str, float]) -> _State:
-        zero = np.zeros(1)
-        return _State(
-            dict.fromkeys(stages, zero),
-            dict.fromkeys(slots, zero),
-            {buffer: [zero] * count for buffer, count in slots.items()},
-            stretches,
-        )
+    def __init__(
+        self, slots: Mapping[str, int], ticks: Mapping[str, int], unit: int, begins: Mapping[str, int]
+    ) -> None:
+        self._ticks = defaultdict(lambda: unit, ticks)
+        self.stages = defaultdict(int, {stage: cycles * unit for stage, cycles in begins.items()})
+        self._full = dict.fromkeys(slots, 0)
+        self._free = {buffer: deque([0] * count) for buffer, count in slots.items()}
 
     def play(self, nest: Nest) -> None:
+        stages, full, free = self.stages, self._full, self._free
         for item in nest:
-            if isinstance(item, Step):
-                self._step(item)
-            elif item.count == 1:
-                self.play(item.body)
-            elif item.count > 1:
-                self._loop(item)
-
-    def _step(self, step: Step) -> None:
-        start = self.stages[step.stage]
-        for buffer in step.takes:
-            start = np.maximum(start, self.full[buffer])
-        for buffer in step.claims:
-            start = np.maximum(start, self.free[buffer].pop(0))
-        end = start + step.cycles * self.stretches.get(step.stage, 1)
-        self.stages[step.stage] = end
-        for buffer in step.fills:
-            self.full[buffer] = end
-        for buffer in step.frees:
-            self.free[buffer].append(end)
+            if isinstance(item, Loop):
+                if item.count > 1:
+                    self._loop(item)
+                elif item.count:
+                    self.play(item.body)
+                continue
+            stage, cycles, _, takes, claims, fills, frees = item
+            time = stages[stage]
+            for buffer in takes:
+                if full[buffer] > time:
+                    time = full[buffer]
+            for buffer in claims:
+                if (freed := free[buffer].popleft()) > time:
+                    time = freed
+            stages[stage] = time = time + cycles * self._ticks[stage]
+            for buffer in fills:
+                full[buffer] = time
+            for buffer in frees:
+                free[buffer].append(time)
 
     def _loop(self, loop: Loop) -> None:
-        """Many turns at once. What the body does not touch stays as it is, and out of the matrices."""
-        part = self._part(loop.touched)
-        before = part._rows()
-        turn = part._with(_identity(len(before)))
-        turn.play(loop.body)
-        if list(map(len, turn.free.values())) != list(map(len, part.free.values())):
-            raise ValueError("a turn of a loop must free as many slots of each buffer as it claims")
-        rows, power, left = np.array(before), np.array(turn._rows()), loop.count
+        """Turns until the last ones grow like those before them, then at once all that go on so."""
+        # Behind one turn each stage is past what it waited for of all that the loop does not move.
+        self.play(loop.body)
+        left, before, growths = loop.count - 1, self._moments(loop), list[list[int]]()
         while left:
-            if left & 1:
-                rows = _product(power, rows)
-            left >>= 1
-            if left:
-                power = _product(power, power)
-        after = part._with(rows)
-        self.stages |= after.stages
-        self.full |= after.full
-        self.free |= after.free
+            self.play(loop.body)
+            left -= 1
+            if not left:
+                return
+            after = self._moments(loop)
+            if len(after) != len(before):
+                raise ValueError(UNBALANCED)
+            growth = list(map(sub, after, before))
+            if growth.count(growth[0]) == len(growth):
+                self._move(loop, after, growth, left)
+                return
+            growths.append(growth)
+            before = after
+            for period in range(1, min(len(growths) // 2, left, LONGEST_PERIOD) + 1):
+                if growths[-period:] == growths[-2 * period : -period]:
+                    left -= period * self._leap(loop, after, growths[-period:], left // period)
+                    before = self._moments(loop)
+                    break
 
-    def _part(self, names: frozenset[str]) -> _State:
-        return _State(
-            {name: row for name, row in self.stages.items() if name in names},
-            {name: row for name, row in self.full.items() if name in names},
-            {name: queue for name, queue in self.free.items() if name in names},
-            self.stretches,
-        )
+    def _leap(self, loop: Loop, here: list[int], growths: list[list[int]], most: int) -> int:
+        """Takes at once as many periods as go on like the last one, whose turns grew so, and says how many."""
+        growth = [sum(turns) for turns in zip(*growths, strict=True)]
 
-    def _rows(self) -> list[Moments]:
-        queues = (row for queue in self.free.values() for row in queue)
-        return [*self.stages.values(), *self.full.values(), *queues]
+        def ends(times: int) -> bool:
+            """Whether the last of so many periods is unlike those before."""
+            self._move(loop, here, growth, times - 1)
+            self.play(loop.body * len(growths))
+            return self._moments(loop) != _grown(here, growth, times)
 
-    def _with(self, rows: Moments) -> _State:
-        """The same moments in the same order with other rows."""
-        given = iter(rows)
-        return _State(
-            {name: next(given) for name in self.stages},
-            {name: next(given) for name in self.full},
-            {name: [next(given) for _ in queue] for name, queue in self.free.items()},
-            self.stretches,
-        )
+        times = bisect_left(range(1, most), True, key=ends) if ends(most) else most
+        self._move(loop, here, growth, times)
+        return times
+
+    def _moments(self, loop: Loop) -> list[int]:
+        """Of what the loop moves."""
+        stages, full, free = loop.moved
+        moments = [self.stages[stage] for stage in stages]
+        moments += [self._full[buffer] for buffer in full]
+        for buffer in free:
+            moments += self._free[buffer]
+        return moments
+
+    def _move(self, loop: Loop, start: list[int], growth: list[int], times: int) -> None:
+        """Sets what the loop moves to so many times ``growth`` after ``start``."""
+        stages, full, free = loop.moved
+        moments = iter(_grown(start, growth, times))
+        self.stages.update(zip(stages, moments, strict=False))
+        self._full.update(zip(full, moments, strict=False))
+        for buffer in free:
+            self._free[buffer] = deque(islice(moments, len(self._free[buffer])))
 
 
-@cache
-def _identity(size: int) -> Moments:
-    """The max-plus unit matrix."""
-    return np.where(np.eye(size, dtype=bool), 0.0, -np.inf)
-
-
-def _product(left: Moments, right: Moments) -> Moments:
-    """The max-plus product: entry [i, j] is the longest way from j to i over any moment between."""
-    return np.maximum.reduce(left[:, :, None] + right, axis=1)
+def _grown(moments: list[int], growth: list[int], times: int) -> list[int]:
+    return [moment + times * more for moment, more in zip(moments, growth, strict=True)]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from functools import cache
 
 from .cores import core
+from .slices import mode_of
 from .specs import Spec, Systolic
-from .tiled import TiledCore, pointwise
+from .tiled import TiledCore
 from .workload import Convolution, Gemm, Operation
 
 ENDLESS = 1 << 20
@@ -31,8 +32,7 @@ class Roofs:
             return "array", self._spec.rows * self._spec.cols * self._spec.clock_hz
         assert isinstance(self._machine, TiledCore)
         widths = self._machine.widths(operation)
-        bounds = operation.bounds
-        mode = "convolution" if isinstance(bounds, Convolution) and not pointwise(bounds) else "matmul"
+        mode = mode_of(operation.bounds)
         first, second = widths
         return f"{mode} {first} x {second} bits", self._macs_per_cycle(mode, widths) * self._spec.clock_hz
 

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from ..ir.errors import UserError
 from . import convolution, matmul
+from .slices import Timings
 from .specs import HybridSystolic
 from .tiled import TiledCore
 from .workload import Convolution, Gemm, Operand, Operation
@@ -19,11 +20,12 @@ from .workload import Convolution, Gemm, Operand, Operation
 class HybridSA(TiledCore):
     """Times operations on a hybrid systolic array."""
 
-    def __init__(self, spec: HybridSystolic) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: HybridSystolic, timings: Timings | None = None) -> None:
+        super().__init__(spec, timings)
         self.array = array = spec.array
         self.fill_cycles, self.sum_bits = array.fill_cycles, array.accumulator_bits
         self._inputs = array.sub_array_rows * array.pe_rows
+        self._widths = sorted(array.operand_bits)
         self._outputs = array.sub_array_columns * array.pe_columns
 
     def widths(self, operation: Operation) -> tuple[int, int]:
@@ -32,14 +34,14 @@ class HybridSA(TiledCore):
 
     def _width(self, operation: Operation, operand: Operand) -> int:
         """Bits of an operand in the array: its own, widened to what the array takes."""
-        wide = [bits for bits in self.array.operand_bits if bits >= operand.bits]
-        if not wide:
-            widest = max(self.array.operand_bits)
-            raise UserError(
-                f"{operation.name} has an operand of {operand.bits} bits and {self.spec.name} multiplies at most "
-                f"{widest}; quantise the model to {widest} bits or fewer."
-            )
-        return min(wide)
+        for bits in self._widths:
+            if bits >= operand.bits:
+                return bits
+        widest = self._widths[-1]
+        raise UserError(
+            f"{operation.name} has an operand of {operand.bits} bits and {self.spec.name} multiplies at most "
+            f"{widest}; quantise the model to {widest} bits or fewer."
+        )
 
     def slices(self, widths: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
         slots = self.array.activation_slot_bits * self.array.multiplies_per_pe, self.array.weight_slot_bits

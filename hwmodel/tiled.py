@@ -9,33 +9,38 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache, partial
 from operator import itemgetter
+from typing import Any
 
 from ..ir.errors import UserError
 from . import convolution, matmul
 from .actions import Actions
 from .fitting import Misfit, Plan
 from .memory import ARRAY, STREAMING, VECTORS, Interface, Timing
-from .nonlinear import Task, chunks, standalone
-from .specs import Tiled
-from .workload import SCALED, Convolution, Gemm, Operation, Vectors
+from .nonlinear import Drain, Task, chunks, standalone
+from .pipeline import Step
+from .slices import Timings, mode_of, slice_of
+from .specs import Stream, Tiled
+from .workload import Convolution, Gemm, Operation, Vectors, followers
 
 Choice = matmul.Tiling | int
 """How a task is cut: a product's tiling, outputs of a convolution that share a pass, or elements at a time."""
 
 
 class TiledCore(ABC):
-    """Times operations on a core; those of equal shape once."""
+    """Times operations on a core; those of equal shape once, and those that ``timings`` has not at all."""
 
     fill_cycles: int
     sum_bits: int
 
-    def __init__(self, spec: Tiled) -> None:
+    def __init__(self, spec: Tiled, timings: Timings | None = None) -> None:
         self.spec = spec
         self.interface = Interface(spec.memory, spec.clock_hz)
-        self._known: dict[Task, Timing] = {}
+        known = timings if timings is not None else Timings(dict)
+        self._known = cache(lambda mode, scaled: known[slice_of(spec, self.interface, mode, scaled)])
 
     @abstractmethod
     def widths(self, operation: Operation) -> tuple[int, int]:
@@ -59,12 +64,11 @@ class TiledCore(ABC):
         A normalisation or softmax runs behind the operation whose result it reads if that costs less.
         Raises UserError for an operand wider than the core takes or a layer that no buffer holds.
         """
-        followers = {one.operands[0].value: one for one in reversed(operations) if one.kind in SCALED}
-        done: set[str] = set()
+        behind, done = followers(operations), set[str]()
         for operation in operations:
             if operation.result.value in done:
                 continue
-            task = Task(operation, followers.get(operation.result.value))
+            task = Task(operation, behind.get(operation.result.value))
             try:
                 chosen, timing = self._together_or_alone(task)
             except Misfit as misfit:
@@ -93,19 +97,27 @@ class TiledCore(ABC):
         even behind computation. A larger buffer allows all that a smaller one does, so it never costs more.
         Raises Misfit if the task cannot be cut to fit.
         """
-        shape = task.anonymous()
-        if shape not in self._known:
-            plans, misfits = list[Plan](), list[Misfit]()
-            for choice in self.choices(task):
-                try:
-                    plans.append(self.plan(task, choice))
-                except Misfit as misfit:
-                    misfits.append(misfit)
-            if not plans:
-                raise misfits[0]
-            plan, timing = self._cheapest(plans)
-            self._known[shape] = replace(timing, actions=self._actions(task, plan, timing))
-        return self._known[shape]
+        known = self._known(mode_of(task.operation.bounds), task.behind is not None)
+        key = task.nameless
+        if key not in known:
+            known[key] = self._time(task)
+        timing = known[key]
+        if isinstance(timing, Misfit):
+            raise timing.with_traceback(None)
+        return timing
+
+    def _time(self, task: Task) -> Timing | Misfit:
+        choices, planned = self.ways(task)
+        plans, misfits = list[Plan](), list[Misfit]()
+        for choice in choices:
+            try:
+                plans.append(planned(choice))
+            except Misfit as misfit:
+                misfits.append(misfit)
+        if not plans:
+            return misfits[0]
+        plan, timing = self._cheapest(plans)
+        return replace(timing, actions=self._actions(task, plan, timing))
 
     def _cheapest(self, plans: Sequence[Plan]) -> tuple[Plan, Timing]:
         """The plan that costs least, and its time. Those that cannot are not run."""
@@ -113,40 +125,40 @@ class TiledCore(ABC):
         for bound, plan in sorted(
             ((self.interface.least_cost(one), one) for one in plans), key=itemgetter(0)
         ):
-            if bound < least:
-                timing = self.interface.time(plan)
-                if (cost := self.interface.cost(timing)) < least:
-                    best, least = (plan, timing), cost
+            if bound >= least:
+                break
+            timing = self.interface.time(plan)
+            if (cost := self.interface.cost(timing)) < least:
+                best, least = (plan, timing), cost
         assert best is not None
         return best
 
-    def choices(self, task: Task) -> Iterator[Choice]:
-        """Ways of cutting a task, from those that need least of the buffers."""
-        bounds = task.operation.bounds
-        if isinstance(bounds, Vectors):
-            yield from chunks(self.spec, task)
-            return
-        widths = self.widths(task.operation)
-        if isinstance(bounds, Convolution) and not pointwise(bounds):
-            yield from convolution.groupings(task, bounds, self.window(bounds, widths))
-        else:
-            gemm = bounds.as_gemm()
-            yield from matmul.tilings(self.spec, task, gemm, self.product(gemm, widths))
+    def ways(self, task: Task) -> tuple[Iterator[Choice], Callable[[Any], Plan]]:
+        """Choices how to cut a task, from those that need least of the buffers, and the plan of one.
 
-    def plan(self, task: Task, choice: Choice) -> Plan:
-        """The nest of a task cut in one way. Raises Misfit if a buffer is too small for it."""
-        bounds = task.operation.bounds
+        That raises Misfit if a buffer is too small for it.
+        """
+        spec, bounds = self.spec, task.operation.bounds
         if isinstance(bounds, Vectors):
-            assert isinstance(choice, int)
-            return standalone(self.spec, self.interface, task, choice)
-        widths = self.widths(task.operation)
-        if isinstance(choice, matmul.Tiling):
-            gemm = bounds.as_gemm()
-            shape = self.product(gemm, widths)
-            return matmul.plan(self.spec, self.interface, task, gemm, shape, self.fill_cycles, choice)
-        assert isinstance(bounds, Convolution)
-        shape = self.window(bounds, widths)
-        return convolution.plan(self.spec, self.interface, task, bounds, shape, self.fill_cycles, choice)
+            return chunks(spec, task), partial(standalone, spec, self.interface, task)
+        widths, drain, streams = (
+            self.widths(task.operation),
+            Drain(spec, self.interface, task),
+            spec.memory.streams,
+        )
+        if isinstance(bounds, Convolution) and not bounds.pointwise:
+            window, opening = self.window(bounds, widths), self._opening(task, streams.convolution_weights)
+            planned = partial(convolution.plan, spec, drain, opening, bounds, window)
+            return convolution.groupings(task, bounds, window), planned
+        gemm = bounds.as_gemm()
+        product, opening = self.product(gemm, widths), self._opening(task, streams.matmul_weights)
+        planned = partial(matmul.plan, spec, drain, opening, gemm, product)
+        return matmul.tilings(spec, task, gemm, product), planned
+
+    def _opening(self, task: Task, stream: Stream) -> Sequence[Step]:
+        """What comes before all tiles: the small operands of fused work, and the array's fill."""
+        constants = self.interface.read_once(stream, task.constants())
+        return *constants, Step(ARRAY, self.fill_cycles, "fill")
 
     def _actions(self, task: Task, plan: Plan, timing: Timing) -> Actions:
         """What a task does. Whatever crosses the pins is written to a buffer or read from it once besides."""
@@ -175,11 +187,6 @@ def _side_by_side(task: Task) -> bool:
         return False
     assert isinstance(behind.bounds, Vectors)
     length = behind.bounds.length
-    if isinstance(bounds, Convolution) and not pointwise(bounds):
+    if isinstance(bounds, Convolution) and not bounds.pointwise:
         return bounds.groups == 1 and length % (bounds.rows * bounds.columns) == 0
     return length == bounds.as_gemm().columns
-
-
-def pointwise(bounds: Convolution) -> bool:
-    """Whether a convolution is a product of pixels by channels."""
-    return bounds.kernel == (1, 1)

@@ -7,7 +7,7 @@ layer shapes (``topology.py``), and two operations that cost the same compare eq
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -66,6 +66,11 @@ class Operand:
         """What all of it takes off the chip."""
         return math.ceil(self.elements * self.moved_bits)
 
+    @property
+    def nameless(self) -> Hashable:
+        """All of it but the name."""
+        return self.elements, self.bits, self.tensor_class, self.packed_bits
+
     def part(self, label: str, share: Fraction, bits: int | None = None) -> Operand:
         """A share of its rows under a name of its own, of other ``bits`` if they are given."""
         return replace(
@@ -89,6 +94,11 @@ class Convolution:
     kernel: tuple[int, int]
     stride: tuple[int, int]
     groups: int = 1
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether it is a product of pixels by channels."""
+        return self.kernel == (1, 1)
 
     @property
     def macs(self) -> int:
@@ -203,22 +213,11 @@ class Operation:
         yield from (fused.operand for fused in self.fused if fused.operand is not None)
 
     @cached_property
-    def anonymous(self) -> Operation:
-        """The same work without the names: equal for all that take equally long."""
-
-        def unnamed(operand: Operand) -> Operand:
-            return replace(operand, value="")
-
-        return replace(
-            self,
-            name="",
-            group="",
-            variant="",
-            stage="",
-            operands=tuple(map(unnamed, self.operands)),
-            result=unnamed(self.result),
-            fused=tuple(Fused(one.kind, unnamed(one.operand) if one.operand else None) for one in self.fused),
-        )
+    def nameless(self) -> Hashable:
+        """All of it but the names: equal for all that take equally long."""
+        fused = ((one.kind, one.operand and one.operand.nameless) for one in self.fused)
+        operands = (one.nameless for one in self.operands)
+        return self.kind, self.bounds, *operands, self.result.nameless, self.readers, *fused
 
 
 def _shared(work: Fused, label: str, share: Fraction) -> Fused:
@@ -251,6 +250,23 @@ class Workload:
     def macs(self, variant: str = "full") -> int:
         """Multiply-accumulates of one run of a variant."""
         return sum(operation.macs for operation in self.variants[variant])
+
+
+def followers(operations: Sequence[Operation]) -> dict[str, Operation]:
+    """By name of a value: the first normalisation or softmax that reads it, which may run behind what makes it."""
+    return {one.operands[0].value: one for one in reversed(operations) if one.kind in SCALED}
+
+
+def chains(operations: Sequence[Operation]) -> Iterator[tuple[Operation, ...]]:
+    """The operations, each with what may run behind it, and so on: no chain has a say in how another one runs."""
+    behind, made = followers(operations), {one.result.value for one in operations}
+    led = {one.result.value for value, one in behind.items() if value in made}
+    for operation in operations:
+        if operation.result.value not in led:
+            chain = [operation]
+            while follower := behind.get(chain[-1].result.value):
+                chain.append(follower)
+            yield tuple(chain)
 
 
 def moved_once(operations: Iterable[Operation]) -> dict[TensorClass, int]:

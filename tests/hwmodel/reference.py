@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from fick.hwmodel.pipeline import ROUNDING, Loop, Nest, Step
+from fick.hwmodel.pipeline import GRACE, Loop, Nest, Step
 
 
 @dataclass
@@ -71,6 +71,6 @@ def simulate(nest: Nest | Loop, slots: Mapping[str, int]) -> int:
                     changed = True
         if not working:
             assert not any(waiting.values()), "deadlock"
-            return math.ceil(cycle - Fraction(ROUNDING))
+            return math.ceil(cycle - Fraction(1, GRACE))
         # A step that memory holds up may end between two cycles.
         cycle = min([cycle + 1, *(end for _, end in working.values())])

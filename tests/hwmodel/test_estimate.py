@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from fick.hwmodel import topology
+from fick.hwmodel import memory, topology
 from fick.hwmodel.estimate import estimate
 from fick.hwmodel.hardware import Hardware, load, names
 from fick.hwmodel.workload import Workload
 from fick.ir.errors import UserError
 from fick.ir.program import Program
 from fick.ir.rates import Rate
+
+from . import matrices
 
 KEYS = {
     "macs",
@@ -68,6 +70,19 @@ def test_operators_add_up_to_stages_and_stages_to_the_step(made: dict[str, Any])
 def test_the_same_bytes_twice(published: dict[str, Program]) -> None:
     first, second = (json.dumps(estimate(published["bk-sdm-tiny"], load("dbsc"), 4)) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("name", ["sda", "dbsc"])
+@pytest.mark.parametrize("slower", [1, 16])
+def test_not_a_digit_changes_if_loops_are_timed_by_matrices(
+    workloads: dict[str, Workload], name: str, slower: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of whole models, whose loops have more turns than a simulation of every cycle could play."""
+    hardware = load(name).scaled("memory.dram_bytes_per_s", 1 / slower)
+    assert hardware
+    made = [json.dumps(estimate(workload, hardware, 50)) for workload in workloads.values()]
+    monkeypatch.setattr(memory, "makespan", matrices.makespan)
+    assert made == [json.dumps(estimate(workload, hardware, 50)) for workload in workloads.values()]
 
 
 def test_a_schedule_of_cached_steps_costs_less(workloads: dict[str, Workload]) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fick.hwmodel import pipeline
 from fick.hwmodel.pipeline import Loop, Nest, Step, makespan, work
 
+from . import matrices
 from .reference import simulate
 
 STAGES = ("load", "compute", "nonlinear", "store")
@@ -95,6 +99,33 @@ def test_equal_tiles_take_the_sum_once_and_the_longest_stage_for_each_other_tile
     nest = [Loop(count, tile(*cycles))]
     assert makespan(nest, PING_PONG) == sum(cycles) + (count - 1) * max(cycles)
     assert work(nest) == {(stage, ""): count * each for stage, each in zip(STAGES, cycles, strict=True)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(*[st.integers(990, 1010)] * 4), min_size=1, max_size=2), depths, st.integers(1, 10**5)
+)
+def test_stages_that_drift_apart_slowly_take_as_long_as_by_matrices(
+    parts: list[tuple[int, ...]], slots: dict[str, int], count: int
+) -> None:
+    """Stages of almost equal pace take thousands of turns to fill the buffers between them."""
+    nest = [Loop(count, tuple(step for cycles in parts for step in tile(*cycles))), *tile(1, 1, 1, 1)]
+    assert makespan(nest, slots) == matrices.makespan(nest, slots)
+
+
+def test_turns_that_drift_are_not_played_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    played = 0
+    whole = pipeline._State.play
+
+    def counted(state: Any, nest: Nest) -> None:
+        nonlocal played
+        played += 1
+        whole(state, nest)
+
+    monkeypatch.setattr(pipeline._State, "play", counted)
+    slots = dict.fromkeys(BUFFERS, 40)
+    assert makespan([Loop(10**6, tile(9999, 10000, 10001, 10002))], slots) == 10002 * 10**6 + 30000
+    assert played < 1000  # Of a million.
 
 
 def test_one_slot_makes_neighbours_take_turns() -> None:

@@ -1,0 +1,74 @@
+"""Times that outlive a spec: each is kept by the part of the spec that it depends on.
+
+From one design to the next some tasks take as long as before: those of the other mode if a mode's array or buffers
+change, all of them if it is energy, names or areas. What the time of a task depends on is data here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable
+from operator import attrgetter
+from typing import Literal
+
+from .fitting import Misfit
+from .memory import Interface, Timing
+from .specs import Tiled
+from .workload import Bounds, Convolution, Vectors
+
+Mode = Literal["convolution", "matmul", "vectors"]
+
+Timings = defaultdict[Hashable, dict[Hashable, Timing | Misfit]]
+"""By slice of a spec and by task without its names: its time, or why no way to cut it fits. Begins as
+``Timings(dict)``.
+"""
+
+ALWAYS = (
+    "kind",
+    "nonlinear",
+    "buffers.vector_element_bits",
+    "memory.streams.activations",
+    "memory.streams.output",
+)
+"""Tables and fields that every task depends on, besides the pace of ports and DRAM."""
+
+SLICES: dict[Mode, tuple[str, ...]] = {
+    "convolution": (
+        "buffers.convolution_weights",
+        "buffers.lines",
+        "buffers.shortcut",
+        "memory.streams.convolution_weights",
+        "memory.streams.shortcut",
+    ),
+    "matmul": (
+        "buffers.matmul_activations",
+        "buffers.matmul_weights",
+        "buffers.shortcut",
+        "memory.streams.matmul_weights",
+        "memory.streams.shortcut",
+    ),
+    "vectors": ("buffers.vectors",),
+}
+"""Those that tasks of a mode depend on; fields of the array that are named after the other mode are not among them."""
+
+BEHIND = ("buffers.vectors",)
+"""Those that a normalisation or softmax behind another operation adds."""
+
+
+def mode_of(bounds: Bounds) -> Mode:
+    """Of the array; a convolution of 1 x 1 is a product. What never sees the array takes vectors."""
+    if isinstance(bounds, Vectors):
+        return "vectors"
+    return "convolution" if isinstance(bounds, Convolution) and not bounds.pointwise else "matmul"
+
+
+def slice_of(spec: Tiled, interface: Interface, mode: Mode, behind: bool) -> Hashable:
+    """All that the time of a task of a mode depends on, alone or with another operation behind it."""
+    paths = (*ALWAYS, *SLICES[mode], *(BEHIND if behind else ()))
+    array: tuple[Hashable, ...] = ()
+    if mode != "vectors":
+        (other,) = {"convolution", "matmul"} - {mode}
+        array = tuple(
+            item for item in vars(attrgetter("array")(spec)).items() if not item[0].startswith(other)
+        )
+    return mode, interface.pace, array, *attrgetter(*paths)(spec)

@@ -1,0 +1,106 @@
+"""Design after design against an estimate from scratch: whatever part of a spec changes, the totals are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fick.hwmodel.estimate import estimate
+from fick.hwmodel.hardware import Hardware, load, names
+from fick.hwmodel.points import Points
+from fick.hwmodel.specs import Tiled
+from fick.hwmodel.workload import Operation, Workload
+from fick.ir.errors import UserError
+from fick.ir.rates import Rate
+
+from .cases import specs, tasks
+
+STEPS = 3
+KINDS = ("product", "convolution", "vectors")
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> Workload:
+    """Operations, some of them alike and some followed by what may run behind them, in a prompt and two variants."""
+
+    def operations(variant: str) -> Iterator[Operation]:
+        drawn = draw(st.lists(st.sampled_from(KINDS).flatmap(tasks), min_size=1, max_size=2))
+        for place, task in enumerate(drawn):
+            for turn in range(draw(st.integers(1, 2))):
+                name = f"{variant} {place} {turn}"
+                yield replace(task.operation, name=name, result=replace(task.operation.result, value=name))
+                if task.behind:
+                    read = replace(task.behind.operands[0], value=name)
+                    written = replace(task.behind.result, value=f"behind {name}")
+                    yield replace(task.behind, name=written.value, operands=(read,), result=written)
+
+    rates = {"prompt": Rate.PROMPT, "full": Rate.SAMPLE, "cached": Rate.SAMPLE}
+    variants = {name: tuple(operations(name)) for name in rates}
+    return Workload("drawn", variants, rates, {STEPS: ("full", "cached", "full")})
+
+
+def numbers(tree: dict[str, Any], table: str = "") -> Iterator[str]:
+    """Dotted paths of all numbers of a spec."""
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{table}{name}.")
+        elif isinstance(value, int | float):
+            yield table + name
+
+
+def check(points: Points, workload: Workload, hardware: Hardware) -> bool:
+    """Whole numbers are the same to the last digit, joules are sums in another order; whether there are any."""
+    try:
+        facts = estimate(workload, hardware, STEPS)
+    except UserError as error:
+        with pytest.raises(UserError) as raised:
+            points.totals(hardware.spec)
+        assert str(raised.value) == str(error)
+        return False
+    totals, clock_hz = points.totals(hardware.spec), hardware.spec.clock_hz
+    assert totals.image.cycles / clock_hz == facts["image_latency_s"]
+    assert totals.step.cycles / clock_hz == pytest.approx(facts["step_latency_s"], rel=1e-12)
+    assert totals.step.macs == pytest.approx(facts["macs"], abs=0.5)
+    assert totals.step.ema_bytes == pytest.approx(facts["ema_bytes"], abs=1)
+    assert totals.step.energy_mj == pytest.approx(facts["step_energy_mj"], rel=1e-9)
+    assert totals.image.energy_mj == pytest.approx(facts["image_energy_mj"], rel=1e-9)
+    return True
+
+
+@pytest.mark.parametrize("name", ["sda", "dbsc"])
+def test_totals_do_not_depend_on_the_designs_before(name: str) -> None:
+    priced = 0
+    shipped = load(name).spec
+    assert isinstance(shipped, Tiled)
+    paths = list(numbers(shipped.model_dump()))
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        workloads(), specs(shipped), st.lists(st.tuples(st.sampled_from(paths), st.sampled_from((0.5, 2, 3))))
+    )
+    def run(workload: Workload, spec: Tiled, changes: list[tuple[str, float]]) -> None:
+        nonlocal priced
+        points, hardware = Points(workload, STEPS), Hardware(spec, {})
+        check(points, workload, hardware)
+        for path, factor in changes:
+            # One constant at a time, so that a slice without it would answer with what was timed before.
+            priced += check(points, workload, hardware.scaled(path, factor) or hardware)
+
+    run()
+    assert priced >= 100
+
+
+@pytest.mark.parametrize("name", names())
+def test_totals_of_a_unet(workloads: dict[str, Workload], name: str) -> None:
+    hardware, workload = load(name), workloads["bk-sdm-tiny"]
+    points = Points(workload, STEPS)
+    designs = [
+        hardware,
+        *(hardware.scaled(path, 2) for path in ("clock_hz", "bits.scores", "energy.node_nm")),
+    ]
+    assert all(check(points, workload, one) for one in designs if one)
