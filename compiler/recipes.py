@@ -24,13 +24,14 @@ from ..ir.errors import UserError, first_line
 from ..ir.program import Program
 from ..passes.assign import Assign
 from ..passes.base import Context, Pass
-from ..passes.caching import DeepCache
-from ..passes.correct import CorrectBias, CorrectNoise
+from ..passes.caching import BlockCaching, DeepCache, FasterDiffusion, Fora, TGate
+from ..passes.correct import CorrectBias, CorrectNoise, CorrectReuse
 from ..passes.costs import CostModel
 from ..passes.learned.low_rank import LowRank
 from ..passes.learned.rounding import LearnRounding
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise
+from ..passes.schedule import ScheduleReuse
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
 from ..targets import profile as profiles
@@ -42,14 +43,20 @@ PASSES: dict[str, type[Pass[Any]]] = {
     one.name: one
     for one in (
         Assign,
+        BlockCaching,
         CorrectBias,
         CorrectNoise,
+        CorrectReuse,
         DeepCache,
+        FasterDiffusion,
+        Fora,
         LearnRounding,
         LowRank,
         PruneScores,
         Quantise,
+        ScheduleReuse,
         SplitJoins,
+        TGate,
         Tips,
     )
 }

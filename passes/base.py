@@ -20,6 +20,18 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 Arrays = Mapping[str, NDArray[Any]]
 
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One picture: inputs of its calls, in order, and the latents [channels, height, width] that came of them."""
+
+    calls: Sequence[Arrays]
+    latents: NDArray[Any]
+
+
+Draw = Callable[[Program, int, int], Sequence[Trajectory]]
+"""The first pictures of a calibration, drawn with a program in so many steps: how many is said last."""
+
 Referee = Callable[[Program, Sequence[str]], Callable[[Arrays], Arrays]]
 """Of a program and names of values inside: a call of it, inputs to outputs and those values."""
 
@@ -31,6 +43,7 @@ class Context:
     ``calibration``  inputs of calls along denoising trajectories
     ``reference``    the program before the recipe's passes: what the float model computes, by the same names of values
     ``quality``      what a program's pictures are worth against the float model's
+    ``draw``         whole pictures along a program's own trajectories
     ``cost_model``   what a program costs on its target, node by node
     ``work_folder``  where a pass keeps, by content, what took it long
     """
@@ -40,6 +53,7 @@ class Context:
     calibration: Sequence[Arrays] | None = None
     reference: Program | None = None
     quality: Callable[[Program], Mapping[str, float]] | None = None
+    draw: Draw | None = None
     cost_model: CostModel | None = None
     progress: Callable[[int, int], None] | None = None
     work_folder: Path | None = None
