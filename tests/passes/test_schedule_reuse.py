@@ -16,6 +16,8 @@ from fick.ir.interpreter import Interpreter
 from fick.ir.macs import macs
 from fick.ir.program import Program
 from fick.passes.base import Context, Trajectory, apply
+from fick.passes.caching.reuse import reusing
+from fick.passes.caching.schedules import refreshed, uniform
 from fick.passes.costs import Cost
 from fick.passes.hoist import Hoist
 from fick.passes.schedule import ScheduleReuse, ScheduleReuseConfig
@@ -51,7 +53,7 @@ def everything(given: Problem) -> list[tuple[float, float, Order]]:
 
 @pytest.mark.parametrize("leaves", [[[0]], [[0, 1], [0, 0]], [[0, 0], [0, 0]], [[0, 1], [1, 0]]])
 def test_a_plan_is_the_best_schedule_of_its_cost(leaves: list[list[int]]) -> None:
-    for seed in range(4):
+    for seed in range(2):
         given = problem(seed, leaves)
         known = everything(given)
         for order in given.frontier(0.75 * STEPS):
@@ -148,14 +150,15 @@ def test_a_schedule_within_a_budget_that_beats_the_uniform_ones(tmp_path: Path) 
 
     assert said["measured_loss"] == pytest.approx(loss(apply([Hoist()], program, Context())), rel=1e-5)
     assert said["measured_loss"] <= said["planned_loss"]
-    # Every other step from what the step before left, which costs no less.
-    for cuts in candidates(plain()).items():
-        uniform = replace(all_of(plain(), dict([cuts])), schedule={STEPS: ["full", cuts[0]] * (STEPS // 2)})
-        if (
-            sum(macs(uniform.variants[name]) for name in uniform.schedule[STEPS])
-            >= said["predicted_cost"] * STEPS
-        ):
-            assert said["measured_loss"] <= loss(uniform) + 1e-9
+    # Cached steps between full ones at one interval, within the same budget.
+    beaten = 0
+    for interval, cuts in product((2, 3), candidates(plain()).items()):
+        run = refreshed(STEPS, uniform(STEPS, interval), cuts[0])
+        fixed = reusing(plain(), dict([cuts]), {STEPS: run})
+        if sum(macs(fixed.variants[name]) for name in run) <= 0.6 * whole * STEPS:
+            beaten += 1
+            assert said["measured_loss"] <= loss(fixed) + 1e-9
+    assert beaten
     again = apply([ScheduleReuse(config)], plain(), context(tmp_path))
     assert again.history[-1].effect == effect
 
