@@ -65,6 +65,14 @@ class Context:
             raise UserError(f"pass {wanted_by} needs {field.replace('_', ' ')}; give it when compiling")
         return value
 
+    def require_draw(self, wanted_by: str) -> Draw:
+        """Raises UserError, before any work is done, where no pictures can be drawn."""
+        if self.draw is None:
+            raise UserError(
+                f"pass {wanted_by} draws pictures: calibrate with prompts, and compile the folder of a whole pipeline."
+            )
+        return self.draw
+
 
 class Pass(ABC, Generic[ConfigT]):
     """One transformation. ``Config`` gives each parameter type, default, unit and a line of documentation."""

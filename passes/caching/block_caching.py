@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, compress
 from typing import Any, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ from ...ir.blocks import discover
 from ...ir.errors import UserError
 from ...ir.macs import node_macs
 from ...ir.program import Program
-from ..base import Context, Draw, Pass, Trajectory
+from ..base import Context, Pass, Trajectory
 from ..measuring import watch
 from .cuts import branches
 from .policy import PolicyConfig, described
@@ -57,16 +57,15 @@ class BlockCaching(Pass[BlockCachingConfig]):
     Config = BlockCachingConfig
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
-        draw: Draw = context.require("draw", self.name)
+        draw = context.require_draw(self.name)
         values = branches(program.variants["full"].graph, *self.config.blocks)
         if not values:
             raise UserError(f"pass {self.name}: the model has no {' or '.join(self.config.blocks)} to reuse.")
         wanted: dict[int, list[Reused]] = {}
         for steps in self.config.steps:
             drawn = draw(program, steps, self.config.pictures)
-            changes = change(context, program, list(values.values()), drawn)
-            by_step = greedy(changes, self.config.threshold)
-            wanted[len(by_step)] = [frozenset(np.array(list(values))[row].tolist()) for row in by_step]
+            reused = greedy(change(context, program, list(values.values()), drawn), self.config.threshold)
+            wanted[len(reused)] = [frozenset(compress(values, row)) for row in reused.tolist()]
         sizes = _sizes(program, values)
         kept = chosen([one for run in wanted.values() for one in run], sizes, self.config.variants - 1)
         cuts = {

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...ir.errors import UserError
 from ...ir.making import Maker
 from ...ir.program import NEXT, Program
-from ..base import Context, Draw, Pass, Trajectory, apply
+from ..base import Context, Pass, Trajectory, apply
 from ..hoist import Hoist
 from ..measuring import latent_error
 from ..per_step import per_step, step_input
@@ -78,7 +78,7 @@ class CorrectReuse(Pass[CorrectReuseConfig]):
     every_variant = True
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
-        draw: Draw = context.require("draw", self.name)
+        draw = context.require_draw(self.name)
         if not program.state:
             raise UserError(
                 f"pass {self.name} corrects what steps reuse, and these reuse nothing; put it after the pass that "
@@ -110,7 +110,7 @@ class CorrectReuse(Pass[CorrectReuseConfig]):
         self, program: Program, changed: Program, context: Context, calls: int, before: Sequence[Trajectory]
     ) -> dict[str, float]:
         """Of pictures, against the float program's, or this one's in full."""
-        draw: Draw = context.require("draw", self.name)
+        draw = context.require_draw(self.name)
         exact = draw(_truth(program, context), calls, self.config.pictures)
         after = draw(apply([Hoist()], changed, Context()), calls, self.config.pictures)
         return {"before": latent_error(before, exact), "after": latent_error(after, exact)}

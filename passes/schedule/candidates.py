@@ -46,10 +46,9 @@ def costs(program: Program, cost_model: CostModel, quantity: str) -> dict[str, f
 
 def alone(program: Program, name: str) -> Program:
     """An alternative as a program of its own, which is given what state it reads and returns what it leaves."""
-    read = dict.fromkeys(program.state_read(name), Rate.SAMPLE)
-    return Program(
-        f"{program.name}.{name}", {"full": program.variants[name]}, {**program.rates, **read}, program.weights
-    )
+    model = program.variants[name]
+    rates = {str(value.name): program.rates.get(str(value.name), Rate.SAMPLE) for value in model.graph.inputs}
+    return Program(f"{program.name}.{name}", {"full": model}, rates, program.weights)
 
 
 def all_of(program: Program, cuts: dict[str, list[str]]) -> Program:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from ..assign.budget import Limit, read
+
+Steps = Annotated[int, Field(ge=2)]
 
 
 class ScheduleReuseConfig(BaseModel):
@@ -21,7 +25,7 @@ class ScheduleReuseConfig(BaseModel):
     variants: int = Field(
         default=4, ge=2, le=5, description='Graphs that are compiled, "full" among them [variants].'
     )
-    steps: tuple[PositiveInt, ...] = Field(
+    steps: tuple[Steps, ...] = Field(
         default=(20, 50), min_length=1,
         description="Loops to measure and make schedules for; others follow the nearest [steps].",
     )  # fmt: skip

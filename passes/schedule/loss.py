@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...ir.files import write_whole
 from ...ir.program import Program
-from ..base import Context, Draw, Trajectory, apply
+from ..base import Context, Trajectory, apply
 from ..caching.reuse import reusing
 from ..hoist import Hoist
 from ..learned.kept import origin
@@ -25,7 +25,7 @@ class Loss:
     def __init__(
         self, context: Context, program: Program, cuts: Mapping[str, Sequence[str]], steps: int, pictures: int
     ) -> None:
-        self._draw: Draw = context.require("draw", "schedule-reuse")
+        self._draw = context.require_draw("schedule-reuse")
         self._program, self._cuts, self._steps, self._pictures = program, cuts, steps, pictures
         self.exact: Sequence[Trajectory] = self._draw(program, steps, pictures)
         self.calls = len(self.exact[0].calls)

@@ -39,7 +39,7 @@ class ScheduleReuse(Pass[ScheduleReuseConfig]):
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
         cost_model: CostModel = context.require("cost_model", self.name)
-        context.require("draw", self.name)
+        context.require_draw(self.name)
         try:
             cuts = candidates(program)
         except UserError as error:

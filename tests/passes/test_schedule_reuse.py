@@ -183,7 +183,7 @@ def test_what_cannot_be() -> None:
         apply([ScheduleReuse(config)], plain(), context())
     with pytest.raises(UserError, match="pass schedule-reuse: the model has no blocks, skips or attention"):
         apply([ScheduleReuse(config)], convolution(), context())
-    with pytest.raises(UserError, match="pass schedule-reuse needs draw"):
+    with pytest.raises(UserError, match="pass schedule-reuse draws pictures: calibrate with prompts"):
         apply([ScheduleReuse(config)], plain(), replace(context(), draw=None))
     for wrong in ("bytes=1MB", "latency=0.5x,energy=0.5x", "soon"):
         with pytest.raises(ValidationError):
