@@ -24,7 +24,7 @@ from ..ir.errors import UserError, first_line
 from ..ir.program import Program
 from ..passes.assign import Assign
 from ..passes.base import Context, Pass
-from ..passes.caching import BlockCaching, DeepCache, FasterDiffusion, Fora, TGate
+from ..passes.caching import BlockCaching, DeepCache, FasterDiffusion, Fora, PredictReuse, TGate
 from ..passes.correct import CorrectBias, CorrectNoise, CorrectReuse
 from ..passes.costs import CostModel
 from ..passes.learned.low_rank import LowRank
@@ -52,6 +52,7 @@ PASSES: dict[str, type[Pass[Any]]] = {
         Fora,
         LearnRounding,
         LowRank,
+        PredictReuse,
         PruneScores,
         Quantise,
         ScheduleReuse,

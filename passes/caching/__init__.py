@@ -4,6 +4,7 @@ from .block_caching import BlockCaching, BlockCachingConfig
 from .deepcache import DeepCache, DeepCacheConfig
 from .faster_diffusion import FasterDiffusion, FasterDiffusionConfig
 from .fora import Fora, ForaConfig
+from .predict import PredictReuse, PredictReuseConfig
 from .t_gate import TGate, TGateConfig
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "FasterDiffusionConfig",
     "Fora",
     "ForaConfig",
+    "PredictReuse",
+    "PredictReuseConfig",
     "TGate",
     "TGateConfig",
 ]

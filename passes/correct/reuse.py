@@ -22,7 +22,7 @@ from ...ir.program import NEXT, Program
 from ..base import Context, Pass, Trajectory, apply
 from ..hoist import Hoist
 from ..measuring import latent_error
-from ..per_step import per_step, step_input
+from ..per_step import input_like, per_step, share_tensors, step_input
 from .judging import require_first
 
 JUDGES = 4
@@ -85,6 +85,8 @@ class CorrectReuse(Pass[CorrectReuseConfig]):
                 "makes a schedule."
             )
         require_first(program, self.name)
+        if any(entry.pass_name == "predict-reuse" for entry in program.history):
+            raise UserError(f"pass {self.name} corrects what is reused as it is; leave out predict-reuse.")
         step_input(program)
         drawn = {
             calls: draw(apply([Hoist()], program, Context()), calls, self.config.pictures)
@@ -169,14 +171,13 @@ def _corrected(program: Program, chosen: Mapping[Place, NDArray[np.float64]]) ->
     timestep = step_input(changed)
     # All tables have the same timesteps, so that they share what picks a row.
     steps = sorted({step for _, step in chosen})
-    shared: dict[str, ir.TensorProtocol | None] = {}
     for variant in changed.alternatives[1:]:
         graph = changed.variants[variant].graph
         for given in [value for value in graph.inputs if value.name in changed.state]:
             rows = _rows(given, steps, chosen)
             if rows is None:
                 continue
-            when = _input_like(graph, timestep)
+            when = input_like(graph, timestep)
             readers = list(given.uses())
             maker = Maker(graph[0], f"correct-reuse.{variant}.{given.name}")
             result, shape = given, program.state[str(given.name)]
@@ -187,8 +188,7 @@ def _corrected(program: Program, chosen: Mapping[Place, NDArray[np.float64]]) ->
             for reader, index in readers:
                 reader.replace_input_with(index, result)
         graph.sort()
-        for name, value in graph.initializers.items():
-            value.const_value = shared.setdefault(name, value.const_value)
+    share_tensors(changed.variants.values())
     return changed
 
 
@@ -219,16 +219,6 @@ def _share(sums: Mapping[Place, Sums], corrections: Mapping[Place, NDArray[np.fl
     error = sum(one.error(corrections[place]) for place, one in sums.items())
     size = sum(float(one.total[5].sum()) for one in sums.values())
     return float(np.sqrt(error / size)) if size else 0.0
-
-
-def _input_like(graph: ir.Graph, value: ir.Value) -> ir.Value:
-    """The graph's input of the same name, which it gets if it has none."""
-    for one in graph.inputs:
-        if one.name == value.name:
-            return one
-    made = ir.Value(name=value.name, shape=value.shape, type=value.type)
-    graph.inputs.append(made)
-    return made
 
 
 def _channel_axis(rank: int) -> int:

@@ -50,6 +50,14 @@ class Loop:
         order = part.best(self.budget(share))
         return None if order is None else _over(rows, order)
 
+    def even(self, row: int, share: float) -> Order | None:
+        """The alternative between full steps at the least interval that keeps to the budget; None if none does."""
+        for interval in range(2, self.problem.longest + 2):
+            order = tuple(row + 1 if call % interval else 0 for call in range(self.calls))
+            if self.problem.cost(order) <= self.budget(share):
+                return order
+        return None
+
     def slackened(self, rows: Rows, order: Order, share: float) -> Order:
         """With single steps changed, or two exchanged, as is predicted to gain most, while the budget lasts."""
         budget = self.budget(share)
@@ -135,11 +143,16 @@ def _ranked(loops: Sequence[Loop], count: int, share: float) -> list[tuple[Rows,
 
 
 def _refined(loop: Loop, rows: Rows, order: Order, share: float, evaluations: int) -> Found:
-    """Local search by drawing: neighbours in the order of what is predicted of them, from the best so far.
+    """Local search by drawing: from the plan, or an even schedule if one is better, to neighbours of the best so far in
+    the order of what is predicted of them.
 
     It ends when so many schedules have been drawn with, or no neighbour is left.
     """
     planned = loop.measure(order)
+    for row in rows:
+        even = loop.even(row, share)
+        if even is not None and loop.measure(even) < loop.measured[order]:
+            order = even
     while len(loop.measured) < evaluations:
         offers = [
             (loop.problem.loss(one), one)
