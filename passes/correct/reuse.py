@@ -68,7 +68,8 @@ class Sums:
 
 
 class CorrectReuse(Pass[CorrectReuseConfig]):
-    """Program with schedules -> the same, what its alternatives take from state scaled and shifted.
+    """Program with schedules -> the same, what its alternatives take from state scaled and shifted; as it was where
+    final latents do not gain by that.
 
     Raises UserError if it has no schedule, or reads no timestep.
     """
@@ -97,15 +98,17 @@ class CorrectReuse(Pass[CorrectReuseConfig]):
         as_is = {place: _identity(one.shape[1]) for place, one in found.items()}
         chosen = {place: min((as_is[place], one), key=judge[place].error) for place, one in found.items()}
         changed = _corrected(program, chosen)
-        return changed, {
+        errors = {
+            calls: self._latent_errors(program, changed, context, calls, before)
+            for calls, before in drawn.items()
+        }
+        helps = sum(one["after"] for one in errors.values()) < sum(one["before"] for one in errors.values())
+        return changed if helps else program, {
             "places": len(fit),
-            "corrected": sum(chosen[place] is found[place] for place in fit),
+            "corrected": sum(chosen[place] is found[place] for place in fit) if helps else 0,
             "reuse_error_before": _share(judge, as_is),
             "reuse_error": _share(judge, chosen),
-            "latent_error": {
-                str(calls): self._latent_errors(program, changed, context, calls, before)
-                for calls, before in drawn.items()
-            },
+            "latent_error": {str(calls): one for calls, one in errors.items()},
         }
 
     def _latent_errors(
