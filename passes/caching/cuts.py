@@ -101,10 +101,10 @@ def cross_attention(graph: ir.Graph, rates: Mapping[str, Rate]) -> list[str]:
 def _behind(value: ir.Value, inside: set[ir.Node]) -> set[ir.Node]:
     """Nodes of ``inside`` that a value is computed from."""
     seen: set[ir.Node] = set()
-    waiting = [value.producer()]
+    waiting = [value]
     while waiting:
-        node = waiting.pop()
-        if node in inside and node not in seen and node is not None:
+        node = waiting.pop().producer()
+        if node is not None and node in inside and node not in seen:
             seen.add(node)
-            waiting += [one.producer() for one in node.inputs if one is not None]
+            waiting += [one for one in node.inputs if one is not None]
     return seen

@@ -147,6 +147,11 @@ def _reused(
     left_as = {name: f"{name}{NEXT}" for name in program.state}
     ours = referee(program, list(left_as.values()))
     exact = referee(_truth(program, context), [*left_as, *left_as.values()])
+    if len(picture.calls) != len(order):
+        raise UserError(
+            f"pass correct-reuse: the sampler calls the model {len(picture.calls)} times in {len(order)} steps; "
+            "calibrate with one that calls it once a step."
+        )
     left: dict[str, NDArray[Any]] = {}
     for inputs, variant in zip(picture.calls, order, strict=True):
         step = float(np.ravel(inputs[timestep])[0])

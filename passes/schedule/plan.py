@@ -89,11 +89,12 @@ class Problem:
         table = _Table(self)
         least = np.where(np.isfinite(self.errors[:, 1:, 0]), self.errors[:, 1:, 0] * self.influence[1:], 0.0)
         scale = max(float(least.max(initial=0.0)), 1e-30) / float(self.costs[0])
-        wide = np.concatenate([[0.0], scale * np.logspace(-4, 4, PRICES - 1)])
+        wide: NDArray[np.float64] = scale * np.concatenate([np.zeros(1), np.logspace(-4, 4, PRICES - 1)])
         found = table.solve(wide)
         over = [place for place, order in enumerate(found) if self.cost(order) > budget]
         if over and over[-1] + 1 < len(wide):
-            found += table.solve(np.linspace(wide[over[-1]], wide[over[-1] + 1], PRICES + 2)[1:-1])
+            low, high = wide[over[-1] : over[-1] + 2].tolist()
+            found += table.solve(np.linspace(low, high, PRICES + 2)[1:-1])
         return sorted(set(found), key=lambda order: (-self.cost(order), order))
 
     def best(self, budget: float) -> Order | None:
@@ -118,14 +119,16 @@ class _Table:
         ]
         # [steps, choices, states]
         self._losses = np.zeros((problem.steps, count + 1, len(states)))
-        padded = np.concatenate([problem.errors, np.full((*problem.errors.shape[:2], 1), np.inf)], axis=2)
+        padded: Errors = np.concatenate(
+            [problem.errors, np.full((*problem.errors.shape[:2], 1), np.inf)], axis=2
+        )
         for row in range(count):
-            own = padded[row][:, states[:, row] - 1]
-            worst = np.zeros_like(own)
+            own: Errors = padded[row][:, states[:, row] - 1]
+            worst: Errors = np.zeros(own.shape)
             for other in range(count):
                 if problem.leaves[other, row]:
                     within = states[:, other] > states[:, row]
-                    theirs = padded[other][:, states[:, other] - 1]
+                    theirs: Errors = padded[other][:, states[:, other] - 1]
                     worst = np.where(within, np.maximum(worst, theirs), worst)
             self._losses[:, row + 1] = problem.influence[:, None] * (own + worst)
 

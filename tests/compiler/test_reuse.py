@@ -34,10 +34,6 @@ steps = {STEPS}
 guidance_scale = {GUIDANCE}
 
 [[pass]]
-name = "quantise"
-least_depth = 16
-
-[[pass]]
 name = "schedule-reuse"
 budget = "latency=0.8x"
 steps = [{STEPS}]
@@ -61,7 +57,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_a_quantised_pipeline_is_scheduled_and_corrected_on_its_own_trajectories(home: Path) -> None:
+def test_a_pipeline_is_scheduled_and_corrected_on_its_own_trajectories(home: Path) -> None:
     fick.compile(home / "tiny-sd", output=home / "reuse.fick", recipe=home / "reuse.toml")
     with fick.load(home / "reuse.fick", threads=2) as model:
         assert isinstance(model, TextToImage)
@@ -73,7 +69,7 @@ def test_a_quantised_pipeline_is_scheduled_and_corrected_on_its_own_trajectories
         assert loop["order"].split() == list(model.unet.schedules[STEPS]) and "full" in loop["order"]
         assert effects["correct-reuse"]["places"] > 0
         got = model.generate("cat", seed=0, steps=STEPS, guidance_scale=GUIDANCE)
-    # The same as the program on the referee, whose history says what its pictures lose.
+    # The same as the program on the referee.
     studio = Studio(home / "tiny-sd", [Prompt("cat")], steps=STEPS, guidance_scale=GUIDANCE)
     imported = open_model(home / "tiny-sd").components["unet"].imported()
     program = fused(
@@ -82,8 +78,7 @@ def test_a_quantised_pipeline_is_scheduled_and_corrected_on_its_own_trajectories
     )  # fmt: skip
     assert program.schedule[STEPS] == loop["order"].split()
     (drawn,), _ = studio.draw(program)
-    # An integer that is rounded the other way moves a picture by a step or two of its bytes.
-    assert np.abs(got.astype(int) - drawn.picture).mean() < 1
+    assert np.abs(got.astype(int) - drawn.picture).max() <= 1
 
 
 def test_whole_pictures_follow_each_other_call_by_call(home: Path) -> None:

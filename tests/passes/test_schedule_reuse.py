@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fick.ir.errors import UserError
@@ -20,6 +21,7 @@ from fick.passes.caching.reuse import reusing
 from fick.passes.caching.schedules import refreshed, uniform
 from fick.passes.costs import Cost
 from fick.passes.hoist import Hoist
+from fick.passes.quantise import Quantise, QuantiseConfig
 from fick.passes.schedule import ScheduleReuse, ScheduleReuseConfig
 from fick.passes.schedule.candidates import all_of, candidates
 from fick.passes.schedule.plan import Order, Problem
@@ -86,10 +88,11 @@ def trajectory(program: Program, run: Interpreter, seed: int, calls: int) -> Tra
     rng = np.random.default_rng(seed)
     first = small_unet.calls()[0]
     sample = rng.standard_normal(first["sample"].shape).astype(np.float32)
-    inputs: list[dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]] = []
+    inputs: list[dict[str, NDArray[np.float32]]] = []
     run.begin()
     for step, variant in enumerate(ordered(program.schedule, calls)):
-        inputs.append({**first, "sample": sample, "timestep": np.array([1 - step / calls], np.float32)})
+        time = np.array([1 - step / calls], np.float32)
+        inputs.append({**first, "sample": sample.astype(np.float32), "timestep": time})
         sample = sample - run(inputs[-1], variant)["output"] / np.float32(calls)
     return Trajectory(inputs, sample[0])
 
@@ -161,6 +164,25 @@ def test_a_schedule_within_a_budget_that_beats_the_uniform_ones(tmp_path: Path) 
     assert beaten
     again = apply([ScheduleReuse(config)], plain(), context(tmp_path))
     assert again.history[-1].effect == effect
+
+
+def test_integers_are_scheduled_with_what_they_round() -> None:
+    """Profile and losses are those of the quantised program, whose integers run in every alternative."""
+    given = replace(context(), calibration=small_unet.calls())
+    quantise = Quantise(QuantiseConfig(least_depth=1))
+    config = ScheduleReuseConfig(steps=(4,), pictures=1, probes=2, evaluations=2, longest=2)
+    program = apply([quantise, ScheduleReuse(config)], plain(), given)
+    said = program.history[-1].effect["loops"]["4"]
+    quantised = apply([quantise], plain(), given)
+    (exact,), (ours,) = draw(quantised, 4, 1), draw(program, 4, 1)
+    wanted = np.linalg.norm(ours.latents - exact.latents) / np.linalg.norm(exact.latents)
+    # An integer may be rounded the other way where ONNX Runtime fuses otherwise.
+    assert said["measured_loss"] == pytest.approx(wanted, rel=0.1)
+    assert len(program.alternatives) > 1
+    for name in program.alternatives[1:]:
+        graph = program.variants[name].graph
+        multiplied = sum(node.op_type in ("Conv", "MatMul") for node in graph)
+        assert sum(node.op_type == "QuantizeLinear" for node in graph) >= bool(multiplied)
 
 
 def test_a_floor_of_quality_in_place_of_a_budget() -> None:
