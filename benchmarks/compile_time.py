@@ -1,12 +1,13 @@
 """Seconds that `fick compile` takes the first time and again, as whole processes, with an empty cache, and memory.
 
-    python benchmarks/compile_time.py [MODEL]
+    python benchmarks/compile_time.py [MODEL] [--recipe FILE]
 
 MODEL is the terrain UNet unless another is named.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import subprocess
@@ -14,32 +15,50 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 sys.path.insert(0, os.fspath(Path(__file__).resolve().parents[1] / "examples"))
 
 from terrain_model import fetch
 
 
-def main() -> None:
-    model = sys.argv[1] if len(sys.argv) > 1 else os.fspath(fetch())
+def main(
+    model: Annotated[str, typer.Argument(help="What fick compile takes.")] = "",
+    recipe: Annotated[Path | None, typer.Option(help="Optional passes.")] = None,
+) -> None:
+    """Compile twice and compare."""
     with tempfile.TemporaryDirectory() as scratch:
         environment = {**os.environ, "FICK_CACHE": os.path.join(scratch, "cache")}
+        output = Path(scratch) / "model.fick"
+        command = [
+            sys.executable,
+            "-m",
+            "fick",
+            "compile",
+            model or os.fspath(fetch()),
+            "-o",
+            os.fspath(output),
+        ]
+        command += ["--recipe", os.fspath(recipe)] if recipe else []
         seconds, bundles = [], []
-        for turn in ("first", "second"):
-            output = os.path.join(scratch, f"{turn}.fick")
+        for _ in range(2):
             started = time.perf_counter()
-            command = [sys.executable, "-m", "fick", "compile", model, "-o", output]
             subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
             seconds.append(time.perf_counter() - started)
-            bundles.append(Path(output).read_bytes())
+            with output.open("rb") as file:
+                bundles.append(hashlib.file_digest(file, "sha256").digest())
+        size = output.stat().st_size
     same = "the same bytes" if bundles[0] == bundles[1] else "OTHER BYTES"
     first, second = seconds
     # Of the largest process among those that compiled, in kilobytes on Linux.
     peak_gb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     print(
-        f"first {first:.1f} s, second {second:.1f} s: {first / second:.1f} times as fast, {same}; {peak_gb:.1f} GB"
+        f"first {first:.1f} s, second {second:.1f} s: {first / second:.1f} times as fast, {same}; {peak_gb:.1f} GB of "
+        f"memory, a bundle of {size / 1e6:,.0f} MB"
     )
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -27,10 +27,11 @@ from ..passes.base import Context, Pass
 from ..passes.caching import BlockCaching, DeepCache, FasterDiffusion, Fora, PredictReuse, TGate
 from ..passes.correct import CorrectBias, CorrectNoise, CorrectReuse
 from ..passes.costs import CostModel
+from ..passes.learned.distil import Distil
 from ..passes.learned.low_rank import LowRank
 from ..passes.learned.rounding import LearnRounding
 from ..passes.pssa import PruneScores
-from ..passes.quantise import Quantise
+from ..passes.quantise import Quantise, QuantiseByStep
 from ..passes.schedule import ScheduleReuse
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
@@ -48,6 +49,7 @@ PASSES: dict[str, type[Pass[Any]]] = {
         CorrectNoise,
         CorrectReuse,
         DeepCache,
+        Distil,
         FasterDiffusion,
         Fora,
         LearnRounding,
@@ -55,6 +57,7 @@ PASSES: dict[str, type[Pass[Any]]] = {
         PredictReuse,
         PruneScores,
         Quantise,
+        QuantiseByStep,
         ScheduleReuse,
         SplitJoins,
         TGate,

@@ -86,6 +86,17 @@ def per_step(
     return result
 
 
+def table_of(row: ir.Value) -> ir.Value | None:
+    """The initializer that ``per_step`` chooses a row of, [n, numbers], in the order of the rising timesteps; None for
+    any other value.
+    """
+    reshape = row.producer()
+    picked = reshape.inputs[0] if reshape is not None and reshape.op_type == "Reshape" else None
+    product = picked.producer() if picked is not None else None
+    table = product.inputs[1] if product is not None and product.op_type == "MatMul" else None
+    return table if table is not None and table.is_initializer() else None
+
+
 def _nearest(graph: ir.Graph, timestep: ir.Value, timesteps: NDArray[np.float32]) -> ir.Value:
     """A one at the nearest of the rising ``timesteps``, zeros elsewhere: [1, n]. Made once a graph."""
     name = f"{timestep.name}/nearest.{hashlib.sha256(timesteps.tobytes()).hexdigest()[:8]}"

@@ -124,6 +124,11 @@ class PipelineArtist:
         self._pipe.scheduler.set_timesteps(steps)
         return len(self._pipe.scheduler.timesteps)
 
+    def forward_snr(self, timestep: float) -> float:
+        """alpha^2 / sigma^2 of the diffusion that the UNet was trained on."""
+        kept = float(self._pipe.scheduler.alphas_cumprod[round(timestep)])
+        return kept / (1 - kept)
+
     def replace_unet(self, unet: Any) -> None:
         """Draw with another UNet from now on."""
         self._pipe.unet = unet

@@ -108,7 +108,7 @@ class Studio:
 
         return Context(
             seed=seed, referee=Interpreter, calibration=calls, reference=program, quality=quality, draw=draw,
-            progress=self._progress,
+            forward_snr=self._artist.forward_snr, progress=self._progress,
         )  # fmt: skip
 
 

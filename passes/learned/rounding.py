@@ -13,26 +13,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from ...ir.errors import UserError
-from ...ir.making import Maker
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass
 from ..measuring import output_error
 from . import require_torch
-from .kept import Integers, Learned, load, origin, save
-from .units import Extent, Unit, Weight, units
+from .held_out import LearningConfig, split
+from .kept import Learned, load, origin, save
+from .units import Extent, Unit, freeze, units
 
 if TYPE_CHECKING:
     from .learner import Learner
 
 
-class LearnRoundingConfig(BaseModel):
+class LearnRoundingConfig(LearningConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     bits: int = Field(default=4, ge=1, le=16, description="Weights of more bits stay as they are [bits].")
@@ -41,15 +40,7 @@ class LearnRoundingConfig(BaseModel):
         description="Whose output's error counts: that of a product; of a resnet, an attention or a feed-forward part; "
         "of a whole transformer [layer, part or block].",
     )
-    calls: int = Field(default=32, ge=1, description="Calibration's calls that are looked at [calls].")
-    held_out: float = Field(
-        default=0.25,
-        gt=0,
-        lt=1,
-        description="Share of them that errors are told on and nothing is learned from [1].",
-    )
     iterations: int = Field(default=1000, ge=1, description="Steps of gradient descent for a block [steps].")
-    batch: int = Field(default=2, ge=1, description="Calls that a step looks at [calls].")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's, of the rounding variable [1].")
     warm_up: float = Field(
         default=0.2, ge=0, lt=1, description="Share of the steps before roundings have to decide [1]."
@@ -60,7 +51,6 @@ class LearnRoundingConfig(BaseModel):
     drop: float = Field(
         default=0.0, ge=0, le=1, description="Share of a block's inputs that are the float program's [1]."
     )
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is learned [cpu or cuda].")
 
 
 class LearnRounding(Pass[LearnRoundingConfig]):
@@ -86,7 +76,7 @@ class LearnRounding(Pass[LearnRoundingConfig]):
                 f"pass {self.name} finds no weight quantised to {self.config.bits} bits or fewer; let quantise stand "
                 "before it in the recipe."
             )
-        learning, unseen = self._split(calls)
+        learning, unseen = split(calls, self.config.calls, self.config.held_out)
         folder = None
         if context.work_folder is not None:
             settings = [self.config.model_dump(mode="json"), context.seed]
@@ -98,7 +88,7 @@ class LearnRounding(Pass[LearnRoundingConfig]):
             tell = self._told(context, index, len(found))
             learned = _kept(folder, unit, partial(learner.fit, unit, found[index + 1 :], context.seed, tell))
             for weight in unit.weights:
-                _freeze(weight, learned.integers[weight.name])
+                freeze(weight, learned.integers[weight.name])
             results[unit.name] = learned
         RemoveUnusedNodesPass()(changed.variants["full"])
         changed = replace(changed, weights=program.weights & set(changed.variants["full"].graph.initializers))
@@ -114,21 +104,6 @@ class LearnRounding(Pass[LearnRoundingConfig]):
             "output_error_nearest": output_error(context, reference, program, unseen),
             "output_error": output_error(context, reference, changed, unseen),
         }
-
-    def _split(self, calls: Sequence[Arrays]) -> tuple[list[Arrays], list[Arrays]]:
-        """Calls to learn from and others to tell errors on, both from all along the trajectories. Of a single call
-        both are that one.
-        """
-        places = np.linspace(0, len(calls) - 1, min(self.config.calls, len(calls))).round().astype(int)
-        chosen = [calls[int(place)] for place in places]
-        if len(chosen) == 1:
-            return chosen, chosen
-        count = min(max(1, round(len(chosen) * self.config.held_out)), len(chosen) - 1)
-        out = {int((index + 0.5) * len(chosen) / count) for index in range(count)}
-        return (
-            [one for index, one in enumerate(chosen) if index not in out],
-            [one for index, one in enumerate(chosen) if index in out],
-        )
 
     def _learner(
         self, program: Program, reference: Program, learning: Sequence[Arrays], unseen: Sequence[Arrays]
@@ -159,16 +134,3 @@ def _kept(folder: Path | None, unit: Unit, learn: Callable[[], Learned]) -> Lear
         learned = learn()
         save(learned, path)
     return learned
-
-
-def _freeze(weight: Weight, learned: Integers) -> None:
-    """The integers and their scale as numbers of the graph."""
-    node, integers = weight.dequantising, weight.rounding.outputs[0]
-    assert integers.dtype is not None
-    maker, dtype = Maker(node, "learned"), integers.dtype.numpy()
-    values = maker.constant(learned.values.astype(dtype))
-    values.metadata_props.update(integers.metadata_props)
-    node.replace_input_with(0, values)
-    node.replace_input_with(1, maker.constant(learned.scale))
-    if learned.zero is not None:
-        node.replace_input_with(2, maker.constant(learned.zero.astype(dtype)))

@@ -13,8 +13,10 @@ from typing import Literal
 import onnx_ir as ir
 
 from ...ir.blocks import Kind, discover
+from ...ir.making import Maker
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
+from .kept import Integers
 
 Extent = Literal["layer", "part", "block"]
 
@@ -64,12 +66,12 @@ def units(program: Program, extent: Extent, most_bits: int, known: Collection[st
     """
     graph = program.variants["full"].graph
     rates = analyse(graph, program.rates)
-    weights = [one for one in _weights(graph, rates) if one.bits <= most_bits]
-    blocks = discover(graph).of_kind(*KINDS[extent]) if weights and KINDS[extent] else []
+    few = [one for one in weights(graph, rates) if one.bits <= most_bits]
+    blocks = discover(graph).of_kind(*KINDS[extent]) if few and KINDS[extent] else []
     regions = [(block.name, _with_sources(block.nodes, rates)) for block in blocks]
     members: dict[str, list[Weight]] = {}
     found: dict[str, Set[ir.Node]] = {}
-    for weight in weights:
+    for weight in few:
         first = weight.readers[0]
         single = str(first.outputs[0].name), {first}
         name, nodes = next((one for one in regions if first in one[1]), single)
@@ -85,7 +87,8 @@ def units(program: Program, extent: Extent, most_bits: int, known: Collection[st
     return sorted(made, key=made.__getitem__)
 
 
-def _weights(graph: ir.Graph, rates: Mapping[str, Rate]) -> Iterator[Weight]:
+def weights(graph: ir.Graph, rates: Mapping[str, Rate]) -> Iterator[Weight]:
+    """What products read of integers, in the order of the graph."""
     for node in graph:
         integers = node.inputs[0] if node.op_type == "DequantizeLinear" else None
         rounding = None if integers is None else integers.producer()
@@ -153,3 +156,16 @@ def _inputs(nodes: Set[ir.Node], place: Mapping[ir.Node, int], rates: Mapping[st
 
 def _names(values: Iterable[ir.Value]) -> tuple[str, ...]:
     return tuple(sorted(str(value.name) for value in values))
+
+
+def freeze(weight: Weight, learned: Integers) -> None:
+    """The integers and their scale as numbers of the graph."""
+    node, integers = weight.dequantising, weight.rounding.outputs[0]
+    assert integers.dtype is not None
+    maker, dtype = Maker(node, "learned"), integers.dtype.numpy()
+    values = maker.constant(learned.values.astype(dtype))
+    values.metadata_props.update(integers.metadata_props)
+    node.replace_input_with(0, values)
+    node.replace_input_with(1, maker.constant(learned.scale))
+    if learned.zero is not None:
+        node.replace_input_with(2, maker.constant(learned.zero.astype(dtype)))

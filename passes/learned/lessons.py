@@ -1,0 +1,181 @@
+"""How a student is taught, and how it goes on where it was interrupted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch as safetensors
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ...ir.files import write_whole
+from ...ir.program import Program
+from ..base import Arrays
+from .student import Student
+from .torch_graph import TorchGraph
+
+if TYPE_CHECKING:
+    from .distil import DistilConfig
+
+PARTS = 10
+"""Of a lesson: after each the student is examined and what it has learned is kept."""
+
+WORTH = "worth"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A student as it was at its best, with its errors on calls that it has not learned from, before and then."""
+
+    student: Student
+    before: float
+    after: float
+
+
+def teach(
+    program: Program,
+    reference: Program,
+    learning: Sequence[Arrays],
+    unseen: Sequence[Arrays],
+    config: DistilConfig,
+    seed: int,
+    place: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Lesson:
+    """Learn ``program``'s weights and scales from what ``reference`` gives; go on from ``place``, if that is there."""
+    student = Student(program, config.rank, seed, config.device)
+    names = [str(value.name) for value in reference.variants["full"].graph.outputs]
+    teacher = TorchGraph(reference.variants["full"].graph, names, device=config.device)
+    examples, questions = (_examples(teacher, calls, config.device) for calls in (learning, unseen))
+    region = student.graph(names)
+    signal = sum(float(one.square().sum()) for _, wanted in examples for one in wanted.values()) / len(
+        examples
+    )
+    matrices, factors = student.variables
+    variables = [*matrices, *factors]
+    rates = config.learning_rate, config.scale_rate
+    optimiser = torch.optim.Adam([{"params": matrices}, {"params": factors}])
+
+    def error() -> float:
+        with torch.no_grad():
+            return _error(region, student, questions)
+
+    state = _State(place, variables, optimiser)
+    done, before, best = state.restore() or (0, error(), math.inf)
+    if not done:
+        best = before
+        state.keep_best()
+    part = -(-config.iterations // PARTS)
+    for iteration in range(done, config.iterations):
+        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+            group["lr"] = rate * (1 + math.cos(math.pi * iteration / config.iterations)) / 2
+        optimiser.zero_grad()
+        # By its number alone, so that a lesson that goes on draws what it would have drawn.
+        draw = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+        for index in torch.randint(len(examples), (config.batch,), generator=draw):
+            inputs, wanted = examples[int(index)]
+            given = region({**inputs, **student.values()})
+            squares = [(given[name] - one).square().sum() for name, one in wanted.items()]
+            torch.autograd.backward(
+                sum(squares, torch.zeros((), device=config.device)) / signal / config.batch
+            )
+        optimiser.step()  # pyright: ignore[reportUnknownMemberType]
+        if progress is not None:
+            progress(iteration + 1, config.iterations)
+        if (iteration + 1) % part == 0 or iteration + 1 == config.iterations:
+            if (now := error()) < best:
+                best = now
+                state.keep_best()
+            state.save(iteration + 1, before, best)
+    state.take_best()
+    return Lesson(student, before, best)
+
+
+Example = tuple[dict[str, Tensor], dict[str, Tensor]]
+"""Inputs of a call, and what is wanted."""
+
+
+def _examples(teacher: TorchGraph, calls: Sequence[Arrays], device: str) -> list[Example]:
+    found: list[Example] = []
+    with torch.no_grad():
+        for call in calls:
+            inputs = {name: torch.tensor(value, device=device) for name, value in call.items()}
+            found.append((inputs, teacher(inputs)))
+    return found
+
+
+def _error(region: TorchGraph, student: Student, questions: Sequence[Example]) -> float:
+    noise = signal = 0.0
+    values = student.values()
+    for inputs, wanted in questions:
+        given = region({**inputs, **values})
+        for name, one in wanted.items():
+            noise += float((given[name] - one).square().sum())
+            signal += float(one.square().sum())
+    return math.sqrt(noise / signal) if signal else 0.0
+
+
+class _State:
+    """What a lesson has to know to go on: variables, Adam's moments, and the variables at their best."""
+
+    def __init__(self, place: Path | None, variables: Sequence[Tensor], optimiser: torch.optim.Adam) -> None:
+        self._place, self._variables, self._optimiser = place, variables, optimiser
+        self._best: list[Tensor] = []
+
+    def keep_best(self) -> None:
+        self._best = [one.detach().clone() for one in self._variables]
+
+    def take_best(self) -> None:
+        self._set(self._best)
+
+    def save(self, iteration: int, before: float, best: float) -> None:
+        if self._place is None:
+            return
+        tensors = {WORTH: torch.tensor([iteration, before, best], dtype=torch.float64)}
+        tensors |= {f"variable {index}": one.detach() for index, one in enumerate(self._variables)}
+        tensors |= {f"best {index}": one for index, one in enumerate(self._best)}
+        moments: dict[int, dict[str, Tensor]] = self._optimiser.state_dict()["state"]
+        for index, known in moments.items():
+            tensors |= {f"adam {index} {key}": one for key, one in known.items()}
+        self._place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self._place, safetensors.save({key: one.contiguous() for key, one in tensors.items()}))
+
+    def restore(self) -> tuple[int, float, float] | None:
+        """Iterations done, the first error and the least; None if nothing was saved, or it is damaged."""
+        if self._place is None:
+            return None
+        try:
+            tensors = safetensors.load(self._place.read_bytes())
+            iteration, before, best = (float(one) for one in tensors[WORTH])
+            count = range(len(self._variables))
+            found, at_best = (
+                [tensors[f"{kind} {index}"] for index in count] for kind in ("variable", "best")
+            )
+            fits = all(
+                mine.shape == one.shape == two.shape
+                for mine, one, two in zip(self._variables, found, at_best, strict=True)
+            )
+            moments: dict[int, dict[str, Any]] = {index: {} for index in count}
+            for key, one in tensors.items():
+                if key.startswith("adam "):
+                    _, index, what = key.split(" ")
+                    moments[int(index)][what] = one
+        except (OSError, KeyError, ValueError, SafetensorError):
+            return None
+        if not fits:
+            return None
+        self._set(found)
+        self._best = [one.to(mine.device) for one, mine in zip(at_best, self._variables, strict=True)]
+        groups = self._optimiser.state_dict()["param_groups"]
+        self._optimiser.load_state_dict({"state": moments, "param_groups": groups})
+        return int(iteration), before, best
+
+    def _set(self, values: Sequence[Tensor]) -> None:
+        with torch.no_grad():
+            for variable, value in zip(self._variables, values, strict=True):
+                variable.copy_(value)

@@ -1,0 +1,133 @@
+"""Fewer bits only at the steps that bear it, as PTQD has it (He et al., arXiv 2305.10657, section 4.3).
+
+At a step whose sample is nearly noise, an error of the output drowns in what the diffusion itself is unsure of; near
+the picture it does not. A timestep runs in integers if the output's signal over quantisation noise exceeds the
+diffusion's own signal over noise, alpha^2 / sigma^2. Else it runs on the same weights, of as few bits, with activations
+as they were: two alternatives, one set of weights.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ConfigDict, Field, FiniteFloat
+
+from ...ir.errors import UserError
+from ...ir.formats import INTEGERS
+from ...ir.program import Program
+from ..base import Context, Pass
+from ..measuring import watch
+from ..per_step import step_input
+from .apply import quantised
+from .choices import Choice
+from .products import products
+from .ranges import RangeConfig, measure
+
+NARROW = "integers"
+
+
+class QuantiseByStepConfig(RangeConfig):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weights: Literal["int8", "int4"] = Field(
+        default="int8", description="Format of the weights at every step."
+    )
+    clip_weights: bool = Field(
+        default=False,
+        description="Whether a weight's range ends where its error is least, not at its largest.",
+    )
+    least_depth: int = Field(
+        default=64, ge=1, description="Sums of fewer products stay as they are [products]."
+    )
+    margin: FiniteFloat = Field(
+        default=1.0, gt=0, description="How often its signal over noise a step in integers has to have [1]."
+    )
+
+
+class QuantiseByStep(Pass[QuantiseByStepConfig]):
+    """Program of variant "full" -> "full" with weights in few bits, alternative "integers" with activations in int8 as
+    well, and a schedule of both for the loop that the calibration ran.
+
+    Raises UserError where no product can be quantised, or the diffusion's noise is not known.
+    """
+
+    name = "quantise-by-step"
+    Config = QuantiseByStepConfig
+
+    def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
+        config = self.config
+        context.require("calibration", self.name)
+        if context.forward_snr is None:
+            raise UserError(
+                f"pass {self.name} goes by the noise of a pipeline's scheduler, and there is none; give the folder of "
+                "a whole pipeline, and prompts."
+            )
+        found = products(program.variants["full"].graph, program.rates, config.least_depth)
+        if not found:
+            raise UserError(
+                f"pass {self.name} finds no product with weights of at least {config.least_depth} products a sum that "
+                "is not quantised."
+            )
+        names = [str(one.left.name) for one in found]
+        ranges = measure(context, program, names, config, INTEGERS["int8"].largest)
+        full, narrow = (
+            quantised(
+                program,
+                {one.name: Choice(config.weights, activations) for one in found},
+                ranges,
+                clip_weights=config.clip_weights,
+            )
+            for activations in ("float32", "int8")
+        )
+        _share(full, narrow)
+        snr = self._signal_over_noise(narrow, context)
+        enough = {time: got > config.margin * context.forward_snr(time) for time, got in snr.items()}
+        loop = ["full", *(NARROW if enough[time] else "full" for time in sorted(enough, reverse=True)[1:])]
+        if NARROW not in loop:
+            return full, {"signal_over_noise": _told(snr), "steps_in_integers": 0.0}
+        changed = replace(
+            full,
+            variants={**full.variants, NARROW: narrow.variants["full"]},
+            schedule={len(loop): loop},
+        )
+        effect: dict[str, Any] = {
+            "signal_over_noise": _told(snr),
+            "steps_in_integers": loop.count(NARROW) / len(loop),
+        }
+        if context.quality is not None:
+            effect["quality"] = dict(context.quality(changed))
+        return changed, effect
+
+    def _signal_over_noise(self, narrow: Program, context: Context) -> dict[float, float]:
+        """Of the outputs of all calls at a timestep together, in power."""
+        calls = context.require("calibration", self.name)
+        reference: Program = context.require("reference", self.name)
+        timestep = str(step_input(narrow).name)
+        signal: dict[float, float] = defaultdict(float)
+        noise: dict[float, float] = defaultdict(float)
+        results = (watch(context, one, [], calls) for one in (reference, narrow))
+        for call, theirs, ours in zip(calls, *results, strict=True):
+            time = float(np.ravel(call[timestep])[0])
+            for name, exact in theirs.items():
+                wide = exact.astype(np.float64)
+                signal[time] += float(np.square(wide).sum())
+                noise[time] += float(np.square(ours[name] - wide).sum())
+        return {time: signal[time] / max(noise[time], 1e-300) for time in signal}
+
+
+def _told(snr: Mapping[float, float]) -> dict[str, float]:
+    return {f"{time:g}": snr[time] for time in sorted(snr, reverse=True)}
+
+
+def _share(one: Program, other: Program) -> None:
+    """What both hold under one name becomes one tensor: they were written alike, from the same numbers."""
+    theirs = one.variants["full"].graph.initializers
+    for name, value in other.variants["full"].graph.initializers.items():
+        known = theirs[name].const_value if name in theirs else None
+        if known is not None and value.const_value is not None and value.const_value is not known:
+            assert np.array_equal(value.const_value.numpy(), known.numpy())
+            value.const_value = known
