@@ -24,14 +24,15 @@ from ..ir.errors import UserError, first_line
 from ..ir.program import Program
 from ..passes.assign import Assign
 from ..passes.base import Context, Pass
-from ..passes.caching import DeepCache
-from ..passes.correct import CorrectBias, CorrectNoise
+from ..passes.caching import BlockCaching, DeepCache, FasterDiffusion, Fora, PredictReuse, TGate
+from ..passes.correct import CorrectBias, CorrectNoise, CorrectReuse
 from ..passes.costs import CostModel
 from ..passes.learned.distil import Distil
 from ..passes.learned.low_rank import LowRank
 from ..passes.learned.rounding import LearnRounding
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise, QuantiseByStep
+from ..passes.schedule import ScheduleReuse
 from ..passes.split_joins import SplitJoins
 from ..passes.tips import Tips
 from ..targets import profile as profiles
@@ -43,16 +44,23 @@ PASSES: dict[str, type[Pass[Any]]] = {
     one.name: one
     for one in (
         Assign,
+        BlockCaching,
         CorrectBias,
         CorrectNoise,
+        CorrectReuse,
         DeepCache,
         Distil,
+        FasterDiffusion,
+        Fora,
         LearnRounding,
         LowRank,
+        PredictReuse,
         PruneScores,
         Quantise,
         QuantiseByStep,
+        ScheduleReuse,
         SplitJoins,
+        TGate,
         Tips,
     )
 }

@@ -20,6 +20,18 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel)
 
 Arrays = Mapping[str, NDArray[Any]]
 
+
+@dataclass(frozen=True)
+class Trajectory:
+    """One picture: inputs of its calls, in order, and the latents [channels, height, width] that came of them."""
+
+    calls: Sequence[Arrays]
+    latents: NDArray[Any]
+
+
+Draw = Callable[[Program, int, int], Sequence[Trajectory]]
+"""The first pictures of a calibration, drawn with a program in so many steps: how many is said last."""
+
 Referee = Callable[[Program, Sequence[str]], Callable[[Arrays], Arrays]]
 """Of a program and names of values inside: a call of it, inputs to outputs and those values."""
 
@@ -31,6 +43,7 @@ class Context:
     ``calibration``  inputs of calls along denoising trajectories
     ``reference``    the program before the recipe's passes: what the float model computes, by the same names of values
     ``quality``      what a program's pictures are worth against the float model's
+    ``draw``         whole pictures along a program's own trajectories
     ``forward_snr``  signal over noise of the diffusion at a timestep, in power: alpha^2 / sigma^2
     ``cost_model``   what a program costs on its target, node by node
     ``work_folder``  where a pass keeps, by content, what took it long
@@ -41,6 +54,7 @@ class Context:
     calibration: Sequence[Arrays] | None = None
     reference: Program | None = None
     quality: Callable[[Program], Mapping[str, float]] | None = None
+    draw: Draw | None = None
     forward_snr: Callable[[float], float] | None = None
     cost_model: CostModel | None = None
     progress: Callable[[int, int], None] | None = None
@@ -52,6 +66,14 @@ class Context:
         if value is None or value == []:
             raise UserError(f"pass {wanted_by} needs {field.replace('_', ' ')}; give it when compiling")
         return value
+
+    def require_draw(self, wanted_by: str) -> Draw:
+        """Raises UserError, before any work is done, where no pictures can be drawn."""
+        if self.draw is None:
+            raise UserError(
+                f"pass {wanted_by} draws pictures: calibrate with prompts, and compile the folder of a whole pipeline."
+            )
+        return self.draw
 
 
 class Pass(ABC, Generic[ConfigT]):

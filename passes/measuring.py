@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.program import Program
-from .base import Arrays, Context
+from .base import Arrays, Context, Trajectory
 
 
 def watch(
@@ -44,3 +44,13 @@ def output_error(context: Context, before: Program, after: Program, calls: Seque
             difference += float(np.square(ours[name] - exact).sum())
             size += float(np.square(exact).sum())
     return float(np.sqrt(difference / size)) if size else 0.0
+
+
+def latent_error(ours: Sequence[Trajectory], theirs: Sequence[Trajectory]) -> float:
+    """|ours - theirs| / |theirs| of final latents, in the mean of pictures."""
+    exact = [one.latents.astype(np.float64) for one in theirs]
+    found = [
+        np.linalg.norm(one.latents - wanted) / max(float(np.linalg.norm(wanted)), 1e-12)
+        for one, wanted in zip(ours, exact, strict=True)
+    ]
+    return float(np.mean(found))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,28 @@ def step_input(program: Program) -> ir.Value:
     raise UserError(
         f"program {program.name} reads no timestep, so that nothing can differ from step to step."
     )
+
+
+def input_like(graph: ir.Graph, value: ir.Value, name: str | None = None) -> ir.Value:
+    """The graph's input of the value's name, or of another; made if it has none."""
+    name = name or str(value.name)
+    for one in graph.inputs:
+        if one.name == name:
+            return one
+    made = ir.Value(name=name, shape=value.shape, type=value.type)
+    graph.inputs.append(made)
+    return made
+
+
+def share_tensors(models: Iterable[ir.Model]) -> None:
+    """Let equal tensors of one name in several graphs, such as tables made for each of them, be one and the same."""
+    shared: dict[str, ir.TensorProtocol] = {}
+    for model in models:
+        for name, value in model.graph.initializers.items():
+            if (tensor := value.const_value) is not None:
+                other = shared.setdefault(name, tensor)
+                if other is not tensor and np.array_equal(other.numpy(), tensor.numpy()):
+                    value.const_value = other
 
 
 def per_step(

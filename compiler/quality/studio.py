@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ...ir.errors import UserError
 from ...ir.interpreter import Interpreter
 from ...ir.program import Program
-from ...passes.base import Context
+from ...passes.base import Context, Trajectory
 from ...passes.per_step import step_input
 from ...runtime.diffusers_unet import DiffusersUNet
 from ...runtime.model import TensorInfo
@@ -57,23 +57,29 @@ class Studio:
 
     def draw(self, program: Program, kept: Trajectories | None = None) -> tuple[list[Drawing], Calls]:
         """A picture of each prompt, and all calls that the program got; from ``kept`` where it has them."""
-        unet = _Recorder(program, self._artist.calls(self._settings[0]))
+        drawn = self._drawn(program, kept, self._settings[0], len(self._prompts))
+        return [drawing for drawing, _ in drawn], [call for _, calls in drawn for call in calls]
+
+    def _drawn(
+        self, program: Program, kept: Trajectories | None, steps: int, pictures: int
+    ) -> list[tuple[Drawing, Calls]]:
+        """The first ``pictures``, each with its calls."""
+        settings = steps, self._settings[1]
+        unet = _Recorder(program, self._artist.calls(steps))
         self._artist.replace_unet(DiffusersUNet(unet, self._config))
-        drawings: list[Drawing] = []
-        calls: Calls = []
+        asked = self._prompts[:pictures]
 
         def drawn(text: str, seed: int) -> tuple[Drawing, Calls]:
             unet.begin()
-            return self._artist.draw(text, seed, *self._settings), unet.calls
+            return self._artist.draw(text, seed, *settings), unet.calls
 
-        for seed, prompt in enumerate(self._prompts):
-            self._progress(seed, len(self._prompts))
+        found: list[tuple[Drawing, Calls]] = []
+        for seed, prompt in enumerate(asked):
+            self._progress(seed, len(asked))
             draw = partial(drawn, prompt.text, seed)
-            drawing, its = kept.drawn((prompt.text, seed, *self._settings), draw) if kept else draw()
-            drawings.append(drawing)
-            calls += its
-        self._progress(len(self._prompts), len(self._prompts))
-        return drawings, calls
+            found.append(kept.drawn((prompt.text, seed, *settings), draw) if kept else draw())
+        self._progress(len(asked), len(asked))
+        return found
 
     def context(
         self, program: Program, seed: int = 0, *, most_calls: int | None = None, spread: Spread = "uniform"
@@ -93,8 +99,15 @@ class Studio:
                 found |= judged(self._judge, np.stack([one.picture for one in ours]), self._prompts)
             return plain(found)
 
+        def draw(drawn_with: Program, steps: int, pictures: int) -> list[Trajectory]:
+            kept = self._kept if drawn_with is program else None
+            return [
+                Trajectory(its, drawing.latents[-1])
+                for drawing, its in self._drawn(drawn_with, kept, steps, pictures)
+            ]
+
         return Context(
-            seed=seed, referee=Interpreter, calibration=calls, reference=program, quality=quality,
+            seed=seed, referee=Interpreter, calibration=calls, reference=program, quality=quality, draw=draw,
             forward_snr=self._artist.forward_snr, progress=self._progress,
         )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Set
 
 
 def uniform(calls: int, interval: int) -> set[int]:
@@ -21,6 +22,16 @@ def centred(calls: int, interval: int, centre: float, power: float) -> set[int]:
     distances = (_signed(first + (end - first) * index / count, power) for index in range(count))
     # What rounding takes off a whole number is put back.
     return {0, *(min(calls - 1, max(0, int(distance + middle + 1e-6))) for distance in distances)}
+
+
+def scaled(chosen: Iterable[int], length: int, calls: int) -> set[int]:
+    """Of a loop of ``calls``, those at the places of the calls chosen in one of ``length``."""
+    return {call * calls // length for call in chosen if call < length}
+
+
+def refreshed(calls: int, filled: Set[int], between: str) -> list[str]:
+    """What each call runs: "full" where the cache is filled, and ``between`` elsewhere."""
+    return ["full" if call in filled or not call else between for call in range(calls)]
 
 
 def _signed(number: float, power: float) -> float:

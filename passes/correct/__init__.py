@@ -2,5 +2,13 @@
 
 from .bias import CorrectBias, CorrectBiasConfig
 from .noise import CorrectNoise, CorrectNoiseConfig
+from .reuse import CorrectReuse, CorrectReuseConfig
 
-__all__ = ["CorrectBias", "CorrectBiasConfig", "CorrectNoise", "CorrectNoiseConfig"]
+__all__ = [
+    "CorrectBias",
+    "CorrectBiasConfig",
+    "CorrectNoise",
+    "CorrectNoiseConfig",
+    "CorrectReuse",
+    "CorrectReuseConfig",
+]

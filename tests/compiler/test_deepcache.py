@@ -140,7 +140,7 @@ def test_a_picture_to_start_from_begins_with_a_full_step(home: Path) -> None:
 def test_a_recipe_says_what_it_did_and_its_loops_follow(home: Path) -> None:
     with opened(home / "cached.fick") as model:
         (entry, *_) = model.manifest["components"]["unet"]["history"]
-        assert entry["pass"] == "deep-cache" and entry["effect"]["full_steps"] == {"6": 2}
+        assert entry["pass"] == "deep-cache" and entry["effect"]["runs"] == {"6": {"full": 2, "cached": 4}}
         assert entry["effect"]["state_bytes"] == 4 * 2 * 16 * 64
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -49,7 +49,7 @@ def test_a_cached_step_leaves_out_what_lies_below_the_skip() -> None:
     assert effect["macs"]["full"] == macs(plain().variants["full"])
     assert effect["macs"]["full"] - effect["macs"]["cached"] == saved
     assert effect["state_bytes"] == 4 * BATCH * CHANNELS * HEIGHT * WIDTH
-    assert effect["full_steps"] == {"4": 2}
+    assert effect["runs"] == {"4": {"full": 2, "cached": 2}}
 
 
 def test_a_cached_step_after_a_full_one_of_the_same_inputs_is_that_one() -> None:

@@ -1,0 +1,119 @@
+"""What every way to reuse does to the output, at every step, by how long ago its state was left: measured once."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir.files import write_whole
+from ...ir.program import NEXT, Program
+from ..base import Arrays, Context, Trajectory, apply
+from ..hoist import Hoist
+from ..learned.kept import origin
+
+Errors = NDArray[np.float64]
+"""|output - exact| / |exact| of the outputs of all pictures: [alternatives, steps, ages], infinite where a step has
+none so old. Age 1 is that of what the step before left.
+"""
+
+GROWTH = 1.5
+"""From one age that is measured to the next; those between follow by interpolation."""
+
+
+def ages(longest: int) -> list[int]:
+    """Those that are measured, up to ``longest``."""
+    found = [1]
+    while found[-1] < longest:
+        found.append(min(longest, max(found[-1] + 1, int(found[-1] * GROWTH))))
+    return found
+
+
+def profile(
+    context: Context, program: Program, alternatives: Sequence[str], drawn: Sequence[Trajectory], longest: int
+) -> Errors:
+    """Of each of a program's alternatives along the trajectories of pictures, whose states are those of full steps.
+
+    What is measured of a picture is kept in the context's work folder.
+    """
+    measured = ages(min(longest, len(drawn[0].calls) - 1))
+    silent = replace(program, variants={name: model.clone() for name, model in program.variants.items()})
+    for name in program.alternatives[1:]:
+        # A state then is what the last full step left, whatever ran since.
+        outputs = silent.variants[name].graph.outputs
+        outputs[:] = [value for value in outputs if not str(value.name).endswith(NEXT)]
+    hoisted = apply([Hoist()], silent, Context())
+    call: Any = None
+    source = origin([silent], [], [*alternatives, measured])
+    noise = signal = 0.0
+    for done, picture in enumerate(drawn):
+        place = _place(context, source, picture.calls)
+        found = _kept(place)
+        if found is None:
+            call = call or context.require("referee", "schedule-reuse")(hoisted, [])
+            found = _measured(call, alternatives, picture.calls, measured)
+            _keep(place, found)
+        noise, signal = noise + found["noise"], signal + found["signal"]
+        if context.progress is not None:
+            context.progress(done + 1, len(drawn))
+    return _between(np.sqrt(noise / np.reshape(signal, (1, -1, 1))), measured)
+
+
+def _measured(
+    call: Any, alternatives: Sequence[str], calls: Sequence[Arrays], measured: Sequence[int]
+) -> dict[str, Any]:
+    """Squares of one picture, summed over the outputs."""
+    call.begin()
+    exact = [_outputs(call(inputs)) for inputs in calls]
+    noise = np.full((len(alternatives), len(calls), len(measured)), np.inf)
+    for left in range(len(calls) - 1):
+        call(calls[left])
+        for column, age in enumerate(measured):
+            if (step := left + age) < len(calls):
+                for row, name in enumerate(alternatives):
+                    got = _outputs(call(calls[step], name))
+                    noise[row, step, column] = np.square(got - exact[step]).sum()
+    return {"noise": noise, "signal": np.array([np.square(one).sum() for one in exact])}
+
+
+def _outputs(results: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    return np.concatenate([value.ravel() for value in results.values()]).astype(np.float64)
+
+
+def _between(errors: Errors, measured: Sequence[int]) -> Errors:
+    """Every age, from those that were measured: linearly, of those that the step has."""
+    wanted = np.arange(1, measured[-1] + 1)
+    found = np.full((*errors.shape[:2], len(wanted)), np.inf)
+    for row, step in np.ndindex(*errors.shape[:2]):
+        known = [column for column, age in enumerate(measured) if age <= step]
+        if known:
+            reached = wanted <= step
+            xs, ys = [measured[column] for column in known], errors[row, step, known]
+            found[row, step, reached] = np.interp(wanted[reached], xs, ys)
+    return found
+
+
+def _place(context: Context, source: str, calls: Sequence[Arrays]) -> Path | None:
+    if context.work_folder is None:
+        return None
+    return context.work_folder / "schedule-reuse" / f"{origin([], calls, source)[:32]}.npz"
+
+
+def _kept(place: Path | None) -> dict[str, Any] | None:
+    if place is None or not place.is_file():
+        return None
+    with np.load(place, allow_pickle=False) as kept:
+        return {name: kept[name] for name in kept.files}
+
+
+def _keep(place: Path | None, found: Mapping[str, Any]) -> None:
+    if place is not None:
+        data = io.BytesIO()
+        np.savez(data, **found)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, data.getvalue())
