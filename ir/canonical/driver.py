@@ -26,8 +26,9 @@ from ..modules import SCOPES, module_path, record_scopes
 from .activation import ACTIVATION
 from .attention import ATTENTION, EINSUM, HEADS, SCALE
 from .embedding import stack_projections
+from .literals import merge_literals
 from .movement import DEAD, MERGED
-from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS
+from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS, PLAIN_LAYERS
 from .order import operators, order_operands
 from .propagate import propagate, require_static, where
 from .specialise import specialise
@@ -53,9 +54,9 @@ def _rules(rules: Sequence[pattern.RewriteRule]) -> Step:
 
 PHASES: list[list[Step]] = [
     [sequences_to_splits, _rules(DEAD)],
-    [order_operands],
+    [merge_literals, order_operands],
     [_rules([*AFFINE_GROUPS, *ACTIVATION, *LAYER_NORM])],
-    [_rules([*PLAIN_GROUPS, *EINSUM])],
+    [_rules([*PLAIN_GROUPS, *PLAIN_LAYERS, *EINSUM])],
     [_rules(ATTENTION)],
     [_rules(SCALE), _rules([*DEAD, *MERGED]), slices_to_splits, hoist_over_splits],
     [_rules(HEADS), stack_projections],
@@ -82,6 +83,8 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
         if node.domain in ("", "ai.onnx") and not defs.has(node.op_type):
             raise UserError(f"operator {node.op_type} is not supported, at {where(node)}.")
     _convert(model)
+    for node in model.graph:  # what was converted by way of protobuf has lost them
+        record_scopes(node)
     specialise(model, shapes or {})
     _settle(model)
     for phase in PHASES:
