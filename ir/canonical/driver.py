@@ -26,6 +26,7 @@ from ..modules import SCOPES, module_path, record_scopes
 from .activation import ACTIVATION
 from .attention import ATTENTION, EINSUM, HEADS, SCALE
 from .embedding import stack_projections
+from .fitting import require_fitting
 from .literals import merge_literals
 from .movement import DEAD, MERGED
 from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS, PLAIN_LAYERS
@@ -153,5 +154,6 @@ def _finish(model: ir.Model) -> None:
             node.name = f"{stem}_{taken[stem]}" if taken[stem] else stem
             taken[stem] += 1
     require_static(model)
+    require_fitting(model)
     RemoveUnusedFunctionsPass()(model)
     RemoveUnusedOpsetsPass()(model)
