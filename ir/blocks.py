@@ -83,10 +83,10 @@ def discover_by_modules(graph: ir.Graph) -> Anatomy:
         kind = branch_kind(region.nodes)
         if kind in ("attention", "feed_forward") and (path := _common_part(region)):
             found.append(make(path, kind, region.nodes))
+    skips = skips_by_modules(line)
     for layer in _bare_layers(line, regions, found):
         if path := enclosing(layer.nodes[-1], LAYER):
             found.append(make(path, "transformer", layer.nodes))
-    skips = skips_by_modules(line)
     kinds = {block.kind for block in found}
     found += [
         make(name, kind, nodes) for name, kind, nodes in _stages(line, skips, found) if kind not in kinds
@@ -117,8 +117,10 @@ def discover_by_shape(graph: ir.Graph) -> Anatomy:
     return Anatomy(_outermost_first(line, found), skips)
 
 
-def _bare_layers(line: Trunk, regions: Iterable[Region], found: Iterable[Block]) -> Iterator[Region]:
-    """The layers that no transformer encloses: those of a diffusion transformer."""
+def _bare_layers(line: Trunk, regions: Sequence[Region], found: Iterable[Block]) -> Iterator[Region]:
+    """The layers that no transformer encloses: those of a diffusion transformer, all of one resolution."""
+    if len({line.resolution[region.nodes[-1]] for region in regions}) > 1:
+        return
     transformers = [set(block.nodes) for block in found if block.kind == "transformer"]
     for layer in layers(line, regions):
         if not any(whole.issuperset(layer.nodes) for whole in transformers):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -100,12 +101,17 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
 
 def _convert(model: ir.Model) -> None:
     declared = model.opset_imports.get("", 1)
+    # It warns of the way that it takes from old opsets, which is no fault of the file.
+    logger = logging.getLogger(version_converter.__name__)
+    warned, logger.disabled = logger.disabled, True
     try:
         version_converter.convert_version(model, OPSET, fallback=True)  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:  # The converter raises whatever its adapters meet.
         raise UserError(
             f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later."
         ) from error
+    finally:
+        logger.disabled = warned
     if model.opset_imports.get("", 1) != OPSET:
         raise UserError(f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later.")
     model.ir_version = 11
