@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from fick.compiler.frontends import UNET, open_model
+from fick.compiler.frontends import open_model
 from fick.compiler.pipeline import pipeline
 from fick.compiler.progress import terminal
 from fick.compiler.quality.evaluate import read_prompts
@@ -45,7 +45,7 @@ def main(
     keep: Annotated[bool, typer.Option(help="Write the table that validate-hardware reads.")] = False,
 ) -> None:
     """Measure, print, and with --keep write."""
-    imported = open_model(MODEL).components[UNET].imported()
+    imported = open_model(MODEL).main.imported()
     rates = {name: Rate(rate) for name, rate in imported.inputs.items()}
     program = Program(imported.name, {"full": imported.model}, rates, weights=imported.weights)
     asked = read_prompts(MODEL / "prompts.txt")

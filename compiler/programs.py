@@ -17,7 +17,7 @@ from ..passes.base import apply
 from ..passes.costs import CostModel
 from ..runtime.loader import check_bundle
 from .cache import cache_folder, digest
-from .frontends import UNET, Config, Imported, open_model, open_source
+from .frontends import Config, Imported, open_model, open_source
 from .pipeline import pipeline
 from .progress import Silent
 from .recipes import NOTHING, Recipe
@@ -70,9 +70,9 @@ def structure(
         component = next(iter(manifest_of(Path(model))["components"]))
         return unpack(check_bundle(model, [program_entry(component)]).entries[program_entry(component)])
     # Of a whole pipeline that is what its bundle runs: both branches of guidance as one batch.
-    source = open_model(model, shapes=shapes, seed=seed).components[UNET]
+    source = open_model(model, shapes=shapes, seed=seed).main
     settings = [recipe.settings(), repr(cost_model)] if recipe.passes else []
-    name = digest({"unet": source}, [shapes, seed, settings])
+    name = digest({"main": source}, [shapes, seed, settings])
     place = cache_folder() / "programs" / f"{name}.zip"
     if name and place.is_file():
         try:

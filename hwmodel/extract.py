@@ -16,7 +16,7 @@ from ..ir import annotations, attention, blocks
 from ..ir.errors import UserError
 from ..ir.groups import Group, groups
 from ..ir.modules import module_path
-from ..ir.naming import MODULES
+from ..ir.naming import LAYER, MODULES
 from ..ir.operators import CONVERSIONS, ELEMENTWISE, VIEWS
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
@@ -54,8 +54,14 @@ SCORES = frozenset(SCORE_CLASSES.values())
 
 FUSED_NAMES = {"Swish": "silu", "Gelu": "gelu"}
 
-STAGES = {"down_stage": "down", "up_stage": "up", "mid": "mid"}
-STAGE_MODULES = [(re.compile(rf"(?:.*\.)?{pattern}(?:\.|$)"), kind) for pattern, kind in MODULES if kind]
+STAGES = {"down_stage": "down", "up_stage": "up", "mid": "mid", "transformer": "layer"}
+"""What a step is told by: the stages of a UNet, or where there are none the layers of a transformer."""
+
+STAGE_MODULES = [
+    (re.compile(rf"(?:.*\.)?{pattern}(?:\.|$)"), kind)
+    for pattern, kind in [*MODULES, (LAYER, "transformer")]
+    if kind
+]
 
 
 def extract(program: Program, native: Bits) -> Workload:
@@ -133,7 +139,7 @@ class _Walk:
             return {group.id: self.variant for group in found}
         paths = {group.id: module_path(group.anchor) for group in found}
         named = {identifier: _stage_of(path) for identifier, path in paths.items()}
-        if not any(stage.startswith("down") for stage in named.values()):
+        if not any(stage.startswith(("down", "layer")) for stage in named.values()):
             named = self._stages_by_shape(found)
         order = [group.id for group in found]
         staged = [index for index, identifier in enumerate(order) if named[identifier]]
@@ -148,11 +154,11 @@ class _Walk:
             anatomy = blocks.discover(self.model.graph)
         except UserError:  # Not a UNet: an estimate does not need it to be one.
             return {group.id: "" for group in found}
-        member = {
-            node: f"{STAGES[block.kind]} {block.name.rpartition('.')[2]}" if block.kind != "mid" else "mid"
-            for block in anatomy.of_kind("down_stage", "mid", "up_stage")
-            for node in block.nodes
-        }
+        member: dict[ir.Node, str] = {}
+        for block in [one for one in anatomy.blocks if one.kind in STAGES]:
+            number = f" {block.name.rpartition('.')[2]}" if block.kind != "mid" else ""
+            for node in block.nodes:
+                member.setdefault(node, STAGES[block.kind] + number)
         return {group.id: member.get(group.anchor, "") for group in found}
 
     def _expand(self, group: Group) -> Iterator[Operation]:

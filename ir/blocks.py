@@ -1,7 +1,8 @@
-"""Blocks and skip connections of a UNet: what pruning and caching act on.
+"""Blocks and skip connections of a UNet, layers of a diffusion transformer: what pruning and caching act on.
 
 Where the exporter left module paths, they name the blocks. Where it did not, the U is found in the graph
-itself: the residual branches by dominators, the stages by where the skip connections leave and come back.
+itself: the residual branches by dominators, the stages by where the skip connections leave and come back. A
+transformer without a U has neither stages nor skips, and its layers are branches one behind the other.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import Literal, get_args
 
 import onnx_ir as ir
 
-from .naming import MODULES, PART, enclosing
+from .naming import LAYER, MODULES, PART, enclosing
 from .rates import Rate, analyse
-from .regions import BranchKind, Region, branch_kind, residual_regions
+from .regions import BranchKind, Region, branch_kind, layers, residual_regions
 from .skips import Skip, skips_by_modules, skips_by_shape
 from .trunk import Resolution, Root, Trunk, maker, trunk
 
@@ -56,7 +57,8 @@ def discover(graph: ir.Graph) -> Anatomy:
 
     Raises UserError if no input has the height and width of an output.
     """
-    named = any(enclosing(node, pattern) for node in graph for pattern, _ in MODULES)
+    patterns = [PART, *(pattern for pattern, _ in MODULES)]
+    named = any(enclosing(node, pattern) for node in graph for pattern in patterns)
     return discover_by_modules(graph) if named else discover_by_shape(graph)
 
 
@@ -76,11 +78,15 @@ def discover_by_modules(graph: ir.Graph) -> Anatomy:
         for path, nodes in members.items():
             if told := kind or branch_kind(tuple(nodes)):
                 found.append(make(path, told, nodes))
-    for region in residual_regions(line):
+    regions = residual_regions(line)
+    for region in regions:
         kind = branch_kind(region.nodes)
         if kind in ("attention", "feed_forward") and (path := _common_part(region)):
             found.append(make(path, kind, region.nodes))
     skips = skips_by_modules(line)
+    for layer in _bare_layers(line, regions, found):
+        if path := enclosing(layer.nodes[-1], LAYER):
+            found.append(make(path, "transformer", layer.nodes))
     kinds = {block.kind for block in found}
     found += [
         make(name, kind, nodes) for name, kind, nodes in _stages(line, skips, found) if kind not in kinds
@@ -96,13 +102,29 @@ def discover_by_shape(graph: ir.Graph) -> Anatomy:
     joins = {skip.join for skip in skips}
     found: list[Block] = []
     numbers: dict[str, int] = {}
-    for region in residual_regions(line):
-        kind = None if joins & set(region.nodes) else branch_kind(region.nodes)
-        if kind:
-            number = numbers[kind] = numbers.get(kind, -1) + 1
-            found.append(make(f"{kind}.{number}", kind, region.nodes))
+
+    def add(kind: BranchKind, nodes: tuple[ir.Node, ...]) -> None:
+        number = numbers[kind] = numbers.get(kind, -1) + 1
+        found.append(make(f"{kind}.{number}", kind, nodes))
+
+    regions = [region for region in residual_regions(line) if not joins & set(region.nodes)]
+    for region in regions:
+        if kind := branch_kind(region.nodes):
+            add(kind, region.nodes)
+    for layer in _bare_layers(line, regions, found):
+        add("transformer", layer.nodes)
     found += [make(name, kind, nodes) for name, kind, nodes in _stages(line, skips, found)]
     return Anatomy(_outermost_first(line, found), skips)
+
+
+def _bare_layers(line: Trunk, regions: Sequence[Region], found: Iterable[Block]) -> Iterator[Region]:
+    """The layers that no transformer encloses: those of a diffusion transformer, all of one resolution."""
+    if len({line.resolution[region.nodes[-1]] for region in regions}) > 1:
+        return
+    transformers = [set(block.nodes) for block in found if block.kind == "transformer"]
+    for layer in layers(line, regions):
+        if not any(whole.issuperset(layer.nodes) for whole in transformers):
+            yield layer
 
 
 def _common_part(region: Region) -> str | None:

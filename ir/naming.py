@@ -1,4 +1,4 @@
-"""How diffusers and guided-diffusion call the modules of a UNet."""
+"""How diffusers and guided-diffusion call the modules of a UNet or a diffusion transformer."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ MODULES: list[tuple[str, Literal["down_stage", "mid", "up_stage"] | None]] = [
 ]
 """Modules that are blocks, as regular expressions; None: the operators inside tell what kind of block."""
 
-PART = r"transformer_blocks\.\d+\.(?:attn\d+|ff)"
-"""The residual branches of a transformer."""
+LAYER = r"transformer_blocks\.\d+"
+PART = rf"{LAYER}\.(?:attn\d+|ff)"
+"""A layer of a transformer, and its residual branches."""
 
 DOWN = r"(?:conv_in|down_blocks\.\d+|input_blocks\.\d+)"
 MIDDLE = r"(?:mid_block|middle_block)"

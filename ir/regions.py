@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,13 +36,35 @@ def residual_regions(trunk: Trunk) -> list[Region]:
         if entry is None:
             continue
         inside = (trunk.after(entry) & trunk.before(add)) - {entry}
-        if all(set(trunk.graph.successors(node)) <= inside for node in inside - {add}):
-            found.append(Region(entry, tuple(trunk.sorted(inside))))
+        region = Region(entry, tuple(trunk.sorted(inside)))
+        if _has_one_exit(trunk, region):
+            found.append(region)
+    return found
+
+
+def _has_one_exit(trunk: Trunk, region: Region) -> bool:
+    inside = set(region.nodes)
+    return all(set(trunk.graph.successors(node)) <= inside for node in region.nodes[:-1])
+
+
+def layers(trunk: Trunk, regions: Iterable[Region]) -> list[Region]:
+    """Layers of a transformer that has no residual of its own around them: where a feed-forward branch goes on from
+    one attention, or from several, one behind the other.
+    """
+    kinds = {region: branch_kind(region.nodes) for region in regions}
+    attentions = {region.nodes[-1]: region for region, kind in kinds.items() if kind == "attention"}
+    found: list[Region] = []
+    for branch in [region for region, kind in kinds.items() if kind == "feed_forward"]:
+        layer = branch
+        while (before := attentions.get(layer.entry)) is not None:  # type: ignore[call-overload]
+            layer = Region(before.entry, (*before.nodes, *layer.nodes))
+        if layer is not branch and _has_one_exit(trunk, layer):
+            found.append(layer)
     return found
 
 
 def branch_kind(nodes: tuple[ir.Node, ...]) -> BranchKind | None:
-    """What a residual region, or a module, computes, told by its operators; None if it is no known block.
+    """What a region, or a module, computes, told by its operators; None if it is no known block.
 
     A resnet is two normalised convolutions. Attention has one residual; a transformer also holds a
     feed-forward part, which is a LayerNormalization and products of matrices without attention. Attention taken

@@ -43,6 +43,13 @@ def denoise(
     return x
 
 
+def of_sample(output: Array, sample: Array) -> Array:
+    """What a model says of the sample, [batch, channels, ...], without a variance that it may have learned to say in
+    channels after these (Nichol and Dhariwal, arXiv 2102.09672): no sampler here asks for it.
+    """
+    return output[:, : sample.shape[1]] if sample.ndim > 1 else output
+
+
 def guided(conditional: Array, unconditional: Array, scale: float) -> Array:
     """Classifier-free guidance (Ho and Salimans, arXiv 2207.12598, eq. 6)."""
     return (unconditional + scale * (conditional - unconditional)).astype("float32")

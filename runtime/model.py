@@ -18,7 +18,7 @@ from . import native_api as api
 from . import samplers, schedule
 from .errors import FickError
 from .loader import LIBRARY, Checked, check_bundle, require_this_machine
-from .loop import Progress, denoise, guided
+from .loop import Progress, denoise, guided, of_sample
 from .noise import Noise
 
 MOST_THREADS = 1024
@@ -258,7 +258,7 @@ class Model:
         ``progress(done, total)`` counts steps and cancels by returning True.
         """
         self._check_open()
-        sample, step = self._single("sample"), self._single("step")
+        sample, step = self.single("sample"), self.single("step")
         if guidance_scale != 1.0 and unconditional is None:
             raise FickError(
                 "a guidance scale other than 1 needs the prompt inputs of the unconditional branch"
@@ -279,7 +279,8 @@ class Model:
             outputs: list[NDArray[np.float32]] = []
             for branch, given in enumerate(branches):
                 feeds: dict[str, Any] = {sample.name: x, step.name: steps_given[index], **given}
-                outputs.append(next(iter(self.run(variant=order[index], branch=branch, **feeds).values())))
+                result = self.run(variant=order[index], branch=branch, **feeds)
+                outputs.append(of_sample(next(iter(result.values())), x))
             return outputs[0] if len(outputs) == 1 else guided(outputs[0], outputs[1], guidance_scale)
 
         x = loop.initial(np.asarray(start, dtype=np.float32))
@@ -297,16 +298,19 @@ class Model:
     def as_diffusers_unet(self) -> Any:
         """The UNet as diffusers' pipelines call theirs. Every call is a full one: it knows of no loop.
 
-        Raises FickError if the source was no diffusers UNet.
+        Raises FickError if the source was no UNet of diffusers.
         """
         from .diffusers_unet import DiffusersUNet  # only who has diffusers wants it
 
         config = self.manifest.get("config")
-        if not config:
-            raise FickError("the bundle was not compiled from a diffusers folder; compile that one instead")
+        if not config or "sample" not in self.inputs:
+            raise FickError(
+                "the bundle was not compiled from a diffusers folder with a UNet; compile that one instead"
+            )
         return DiffusersUNet(self, config)
 
-    def _single(self, rate: str) -> TensorInfo:
+    def single(self, rate: str) -> TensorInfo:
+        """The one input of a rate. Raises FickError if there is none, or more than one."""
         found = [info for info in self.inputs.values() if info.rate == rate]
         if len(found) != 1:
             raise FickError(f"generate needs one input of rate {rate}; this model has {len(found)}: use run")
@@ -315,7 +319,7 @@ class Model:
     def prepare(self, steps: ArrayLike) -> None:
         """Compute what depends on the timestep alone for all coming steps, once."""
         self._check_open()
-        info = self._single("step")
+        info = self.single("step")
         values = np.asarray(steps).reshape(-1)
         if not values.size:
             raise FickError("there are no steps to prepare; give at least one")

@@ -9,12 +9,14 @@ import numpy as np
 import typer
 
 from ...ir.errors import UserError
-from ...runtime import TextToImage, load, png, samplers
+from ...runtime import ClassToImage, Model, TextToImage, load, png, samplers
+from ...runtime.latent_diffusion import LatentDiffusion
 from .arguments import BundleArgument, JsonOption, size_of
 from .output import show, write_result
 
 EXAMPLE = (
-    "Example: `fick run emoji.fick --prompt 'cat with heart eyes' --steps 20 --seed 7 -o cat.png` or "
+    "Example: `fick run emoji.fick --prompt 'cat with heart eyes' --steps 20 --seed 7 -o cat.png`, "
+    "`fick run dit.fick --class-label 'golden retriever' -o dog.png` or "
     "`fick run terrain.fick --prompt-input difficulty=0.7 --seed 3 -o terrain.png`"
 )
 
@@ -25,7 +27,10 @@ def command(
         Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture, or an .npy.")
     ],
     prompt: Annotated[str | None, typer.Option(help="What to draw, for a text-to-image bundle.")] = None,
-    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
+    class_label: Annotated[
+        str | None, typer.Option(metavar="NUMBER|NAME", help="What to draw, for a class-to-image bundle.")
+    ] = None,
     guidance: Annotated[float, typer.Option(help="How closely to follow the prompt.")] = 5.0,
     init: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A picture to start from instead of noise.")
@@ -59,22 +64,21 @@ def command(
         raise UserError(f"cannot write {output}: give a name that ends in .png or .npy")
     limit = size_of(memory_limit) if memory_limit else 0
     with load(bundle, threads=threads, memory_limit_bytes=limit) as model:
-        if isinstance(model, TextToImage):
-            if prompt is None or prompt_input:
-                raise UserError(
-                    f"{bundle} draws from a text; give it with --prompt, and nothing else as input"
-                )
-            asked: dict[str, Any] = {
-                "prompt": prompt,
-                "negative_prompt": negative,
-                "guidance_scale": guidance,
-            }
+        asked = _asked(
+            bundle,
+            model,
+            {
+                "--prompt": prompt,
+                "--negative": negative,
+                "--class-label": class_label,
+                "--init": init,
+                "--prompt-input": prompt_input,
+            },
+        )
+        if isinstance(model, LatentDiffusion):
+            asked |= {"guidance_scale": guidance, "strength": strength}
             if init is not None:
-                asked |= {"init": pictures.read(init, model.picture_size), "strength": strength}
-        elif prompt is not None or init is not None:
-            raise UserError(f"{bundle} reads no text and no picture; leave --prompt and --init out")
-        else:
-            asked = _prompt(prompt_input or [], model)
+                asked |= {"init": pictures.read(init, model.picture_size)}
         chosen = {**_noise_of(model.manifest), "kind": sampler} if sampler else None
         samples: list[Any] = []
         started = time.perf_counter()
@@ -106,6 +110,28 @@ def _noise_of(manifest: dict[str, Any]) -> dict[str, Any]:
     """The noise schedule that the model was trained on: another sampler of it has to know it."""
     own = manifest.get("sampler") or {}
     return dict(own.get("config", own))
+
+
+TAKES: dict[type, dict[str, str]] = {
+    TextToImage: {"--prompt": "prompt", "--negative": "negative_prompt", "--init": "init"},
+    ClassToImage: {"--class-label": "label", "--init": "init"},
+    Model: {"--prompt-input": ""},
+}
+"""What tells a bundle what to draw, as options and as arguments of ``generate``; no pipeline does without the first."""
+
+
+def _asked(bundle: Path, model: Any, given: dict[str, Any]) -> dict[str, Any]:
+    takes = TAKES[type(model)]
+    said = {option: value for option, value in given.items() if value is not None}
+    foreign = next((option for option in said if option not in takes), None)
+    if foreign is not None:
+        raise UserError(f"{bundle} takes no {foreign}; give what it is to draw with {', '.join(takes)}")
+    if isinstance(model, Model):
+        return _prompt(said.get("--prompt-input", []), model)
+    needed = next(iter(takes))
+    if needed not in said:
+        raise UserError(f"{bundle} needs to know what to draw; give it with {needed}")
+    return {takes[option]: value for option, value in said.items()}
 
 
 def _number(text: str) -> int | float:

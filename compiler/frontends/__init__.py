@@ -11,16 +11,16 @@ from ...ir.errors import UserError
 from .diffusers_folder import Config, DiffusersFolder
 from .imported import Imported, Source, Whole
 from .onnx_file import OnnxFile
-from .pipeline_folder import is_text_to_image, open_pipeline
+from .pipeline_folder import is_pipeline, is_text_to_image, open_pipeline
 from .torch_module import TorchModule
 
 __all__ = [
-    "UNET",
     "Config",
     "Imported",
     "Source",
     "Whole",
     "import_model",
+    "is_text_to_image",
     "known_configs",
     "open_model",
     "open_source",
@@ -32,24 +32,24 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def known_configs() -> list[str]:
-    """Names of the published UNet configurations that come with fick."""
+    """Names of the published configurations that come with fick."""
     return sorted(path.stem for path in CONFIGS.glob("*.json"))
 
 
 def open_model(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Whole:
     """Find a model with all of its components, without reading it. The arguments are those of ``open_source``.
 
-    Of a Stable Diffusion pipeline that is the UNet, the text encoder and the autoencoder, of any other source
-    the UNet alone.
+    Of a pipeline (see pipeline_folder.py) that is the denoising network, what its prompts go through and the
+    autoencoder, of any other source the network alone.
     """
-    if isinstance(model, str | os.PathLike) and is_text_to_image(Path(model)):
+    if isinstance(model, str | os.PathLike) and is_pipeline(Path(model)):
         return open_pipeline(Path(model), shapes)
     source = open_source(model, shapes=shapes, seed=seed)
     return Whole(source.name, {UNET: source})
 
 
 def open_source(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None, seed: int = 0) -> Source:
-    """Find a UNet without reading it.
+    """Find a denoising network without reading it.
 
     ``model`` is an ``.onnx`` file, a diffusers folder (a pipeline or one component), a diffusers
     ``config.json`` or the name of a published one (random weights, drawn from ``seed``), or a torch module.
@@ -72,6 +72,6 @@ def import_model(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = Non
     """Bring a model into canonical form. The arguments are those of ``open_source``.
 
     Raises UserError with one sentence for whatever the user can mend: a missing or damaged file, a model
-    that is not a UNet, shapes that do not fit, weights that are not finite, torch not installed.
+    that is no diffusion model, shapes that do not fit, weights that are not finite, torch not installed.
     """
     return open_source(model, shapes=shapes, seed=seed).imported()

@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 
 from ...ir.errors import UserError, first_line
 from ..checkpoint import read_checkpoint
+from .architectures import ARCHITECTURES, FOLDERS, class_name
 from .imported import Imported
 from .torch_module import import_module, require_torch
-
-UNETS = ("UNet2DConditionModel", "UNet2DModel")
 
 
 @dataclass(frozen=True)
 class DiffusersFolder:
-    """The UNet of a diffusers pipeline folder, or a folder that is one UNet. Weights are safetensors."""
+    """The denoising network of a diffusers pipeline folder, or a folder that is one. Weights are safetensors."""
 
     path: Path
     shapes: Mapping[str, Sequence[int]] | None
@@ -30,9 +29,9 @@ class DiffusersFolder:
         return self.path.resolve().name
 
     def imported(self) -> Imported:
-        """Raises UserError if there is no UNet in it, or its weights are missing, damaged or pickled."""
+        """Raises UserError if there is none in it, or its weights are missing, damaged or pickled."""
         if not self._config.is_file():
-            raise UserError(f"{self.path} holds no diffusers UNet; {self._config} should be there.")
+            raise UserError(f"{self.path} holds no diffusion model; {self._config} should be there.")
         metadata: dict[str, Any] = {"config": read_json(self._config)}
         if self._schedule.is_file():
             metadata["scheduler"] = read_json(self._schedule)
@@ -46,8 +45,8 @@ class DiffusersFolder:
         return import_module(module, self.shapes, name=self.name, kind="diffusers", metadata=metadata)
 
     def torch_module(self) -> Any:
-        """The UNet as diffusers loads it, in float32."""
-        cls = _unet_class(read_json(self._config), self._config)
+        """The network as diffusers loads it, in float32."""
+        cls = _model_class(read_json(self._config), self._config)
         torch = require_torch()
         try:
             return cls.from_pretrained(
@@ -70,7 +69,10 @@ class DiffusersFolder:
 
     @property
     def _component(self) -> Path:
-        return self.path / "unet" if (self.path / "model_index.json").is_file() else self.path
+        if not (self.path / "model_index.json").is_file():
+            return self.path
+        places = [self.path / folder for folder in FOLDERS]
+        return next((place for place in places if place.is_dir()), self.path / "unet")
 
     @property
     def _config(self) -> Path:
@@ -87,7 +89,7 @@ class DiffusersFolder:
 
 @dataclass(frozen=True)
 class Config:
-    """A diffusers UNet ``config.json`` with weights that torch draws from ``seed``."""
+    """A ``config.json`` of diffusers with weights that torch draws from ``seed``."""
 
     path: Path
     shapes: Mapping[str, Sequence[int]] | None
@@ -110,9 +112,9 @@ class Config:
         return {name: drawn[name].numpy().reshape(shape) for name, shape in wanted.items()}
 
     def torch_module(self) -> Any:
-        """The UNet with its weights drawn."""
+        """The network with its weights drawn."""
         config = read_json(self.path)
-        cls = _unet_class(config, self.path)
+        cls = _model_class(config, self.path)
         torch = require_torch()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
@@ -123,7 +125,7 @@ class Config:
             ) as error:  # Whatever diffusers raises on a configuration that does not fit together.
                 reason = first_line(error)
                 raise UserError(
-                    f"{self.path} does not describe a UNet that diffusers can build: {reason}."
+                    f"{self.path} does not describe a model that diffusers can build: {reason}."
                 ) from error
 
 
@@ -137,11 +139,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _unet_class(config: Mapping[str, Any], path: Path) -> Any:
-    wanted = config.get("_class_name")
-    if wanted not in UNETS:
+def _model_class(config: Mapping[str, Any], path: Path) -> Any:
+    wanted = class_name(config)
+    if wanted not in ARCHITECTURES:
         raise UserError(
-            f"{path} describes {wanted}, which is not a UNet that fick knows: {', '.join(UNETS)}."
+            f"{path} describes {wanted}, which is not a model that fick knows: {', '.join(ARCHITECTURES)}."
         )
     require_torch()
     try:

@@ -74,6 +74,10 @@ class Whole:
     files: dict[str, bytes] = field(default_factory=dict[str, bytes])
     facts: dict[str, Any] = field(default_factory=dict[str, Any])
 
+    @property
+    def main(self) -> Source:
+        return next(iter(self.components.values()))
+
 
 def assemble_part(
     model: ir.Model,

@@ -9,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...ir.errors import UserError, first_line
 from .imported import Imported, assemble
+from .onnx_faults import is_empty, require_sound
 
 
 @dataclass(frozen=True)
@@ -62,28 +64,46 @@ class OnnxFile:
 
 def _read(path: Path) -> tuple[ir.Model, list[Path]]:
     """The model, and the files beside it that hold its weights."""
-    beside: set[Path] = set()
     broken = f"{path} is not a complete ONNX file; it may be truncated, so fetch or export it again."
-    if path.stat().st_size == 0:
-        raise UserError(broken)
     try:
-        model = ir.load(os.fspath(path))  # pyright: ignore[reportUnknownMemberType]
-        for value in model.graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor):
-                beside.add(Path(tensor.path))
-                # Maps the file, so that a missing one is found here; the result no longer names a path.
-                value.const_value = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name)
-            elif tensor is not None:
-                tensor.numpy()
+        proto = onnx.load(os.fspath(path), load_external_data=False)
+    except Exception as error:  # Protobuf raises its own kinds on damaged bytes.
+        raise UserError(broken) from error
+    if is_empty(proto.graph):
+        raise UserError(broken)
+    require_sound(proto, path)
+    try:
+        model = ir.serde.deserialize_model(proto)
+    except Exception as error:  # Whatever onnx_ir raises on what it does not expect.
+        raise UserError(f"{path} is not sound ONNX: {first_line(error)}; export it again.") from error
+    ir.external_data.set_base_dir(model.graph, path.parent)
+    beside = {place for value in model.graph.initializers.values() if (place := _load(value, path))}
+    for value in [value for value in model.graph.inputs if value.is_initializer()]:
+        model.graph.inputs.remove(value)  # older exporters list weights as inputs too
+    if not model.graph.inputs:
+        raise UserError(f"{path} is not sound ONNX: every input of it is a weight; export it again.")
+    return model, sorted(beside)
+
+
+def _load(value: ir.Value, path: Path) -> Path | None:
+    """Bring an initializer's numbers in, and name the file beside the model that they are in, if they are."""
+    tensor = value.const_value
+    assert tensor is not None
+    place = Path(tensor.path) if isinstance(tensor, ir.ExternalTensor) else None
+    try:
+        numbers = tensor.numpy()
     except FileNotFoundError as error:
         raise UserError(
             f"{path} keeps its weights in {error.filename}, which is missing; put it there."
         ) from error
-    except Exception as error:  # Protobuf, onnx_ir and numpy each raise their own kinds on damaged bytes.
-        raise UserError(broken) from error
-    for value in [value for value in model.graph.inputs if value.is_initializer()]:
-        model.graph.inputs.remove(value)  # older exporters list weights as inputs too
-    if not len(model.graph) or not model.graph.inputs or not model.graph.outputs:
-        raise UserError(broken)
-    return model, sorted(beside)
+    except (
+        Exception
+    ) as error:  # onnx_ir and numpy raise their own kinds where the bytes are too few or too many.
+        raise UserError(
+            f"{place or path} does not hold the {tensor.dtype} numbers of {list(tensor.shape)} that initializer "
+            f"{value.name} says; fetch or export it again."
+        ) from error
+    if place is not None:
+        # The result no longer names a path.
+        value.const_value = ir.Tensor(numbers, dtype=tensor.dtype, name=tensor.name)
+    return place

@@ -1,4 +1,4 @@
-"""The front end for whole text-to-image pipelines: tokenizer, text encoder, UNet and autoencoder."""
+"""The front end for whole pipelines: what prompts are read with, the denoising network and the autoencoder."""
 
 from __future__ import annotations
 
@@ -13,24 +13,25 @@ from numpy.typing import NDArray
 from ...ir.errors import UserError, first_line
 from ..checkpoint import read_checkpoint
 from .diffusers_folder import DiffusersFolder, read_json
-from .imported import Imported, Whole, assemble_part
+from .imported import Imported, Source, Whole, assemble_part
 from .torch_module import import_module, require_torch
 
-PIPELINES = frozenset({"StableDiffusionPipeline"})
-NEEDED = {
-    "unet": ("in_channels", "sample_size"),
-    "text_encoder": ("max_position_embeddings", "hidden_size"),
-    "vae": ("in_channels", "block_out_channels"),
-}
-"""What the shapes of a pipeline follow from."""
-
 BRANCHES = 2
-"""Classifier-free guidance runs the UNet with and without the prompt, as one batch."""
+"""Classifier-free guidance runs the network with and without the prompt, as one batch."""
+
+
+def _class_of(folder: Path) -> str | None:
+    index = folder / "model_index.json"
+    return read_json(index).get("_class_name") if index.is_file() else None
+
+
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder is a whole pipeline of a kind that becomes one bundle."""
+    return _class_of(folder) in PIPELINES
 
 
 def is_text_to_image(folder: Path) -> bool:
-    index = folder / "model_index.json"
-    return index.is_file() and read_json(index).get("_class_name") in PIPELINES
+    return PIPELINES.get(_class_of(folder) or "") is _text_to_image
 
 
 def open_pipeline(folder: Path, shapes: Mapping[str, Sequence[int]] | None) -> Whole:
@@ -38,34 +39,63 @@ def open_pipeline(folder: Path, shapes: Mapping[str, Sequence[int]] | None) -> W
 
     Raises UserError for a component that is missing.
     """
-    configs = {name: _config(folder, name) for name in ("unet", "text_encoder", "vae")}
-    for component, names in NEEDED.items():
-        for name in names:
-            if name not in configs[component]:
-                raise UserError(
-                    f"{folder / component / 'config.json'} does not say {name}; save the pipeline anew"
-                )
-    tokens = configs["text_encoder"]["max_position_embeddings"]
-    channels, size = configs["unet"]["in_channels"], configs["unet"]["sample_size"]
-    factor = 2 ** (len(configs["vae"]["block_out_channels"]) - 1)
-    sample = list((shapes or {}).get("sample", (BRANCHES, channels, size, size)))
-    latent = [1, *sample[1:]]
-    width = configs["text_encoder"]["hidden_size"]
+    return PIPELINES[_class_of(folder) or ""](folder, shapes or {})
+
+
+def _text_to_image(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Whole:
+    unet = _config(folder, "unet", "in_channels", "sample_size")
+    encoder = _config(folder, "text_encoder", "max_position_embeddings", "hidden_size")
+    tokens = encoder["max_position_embeddings"]
+    sample = _sample(unet, "sample", shapes)
     unet_shapes = {
         "timestep": [1],
-        "encoder_hidden_states": [sample[0], tokens, width],
-        **(shapes or {}),
+        "encoder_hidden_states": [sample[0], tokens, encoder["hidden_size"]],
+        **shapes,
         "sample": sample,
     }
-    image = [1, configs["vae"]["in_channels"], *(factor * extent for extent in sample[2:])]
     components = {
         "unet": DiffusersFolder(folder, unet_shapes),
         "text_encoder": Part(folder, TEXT_ENCODER, {"input_ids": [1, tokens]}),
-        "vae_decoder": Part(folder, VAE_DECODER, {"latent": latent}),
-        "vae_encoder": Part(folder, VAE_ENCODER, {"image": image}),
+        **_autoencoder(folder, sample),
     }
     files, facts = _tokenizer(folder)
-    return Whole(folder.resolve().name, dict(components), files, {"tokenizer": {**facts, "tokens": tokens}})
+    return Whole(folder.resolve().name, components, files, {"tokenizer": {**facts, "tokens": tokens}})
+
+
+def _class_to_image(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Whole:
+    network = _config(folder, "transformer", "in_channels", "sample_size", "num_embeds_ada_norm")
+    sample = _sample(network, "hidden_states", shapes)
+    network_shapes = {"timestep": [1], "class_labels": [sample[0]], **shapes, "hidden_states": sample}
+    components = {
+        "transformer": DiffusersFolder(folder, network_shapes),
+        **_autoencoder(folder, sample),
+    }
+    classes = {"count": network["num_embeds_ada_norm"], "names": _class_names(folder)}
+    return Whole(folder.resolve().name, components, facts={"classes": classes})
+
+
+PIPELINES: dict[str, Callable[[Path, Mapping[str, Sequence[int]]], Whole]] = {
+    "DiTPipeline": _class_to_image,
+    "StableDiffusionPipeline": _text_to_image,
+}
+"""By the class that a folder's model_index.json names."""
+
+
+def _sample(config: Mapping[str, Any], name: str, shapes: Mapping[str, Sequence[int]]) -> list[int]:
+    """The shape of the input ``name``: noisy latents, one a branch."""
+    size = config["sample_size"]
+    return list(shapes.get(name, (BRANCHES, config["in_channels"], size, size)))
+
+
+def _autoencoder(folder: Path, sample: Sequence[int]) -> dict[str, Source]:
+    """Both halves, for one latent of the shape of ``sample``."""
+    config = _config(folder, "vae", "in_channels", "block_out_channels")
+    factor = 2 ** (len(config["block_out_channels"]) - 1)
+    image = [1, config["in_channels"], *(factor * extent for extent in sample[2:])]
+    return {
+        "vae_decoder": Part(folder, VAE_DECODER, {"latent": [1, *sample[1:]]}),
+        "vae_encoder": Part(folder, VAE_ENCODER, {"image": image}),
+    }
 
 
 @dataclass(frozen=True)
@@ -102,7 +132,7 @@ VAE_ENCODER = Kind("vae", "diffusers", "AutoencoderKL", _encode, ("mean", "devia
 
 @dataclass(frozen=True)
 class Part:
-    """A component beside the UNet."""
+    """A component beside the denoising network."""
 
     pipeline: Path
     kind: Kind
@@ -148,11 +178,27 @@ class Part:
         return sorted(self._folder.glob("*.safetensors"))
 
 
-def _config(folder: Path, component: str) -> dict[str, Any]:
+def _config(folder: Path, component: str, *needed: str) -> dict[str, Any]:
+    """A component's configuration, with what shapes follow from. Raises UserError if some of it is missing."""
     path = folder / component / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} lacks its component {component}; {path} should be there")
-    return read_json(path)
+    config = read_json(path)
+    for name in needed:
+        if name not in config:
+            raise UserError(f"{path} does not say {name}; save the pipeline anew")
+    return config
+
+
+def _class_names(folder: Path) -> dict[str, int]:
+    """Numbers of classes by name, where the pipeline has names. Like ImageNet's, a class may have several."""
+    given = read_json(folder / "model_index.json").get("id2label") or {}
+    try:
+        return {name.strip(): int(number) for number, names in given.items() for name in names.split(",")}
+    except (AttributeError, ValueError) as error:
+        raise UserError(
+            f"id2label of {folder / 'model_index.json'} does not give names of classes by their numbers"
+        ) from error
 
 
 def _tokenizer(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:

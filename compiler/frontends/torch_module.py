@@ -15,6 +15,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...ir.errors import UserError, first_line
+from .architectures import architecture_of
 from .imported import Imported, assemble
 
 EXPORT_OPSET = 23
@@ -80,7 +81,7 @@ def import_module(
 
     ``outputs`` renames the module's outputs.
 
-    A diffusers UNet knows its input shapes; for any other module ``shapes`` names every argument of
+    A model of diffusers knows its input shapes; for any other module ``shapes`` names every argument of
     ``forward``. Raises UserError if it is no module, if shapes are missing, or if it cannot be traced.
     """
     torch = require_torch()
@@ -109,23 +110,28 @@ def import_module(
 
 def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], name: str) -> dict[str, Any]:
     """Example tensors by argument name; only their shapes and types matter."""
-    wanted = {**_published_shapes(module), **shapes}
-    known = _published_shapes(module)
+    architecture = architecture_of(module)
+    known = architecture.inputs(module.config) if architecture else {}
+    wanted = {**known, **shapes}
     if not wanted:
         raise UserError(
             f"the input shapes of {name} are not known; give shapes={{'argument': (1, 4, 64, 64), ...}}."
         )
     for argument, shape in shapes.items():
-        if not known:
+        if not architecture:
             continue
         if argument not in known:
             raise UserError(f"{name} has no input {argument}; its inputs are {', '.join(known)}.")
-        fixed = {0, 1} if len(known[argument]) == 4 else {len(shape) - 1} - {0}
-        alike = len(shape) == len(known[argument]) and all(size > 0 for size in shape)
-        if not alike or any(shape[axis] != known[argument][axis] for axis in fixed if axis > 0):
+        published = known[argument]
+        axes = range(len(published))
+        # The batch is free, and so are a picture's height and width, or how many tokens there are.
+        fixed = {1} if len(axes) == 4 else {*axes[-1:]} - {0}
+        fixed |= set() if architecture.resizable else {*axes[1:]}
+        alike = len(shape) == len(axes) and all(size > 0 for size in shape)
+        if not alike or any(shape[axis] != published[axis] for axis in fixed):
             raise UserError(
                 f"input {argument} of {name} cannot have shape {list(shape)}; right is, for example, "
-                f"{list(known[argument])}."
+                f"{list(published)}."
             )
     tensors: dict[str, Any] = {}
     for argument, shape in wanted.items():
@@ -134,38 +140,10 @@ def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], nam
     return tensors
 
 
-def _published_shapes(module: Any) -> dict[str, tuple[int, ...]]:
-    """Input shapes of a diffusers UNet at its own sample size, batch 1 and 77 tokens; else empty."""
-    config = getattr(module, "config", None)
-    if config is None or not hasattr(config, "sample_size") or not hasattr(config, "time_embedding_type"):
-        return {}
-    size = config.sample_size or 64
-    sizes = [size, size] if isinstance(size, int) else size
-    if (
-        not isinstance(sizes, list | tuple)
-        or len(sizes) != 2
-        or not all(isinstance(one, int) for one in sizes)
-    ):
-        raise UserError(f"sample_size of the configuration is {size!r}; it should be a number or two")
-    height, width = sizes
-    shapes: dict[str, tuple[int, ...]] = {"sample": (1, config.in_channels, height, width), "timestep": (1,)}
-    context = getattr(config, "cross_attention_dim", None)
-    if context is not None:
-        # Some configurations give one width a block; the text encoder has one.
-        shapes["encoder_hidden_states"] = (1, 77, context if isinstance(context, int) else context[0])
-    if getattr(config, "addition_embed_type", None) == "text_time":
-        ids = 6 * config.addition_time_embed_dim
-        shapes["text_embeds"] = (1, config.projection_class_embeddings_input_dim - ids)
-        shapes["time_ids"] = (1, 6)
-    if getattr(config, "num_class_embeds", None):
-        shapes["class_labels"] = (1,)
-    return shapes
-
-
 def keywords(module: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of ``forward`` for the graph's inputs by name, so that the first result is the first output."""
     call = dict(arguments)
-    if not _published_shapes(module):
+    if not architecture_of(module):
         return call
     added = {key: call.pop(key) for key in ("text_embeds", "time_ids") if key in call}
     return {**call, **({ADDED: added} if added else {}), "return_dict": False}
@@ -196,7 +174,7 @@ def _export(torch: Any, module: Any, arguments: dict[str, Any], name: str) -> ir
     for value in model.graph.inputs:
         value.name = str(value.name).removeprefix(f"{ADDED}_")
     if len(model.graph.outputs) == 1:
-        model.graph.outputs[0].name = "out_sample" if _published_shapes(module) else "output"
+        model.graph.outputs[0].name = "out_sample" if architecture_of(module) else "output"
     return model
 
 

@@ -191,5 +191,30 @@ def _heads_inside(op: Any, q: ir.Value, k: ir.Value, v: ir.Value, result: ir.Val
     return op.Attention(q, k, v, *node.inputs[3:], **{**node.attributes, **counts})
 
 
-HEADS = [pattern.RewriteRule(_heads_outside, _heads_inside, _token_major, name="heads_inside")]
+def _folded(op: Any, q: Any, k: Any, v: Any) -> Any:
+    """Batch and heads as one axis, as older code calls its batched products."""
+    parts = ((q, "q_folded"), (k, "k_folded"), (v, "v_folded"))
+    joined = [op.Reshape(x, _outputs=[name], _allow_other_inputs=True) for x, name in parts]
+    result = op.Attention(*joined, _outputs=["result"])
+    return op.Reshape(result, _outputs=["y"], _allow_other_inputs=True)
+
+
+def _is_folded(context: Any, q: ir.Value, k: ir.Value, v: ir.Value, y: ir.Value, **rest: Any) -> bool:
+    for name, value in (("q", q), ("k", k), ("v", v)):
+        batch, heads, *tokens = dims(value) if len(dims(value)) == 4 else (0, 0)
+        if dims(rest[f"{name}_folded"]) != (1, batch * heads, *tokens):
+            return False
+    return dims(y) == (*dims(q)[:3], dims(v)[3])
+
+
+def _unfold(op: Any, q: ir.Value, k: ir.Value, v: ir.Value, result: ir.Value, **rest: Any) -> Any:
+    node = result.producer()
+    assert node is not None
+    return op.Attention(q, k, v, **node.attributes)
+
+
+HEADS = [
+    pattern.RewriteRule(_folded, _unfold, _is_folded, name="unfold_heads"),
+    pattern.RewriteRule(_heads_outside, _heads_inside, _token_major, name="heads_inside"),
+]
 """Attention that takes (batch, tokens, channels) itself needs no reshapes around it."""

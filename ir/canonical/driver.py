@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,8 +27,10 @@ from ..modules import SCOPES, module_path, record_scopes
 from .activation import ACTIVATION
 from .attention import ATTENTION, EINSUM, HEADS, SCALE
 from .embedding import stack_projections
+from .fitting import require_fitting
+from .literals import merge_literals
 from .movement import DEAD, MERGED
-from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS
+from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS, PLAIN_LAYERS
 from .order import operators, order_operands
 from .propagate import propagate, require_static, where
 from .specialise import specialise
@@ -53,9 +56,9 @@ def _rules(rules: Sequence[pattern.RewriteRule]) -> Step:
 
 PHASES: list[list[Step]] = [
     [sequences_to_splits, _rules(DEAD)],
-    [order_operands],
+    [merge_literals, order_operands],
     [_rules([*AFFINE_GROUPS, *ACTIVATION, *LAYER_NORM])],
-    [_rules([*PLAIN_GROUPS, *EINSUM])],
+    [_rules([*PLAIN_GROUPS, *PLAIN_LAYERS, *EINSUM])],
     [_rules(ATTENTION)],
     [_rules(SCALE), _rules([*DEAD, *MERGED]), slices_to_splits, hoist_over_splits],
     [_rules(HEADS), stack_projections],
@@ -82,6 +85,8 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
         if node.domain in ("", "ai.onnx") and not defs.has(node.op_type):
             raise UserError(f"operator {node.op_type} is not supported, at {where(node)}.")
     _convert(model)
+    for node in model.graph:  # what was converted by way of protobuf has lost them
+        record_scopes(node)
     specialise(model, shapes or {})
     _settle(model)
     for phase in PHASES:
@@ -96,12 +101,17 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
 
 def _convert(model: ir.Model) -> None:
     declared = model.opset_imports.get("", 1)
+    # It warns of the way that it takes from old opsets, which is no fault of the file.
+    logger = logging.getLogger(version_converter.__name__)
+    warned, logger.disabled = logger.disabled, True
     try:
         version_converter.convert_version(model, OPSET, fallback=True)  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:  # The converter raises whatever its adapters meet.
         raise UserError(
             f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later."
         ) from error
+    finally:
+        logger.disabled = warned
     if model.opset_imports.get("", 1) != OPSET:
         raise UserError(f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later.")
     model.ir_version = 11
@@ -150,5 +160,6 @@ def _finish(model: ir.Model) -> None:
             node.name = f"{stem}_{taken[stem]}" if taken[stem] else stem
             taken[stem] += 1
     require_static(model)
+    require_fitting(model)
     RemoveUnusedFunctionsPass()(model)
     RemoveUnusedOpsetsPass()(model)

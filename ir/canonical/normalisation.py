@@ -125,37 +125,57 @@ QUOTIENTS: list[Callable[[Any, Any, Any], Any]] = [
 ]
 
 
+def _normalised(
+    op: Any,
+    x: Any,
+    epsilon: Any,
+    axes: Any,
+    square: Callable[[Any, Any], Any],
+    divide: Callable[[Any, Any, Any], Any],
+) -> Any:
+    centred = op.Sub(x, op.ReduceMean(x, axes, _outputs=["mean"]))
+    variance = op.ReduceMean(square(op, centred), axes, _outputs=["variance"])
+    return divide(op, centred, op.Sqrt(op.Add(variance, epsilon)))
+
+
+def _is_over_the_last_axis(
+    context: Any, x: ir.Value, epsilon: ir.Value, axes: ir.Value, mean: ir.Value, **rest: Any
+) -> bool:
+    last = len(dims(x)) - 1
+    whole = scalar(axes) in (-1.0, float(last)) and dims(mean) == (*dims(x)[:-1], 1)
+    return whole and scalar(epsilon) is not None
+
+
 def _layer_norm(
     square: Callable[[Any, Any], Any], divide: Callable[[Any, Any, Any], Any]
 ) -> pattern.RewriteRule:
     """(x - mean) / sqrt(variance + epsilon) * scale over the last axis (Ba et al., arXiv 1607.06450)."""
 
     def target(op: Any, x: Any, scale: Any, epsilon: Any, axes: Any) -> Any:
-        centred = op.Sub(x, op.ReduceMean(x, axes, _outputs=["mean"]))
-        variance = op.ReduceMean(square(op, centred), axes, _outputs=["variance"])
-        return op.Mul(divide(op, centred, op.Sqrt(op.Add(variance, epsilon))), scale)
+        return op.Mul(_normalised(op, x, epsilon, axes, square, divide), scale)
 
-    def check(
-        context: Any,
-        x: ir.Value,
-        scale: ir.Value,
-        epsilon: ir.Value,
-        axes: ir.Value,
-        mean: ir.Value,
-        **rest: Any,
-    ) -> bool:
-        last = len(dims(x)) - 1
-        return (
-            scalar(axes) in (-1.0, float(last))
-            and scalar(epsilon) is not None
-            and dims(mean) == (*dims(x)[:-1], 1)
-            and dims(scale) == dims(x)[-1:]
-        )
+    def check(context: Any, x: ir.Value, scale: ir.Value, **rest: Any) -> bool:
+        return dims(scale) == dims(x)[-1:] and _is_over_the_last_axis(context, x, **rest)
 
     def replacement(op: Any, x: ir.Value, scale: ir.Value, epsilon: ir.Value, **rest: Any) -> Any:
         return op.LayerNormalization(x, scale, axis=-1, epsilon=scalar(epsilon))
 
     return pattern.RewriteRule(target, replacement, check, name="layer_normalization")
+
+
+def _plain_layer_norm(
+    square: Callable[[Any, Any], Any], divide: Callable[[Any, Any, Any], Any]
+) -> pattern.RewriteRule:
+    """The same without a scale, as where the timestep brings one of its own."""
+
+    def target(op: Any, x: Any, epsilon: Any, axes: Any) -> Any:
+        return _normalised(op, x, epsilon, axes, square, divide)
+
+    def replacement(op: Any, x: ir.Value, epsilon: ir.Value, **rest: Any) -> Any:
+        ones = op.Constant(value=ir.tensor(np.ones(dims(x)[-1], np.float32)))
+        return op.LayerNormalization(x, ones, axis=-1, epsilon=scalar(epsilon))
+
+    return pattern.RewriteRule(target, replacement, _is_over_the_last_axis, name="plain_layer_normalization")
 
 
 def _biased_layer_norm(op: Any, x: Any, scale: Any, bias: Any) -> Any:
@@ -187,3 +207,4 @@ LAYER_NORM = [
     *(_layer_norm(square, divide) for square in SQUARES for divide in QUOTIENTS),
     pattern.RewriteRule(_biased_layer_norm, _raise_biased_layer_norm, _has_no_bias, name="layer_norm_bias"),
 ]
+PLAIN_LAYERS = [_plain_layer_norm(square, divide) for square in SQUARES for divide in QUOTIENTS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,10 @@ def _fold(node: ir.Node, imports: list[Any]) -> list[np.ndarray[Any, Any]] | Non
         [onnx.helper.make_value_info(name, onnx.TypeProto()) for name in proto.output],
     )
     whole = onnx.helper.make_model(graph, opset_imports=imports)
-    results = [np.asarray(result) for result in ReferenceEvaluator(whole).run(None, feeds)]  # type: ignore[arg-type]
+    try:
+        results = [np.asarray(result) for result in ReferenceEvaluator(whole).run(None, feeds)]  # type: ignore[arg-type]
+    except Exception as error:  # The evaluator is NumPy, and stumbles where a node makes no sense.
+        raise UserError(f"{where(node)} cannot be computed: {first_line(error)}.") from error
     return results if all(result.size <= LARGEST_FOLD for result in results) else None
 
 
@@ -164,8 +168,8 @@ def _infer(node: ir.Node, imports: list[Any], ir_version: int) -> None:
             schema, ir.serde.serialize_node(node), types, data, opset_imports=imports, ir_version=ir_version
         )
     except Exception as error:  # The C++ extension raises bare exceptions of several kinds.
-        reason = first_line(error)
-        raise UserError(f"shapes do not fit at {where(node)}: {reason}.") from error
+        reason = re.sub(r"^\[\w+\] ", "", first_line(error))
+        raise UserError(f"types or shapes do not fit at {where(node)}: {reason}.") from error
     for output in node.outputs:
         if output.name in inferred:
             proto = inferred[output.name]

@@ -53,6 +53,8 @@ def specialise(model: ir.Model, shapes: Mapping[str, Sequence[int]]) -> None:
 
 def _resolve(value: ir.Value, axis: int, size: int | ir.SymbolicDim, bound: dict[str, int]) -> int:
     if isinstance(size, int):
+        if size < 1:
+            raise UserError(f"size {axis} of input {value.name} is {size}; it should be 1 or more.")
         return size
     if size.value in bound:
         return bound[size.value]

@@ -1,10 +1,17 @@
-"""A text-to-image pipeline of Stable Diffusion's shape, small enough for tests. Its weights are random."""
+"""Pipelines of the shape of Stable Diffusion and of DiT, small enough for tests. Their weights are random."""
 
 import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTPipeline,
+    DiTTransformer2DModel,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from fick.runtime.tokenizer import BYTE_LETTERS
@@ -25,6 +32,20 @@ def tokenizer(folder: Path) -> CLIPTokenizer:
     )
 
 
+def autoencoder() -> AutoencoderKL:
+    return AutoencoderKL(
+        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, scaling_factor=0.3,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    ).eval()  # fmt: skip
+
+
+def scheduler(**config: object) -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, **config,
+    )  # fmt: skip
+
+
 def make(folder: Path) -> StableDiffusionPipeline:
     """Saves a pipeline there in the layout of diffusers and gives it back."""
     torch.manual_seed(0)
@@ -41,18 +62,34 @@ def make(folder: Path) -> StableDiffusionPipeline:
         attention_head_dim=2, norm_num_groups=8,
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
     )  # fmt: skip
-    vae = AutoencoderKL(
-        sample_size=16, block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=4, scaling_factor=0.3,
-        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
-    )  # fmt: skip
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
-    )  # fmt: skip
     made = StableDiffusionPipeline(
-        vae=vae.eval(), text_encoder=text_encoder.eval(), tokenizer=words, unet=unet.eval(), scheduler=scheduler,
+        vae=autoencoder(), text_encoder=text_encoder.eval(), tokenizer=words, unet=unet.eval(),
+        scheduler=scheduler(prediction_type="v_prediction"),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     made.save_pretrained(folder / "tiny-sd")
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def transformer(**config: object) -> DiTTransformer2DModel:
+    """Two blocks of 32 channels on latents of 8 x 8. Patches are of 2 x 2, and a variance is learned."""
+    torch.manual_seed(0)
+    small = {
+        "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "sample_size": 8, "in_channels": 4,
+        "out_channels": 8, "patch_size": 2,
+    }  # fmt: skip
+    return DiTTransformer2DModel(**{**small, **config}).eval()
+
+
+def make_class_conditional(folder: Path) -> DiTPipeline:
+    """The same with classes for prompts: a thousand, for that is what its code takes for granted."""
+    torch.manual_seed(0)
+    names = {0: "tench, Tinca tinca", 1: "goldfish", 207: "golden retriever"}
+    made = DiTPipeline(transformer(), autoencoder(), scheduler(prediction_type="epsilon"), id2label=names)
+    made.save_pretrained(folder / "tiny-dit")
+    index = folder / "tiny-dit" / "model_index.json"
+    # Published pipelines have names of classes there, and diffusers reads them but does not write them.
+    index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": names}))
     made.set_progress_bar_config(disable=True)
     return made

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
+
 import diffusers
 import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 
 from examples.terrain_model import fetch
 from fick.compiler.frontends import import_model
 from fick.ir.blocks import Anatomy, Block, discover, discover_by_shape
 from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError
+from tests.compiler import pipelines
 
 SMALL = {
     "sample_size": 16,
@@ -110,6 +115,54 @@ def test_diffusers_both_ways(name: str) -> None:
     assert {block.name for block in anatomy.blocks} <= paths
     depths = [config["sample_size"] // 2**level for level in range(len(module.down_blocks))]
     assert [block.resolution for block in anatomy.of_kind("down_stage")] == [(size, size) for size in depths]
+
+
+@pytest.fixture(scope="module")
+def transformer() -> torch.nn.Module:
+    return pipelines.transformer()
+
+
+def written_by_torchscript(module: torch.nn.Module, path: Path) -> ir.Model:
+    """As of opset 14, before LayerNormalization and Attention: nothing of what blocks are told by is whole."""
+    latent, labels = torch.zeros(2, 4, 8, 8), torch.tensor([1000, 207])
+    for block in module.transformer_blocks:
+        block.attn1.set_processor(AttnProcessor())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(module, (latent, torch.ones(1), labels), path, dynamo=False, opset_version=14)
+    return import_model(path).model
+
+
+@pytest.mark.parametrize("written_by", ["dynamo", "torchscript"])
+def test_a_diffusion_transformer_both_ways(
+    transformer: torch.nn.Module, written_by: str, tmp_path: Path
+) -> None:
+    if written_by == "dynamo":
+        model = import_model(transformer).model
+    else:
+        model = written_by_torchscript(transformer, tmp_path / "dit.onnx")
+    anatomy = assert_both_ways_agree(model)
+    assert not anatomy.skips
+    assert [(block.kind, block.name) for block in anatomy.blocks] == [
+        (kind, f"transformer_blocks.{layer}{part}")
+        for layer in range(2)
+        for kind, part in (("transformer", ""), ("attention", ".attn1"), ("feed_forward", ".ff"))
+    ]
+    entry = None
+    for block in anatomy.blocks:
+        join = block.nodes[-1]
+        assert join.op_type == "Add" and block.outputs == (join.outputs[0],) and block.resolution == (4, 4)
+        if block.kind == "transformer":
+            assert entry in (None, block.inputs[0])
+            parts = [one for one in anatomy.blocks if one is not block and set(one.nodes) <= set(block.nodes)]
+            assert [node for one in parts for node in one.nodes] == list(block.nodes)
+            entry = join.outputs[0]
+            continue
+        # The branch is left out by taking what the block reads first for what it gives.
+        (added,) = [value for value in join.inputs if value is not block.inputs[0]]
+        assert added is not None and added.producer() in block.nodes
+        # Beside it a shift, a scale and a gate, all of one row an image.
+        assert [tuple(value.shape or ())[1] for value in block.inputs] == [16, 1, 1, 1]
 
 
 @pytest.fixture(scope="module")

@@ -121,6 +121,20 @@ def test_layer_normalisation(square: str, divide: str) -> None:
     assert kinds(canonical) == {"LayerNormalization": 1}
 
 
+@pytest.mark.parametrize("square", ["q = Pow(d, two)", "q = Mul(d, d)"])
+def test_layer_normalisation_whose_scale_the_timestep_brings(square: str) -> None:
+    body = f"""
+        axes = Constant<value_ints=[-1]>()  two = Constant<value_float=2.0>()
+        eps = Constant<value_float=0.00001>()
+        mean = ReduceMean(x, axes)  d = Sub(x, mean)  {square}
+        v = ReduceMean(q, axes)  p = Add(v, eps)  e = Sqrt(p)  n = Div(d, e)
+        m = Mul(n, w)  y = Add(m, c)
+    """
+    inputs = "float[1,7,16] x, float[1,1,16] w, float[1,1,16] c"
+    canonical = agree(parse(f"({inputs}) => (float[1,7,16] y)", body))
+    assert kinds(canonical) == {"LayerNormalization": 1, "Mul": 1, "Add": 1}
+
+
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
@@ -212,6 +226,48 @@ def test_attention_of_tokens_needs_no_reshapes() -> None:
     canonical = agree(parse("(float[1,6,8] q, float[1,5,8] k, float[1,5,8] v) => (float[1,6,8] y)", body))
     assert kinds(canonical) == {"Attention": 1}
     assert canonical.graph[0].attributes.get_int("q_num_heads") == 2
+
+
+@pytest.mark.parametrize("folded", ["[6,{0},4]", "[1,6,{0},4]"])
+def test_heads_folded_into_the_batch_are_unfolded(folded: str) -> None:
+    parts = """
+        c{0} = Constant<value_ints=[2,{1},3,4]>()  r{0} = Reshape({0}, c{0})
+        t{0} = Transpose<perm=[0,2,1,3]>(r{0})  d{0} = Constant<value_ints={2}>()  f{0} = Reshape(t{0}, d{0})
+    """
+    body = "".join(
+        parts.format(name, tokens, folded.format(tokens))
+        for name, tokens in zip("qkv", (6, 5, 5), strict=True)
+    )
+    last = folded.count(",")
+    order = [*range(last - 1), last, last - 1]
+    body += f"""
+        kt = Transpose<perm={order}>(fk)  p = MatMul(fq, kt)  w = Softmax<axis=-1>(p)  o = MatMul(w, fv)
+        e = Constant<value_ints=[2,3,6,4]>()  u = Reshape(o, e)  ot = Transpose<perm=[0,2,1,3]>(u)
+        cy = Constant<value_ints=[2,6,12]>()  y = Reshape(ot, cy)
+    """
+    canonical = agree(parse("(float[2,6,12] q, float[2,5,12] k, float[2,5,12] v) => (float[2,6,12] y)", body))
+    assert kinds(canonical) == {"Attention": 1}
+    assert canonical.graph[0].attributes.get_int("q_num_heads") == 3
+
+
+@pytest.mark.parametrize(
+    ("equation", "expected"), [("nhwc->nchw", {"Transpose": 1}), ("nhwc->nhw", {"Einsum": 1})]
+)
+def test_einsum_of_one_operand_that_sums_nothing(equation: str, expected: dict[str, int]) -> None:
+    out = {"nchw": "2,5,3,4", "nhw": "2,3,4"}[equation[6:]]
+    body = f'y = Einsum<equation="{equation}">(x)'
+    assert kinds(agree(parse(f"(float[2,3,4,5] x) => (float[{out}] y)", body))) == expected
+
+
+def test_equal_numbers_of_the_code_are_one_and_equal_weights_are_two() -> None:
+    body = """
+        c = Constant<value_floats=[2.0, 3.0]>()  d = Constant<value_floats=[2.0, 3.0]>()
+        p = Mul(x, c)  q = Mul(x, d)  s = Sin(p)  t = Sin(q)  u = Mul(s, v)  z = Mul(t, w)  y = Add(u, z)
+    """
+    weights = {name: np.array([0.5, 0.25], np.float32) for name in "vw"}
+    canonical = agree(parse("(float[2] x, float[2] v, float[2] w) => (float[2] y)", body, weights))
+    assert kinds(canonical) == {"Mul": 3, "Sin": 1, "Add": 1}
+    assert {"v", "w"} < set(canonical.graph.initializers) and len(canonical.graph.initializers) == 3
 
 
 def test_what_does_nothing_goes_and_common_work_is_done_once() -> None:
