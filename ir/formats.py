@@ -105,10 +105,10 @@ class FloatFormat:
     def rounded(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
         """The nearest numbers of the format, of two the one with an even code; too large ones become the largest."""
         wide = np.clip(np.asarray(numbers, np.float64), self.smallest, self.largest)
-        exponent = np.frexp(wide)[1] - 1
-        # Carries into the next power of two are right by themselves: its first number is even.
-        spacing = np.maximum(exponent, 1 - self.bias) - self.mantissa_bits
-        return np.ldexp(np.rint(np.ldexp(wide, -spacing)), spacing).astype(np.float32)
+        size = np.abs(wide)
+        # A sum whose last bit, of a float64's 53, is the last that the format keeps rounds as the format does.
+        raised = np.maximum(size, 2.0 ** (1 - self.bias)) * 2.0 ** (52 - self.mantissa_bits)
+        return np.copysign(size + raised - raised, wide).astype(np.float32)
 
     def encode(self, numbers: NDArray[Any]) -> NDArray[np.uint8]:
         """Codes of numbers of the format. Raises ValueError for any other."""

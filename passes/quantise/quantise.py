@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from ...ir.errors import UserError
 from ...ir.formats import INTEGERS
@@ -13,7 +13,7 @@ from ...ir.program import Program
 from ..base import Context, Pass
 from ..measuring import output_error
 from .apply import quantised
-from .choices import ActivationFormat, Choice, WeightFormat
+from .choices import AMONG, ActivationFormat, Choice, WeightFormat
 from .products import mean_weight_bits, products
 from .ranges import RangeConfig, Ranges, measure
 
@@ -29,11 +29,22 @@ class QuantiseConfig(RangeConfig):
         default=False,
         description="Whether a weight's range ends where its error is least, not at its largest.",
     )
+    block: int = Field(
+        default=0,
+        ge=0,
+        description="Weights along a column that share a scale, integers alone; 0 for whole columns [weights].",
+    )
     least_depth: int = Field(
         default=64,
         ge=1,
         description="Sums of fewer products stay as they are, such as the first layer's [products].",
     )
+
+    @model_validator(mode="after")
+    def _blocks_of_integers(self) -> QuantiseConfig:
+        if self.block and self.weights not in INTEGERS:
+            raise ValueError(f"a block is one of integers, such as int4, and not of {self.weights} weights")
+        return self
 
 
 class Quantise(Pass[QuantiseConfig]):
@@ -44,6 +55,10 @@ class Quantise(Pass[QuantiseConfig]):
 
     name = "quantise"
     Config = QuantiseConfig
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return Choice(self.config.weights, self.config.activations).formats
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
@@ -58,9 +73,9 @@ class Quantise(Pass[QuantiseConfig]):
         ranges = Ranges({})
         if config.activations != "float32":
             names = [str(one.left.name) for one in found]
-            ranges = measure(context, program, names, config, INTEGERS[config.activations].largest)
+            ranges = measure(context, program, names, config, AMONG[config.activations])
         choices = {one.name: Choice(config.weights, config.activations) for one in found}
-        changed = quantised(program, choices, ranges, clip_weights=config.clip_weights)
+        changed = quantised(program, choices, ranges, clip_weights=config.clip_weights, block=config.block)
         everything = sum(COUNTS[node.op_type](node) for node in graph if node.op_type in COUNTS)
         return changed, {
             "products": len(found),
