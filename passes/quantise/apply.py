@@ -9,7 +9,7 @@ arithmetic (floats.py), and a scale takes the part of a bias that is not whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -21,7 +21,7 @@ from ...ir.program import Program
 from ..per_step import per_step, step_input
 from .choices import AMONG, ActivationFormat, Choice, WeightFormat
 from .floats import rounded
-from .products import Product, products
+from .products import Product, attentions, products
 from .ranges import Ranges
 from .weights import by_blocks, by_columns, fitted
 
@@ -36,18 +36,23 @@ def quantised(
     *,
     clip_weights: bool = False,
     block: int = 0,
+    attention: ActivationFormat = "float32",
 ) -> Program:
     """A copy of the program with the products that ``choices`` names, by their results, in its formats.
 
     ``ranges`` has the activations that are to be quantised; with ``clip_weights`` the range of weights ends where their
     squared error is least, else at the largest. So many neighbours as ``block`` says, along a column, have a scale of
-    their own where that divides the weights' first axis of the reduction; else a column has one.
+    their own where that divides the weights' first axis of the reduction; else a column has one. ``attention`` is the
+    format of queries, keys and values.
     """
     changed = program.copy()
     writer = _Writer(changed, ranges, clip_weights, block)
     for one in products(changed.variants["full"].graph, program.rates):
         if one.name in choices:
             writer.write(one, choices[one.name])
+    if attention != "float32":
+        for node in attentions(changed.variants["full"].graph):
+            writer.read(node, range(3), attention)
     return changed
 
 
@@ -61,20 +66,25 @@ class _Writer:
 
     def write(self, product: Product, choice: Choice) -> None:
         if choice.activations != "float32":
-            known = product.left, choice.activations
-            if known not in self._activations:
-                self._activations[known] = self._activation(product, choice.activations)
-            product.node.replace_input_with(0, self._activations[known])
+            self.read(product.node, [0], choice.activations)
         if choice.weights != "float32":
             key = product.right, product.column_axis, choice.weights
             if key not in self._weights:
                 self._weights[key] = self._weight(product, choice.weights)
             product.node.replace_input_with(1, self._weights[key])
 
-    def _activation(self, product: Product, name: ActivationFormat) -> ir.Value:
-        value = product.left
+    def read(self, node: ir.Node, places: Iterable[int], name: ActivationFormat) -> None:
+        """Let a node read those of its inputs, which are activations, in a format."""
+        for place in places:
+            value = node.inputs[place]
+            assert value is not None
+            if (value, name) not in self._activations:
+                self._activations[value, name] = self._activation(node, value, name)
+            node.replace_input_with(place, self._activations[value, name])
+
+    def _activation(self, place: ir.Node, value: ir.Value, name: ActivationFormat) -> ir.Value:
         label = str(value.name)
-        maker, format = Maker(product.node, f"{name}.{label}"), self._ranges.formats[label]
+        maker, format = Maker(place, f"{name}.{label}"), self._ranges.formats[label]
         ends, largest = self._ranges.ends[label], format.largest
         if self._ranges.timesteps is not None:
             graph, scales = self._program.variants["full"].graph, (ends / largest).astype(np.float32)

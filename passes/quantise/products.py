@@ -70,6 +70,19 @@ def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -
     return listed
 
 
+def attentions(graph: ir.Graph) -> list[ir.Node]:
+    """Nodes of attention whose queries, keys and values are numbers of float32 that nobody has rounded."""
+    return [
+        node
+        for node in graph
+        if node.op_type == "Attention"
+        and all(
+            value is not None and value.dtype is ir.DataType.FLOAT and not _is_quantised(value)
+            for value in node.inputs[:3]
+        )
+    ]
+
+
 def mean_weight_bits(listed: Sequence[Product], choices: Mapping[str, Choice]) -> float:
     """Bits of an element of the products' weights, on average; those without a choice are float32."""
     sizes = {one.right: math.prod(one.weight_shape) for one in listed}

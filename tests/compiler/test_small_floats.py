@@ -40,6 +40,7 @@ CASES = [
     *(("a resnet", {"weights": one, "activations": one, "clip_weights": True}, "host") for one in ("fp8", "fp4")),
     ("down, up and beside", {"weights": "e5m2", "activations": "e3m4", "estimator": "mse"}, "host"),
     ("a transformer", {"weights": "int4", "activations": "float32", "block": 16}, "host"),
+    *(("a transformer", {"weights": "int8", "activations": one, "attention": True}, "host") for one in ("int8", "e4m3")),
 ]  # fmt: skip
 
 
