@@ -21,6 +21,10 @@ FLOAT_SHARES = np.concatenate([SHARES, np.arange(104, 204, 4) / 100])
 what there is to search for in a bias that need not be whole."""
 
 
+ENOUGH = 1 << 18
+"""Weights that tell which format suits them."""
+
+
 @dataclass(frozen=True)
 class Sharing:
     """Weights in ``shape`` that have a scale together along the axes ``over``, which stay, of size one, if ``keep``.
@@ -67,9 +71,13 @@ def fitted(
         numbers_of(weight).reshape(sharing.shape), sharing.over, range(-len(sharing.over), 0)
     )
     rows = numbers.reshape(math.prod(sharing.scales), -1)
-    found = [_searched(rows, format, clip) for format in among]
-    best = min(range(len(among)), key=lambda one: found[one][1])
-    return among[best], found[best][0].reshape(sharing.scales) if clip else np.ones((), np.float32)
+    format = among[0]
+    if len(among) > 1:
+        some = rows[:: max(1, rows.size // ENOUGH)]
+        format = min(among, key=lambda one: _searched(some, one, clip)[1])
+    if not clip:
+        return format, np.ones((), np.float32)
+    return format, _searched(rows, format, clip)[0].reshape(sharing.scales)
 
 
 def _searched(rows: NDArray[np.float32], format: Format, clip: bool) -> tuple[NDArray[np.float32], float]:
