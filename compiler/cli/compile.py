@@ -96,10 +96,11 @@ def command(
 
 def _assigned(history: list[dict[str, Any]]) -> dict[str, str]:
     """What the optimiser chose, and what that costs and loses."""
-    found = [one["effect"] for one in history if one["pass"] == "assign"]
-    if not found:
+    effects = {one["pass"]: one["effect"] for one in history}
+    if "assign" not in effects:
         return {}
-    effect, last = found[0], [one["effect"] for one in history if "output_error" in one["effect"]][-1]
+    effect = effects["assign"]
+    last = {**effect, **effects.get("correct-bias", {}), **effects.get("correct-noise", {})}
     costs = (
         f"{name} {written(one['after'], name)} ({one['after'] / one['before']:.2f}x)"
         for name, one in effect["cost"].items()

@@ -46,12 +46,14 @@ def quantised(
     format of queries, keys and values.
     """
     changed = program.copy()
+    graph = changed.variants["full"].graph
     writer = _Writer(changed, ranges, clip_weights, block)
-    for one in products(changed.variants["full"].graph, program.rates):
-        if one.name in choices:
-            writer.write(one, choices[one.name])
-    if attention != "float32":
-        for node in attentions(changed.variants["full"].graph):
+    found = {one.node: one for one in products(graph, program.rates) if one.name in choices}
+    attended = [] if attention == "float32" else attentions(graph)
+    for node in list(graph):  # what several read is rounded before the first of them
+        if node in found:
+            writer.write(found[node], choices[found[node].name])
+        elif node in attended:
             writer.read(node, range(3), attention)
     return changed
 
