@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..ir.errors import UserError
 from ..targets import profile as profiles
+from .budgets import recipe_within
 from .cache import cache_folder, digest
 from .frontends import Whole, open_model
 from .pipeline import PRECISIONS
@@ -38,6 +39,7 @@ class Report:
     peak_bytes: int
     random_weights: bool
     seconds: dict[str, float]
+    history: list[dict[str, Any]]
 
 
 def compile(
@@ -50,6 +52,8 @@ def compile(
     sampler: Mapping[str, Any] | None = None,
     memory_limit_bytes: int | None = None,
     recipe: str | os.PathLike[str] | Recipe | None = None,
+    budget: str | None = None,
+    calibrate: str | os.PathLike[str] | None = None,
     precision: str = "float32",
     reporter: Silent | None = None,
 ) -> Report:
@@ -59,15 +63,17 @@ def compile(
     torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` names a device
     profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
     stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
-    ``precision`` is that of weights and of values between kernels.
+    ``precision`` is that of weights and of values between kernels. ``budget``, in place of a recipe, is what the UNet
+    may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on (budgets.py).
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
     """
     reporter = reporter or Silent()
     profile = profiles.load(target)
-    wanted = recipe if isinstance(recipe, Recipe) else read_recipe(Path(recipe)) if recipe else NOTHING
+    wanted = _wanted(model, recipe, budget, calibrate)
     wanted.check_hardware(profile.kind, profile.name)
+    wanted.check_formats(profile)
     stored = [one for one in PRECISIONS if one in profile.formats]
     if precision not in stored:
         raise UserError(
@@ -119,7 +125,27 @@ def compile(
         peak_bytes=memory["peak_bytes"],
         random_weights=skeleton.manifest["random_weights"],
         seconds=dict(reporter.seconds),
+        history=next(iter(components.values()))["history"],
     )
+
+
+def _wanted(
+    model: Any,
+    recipe: str | os.PathLike[str] | Recipe | None,
+    budget: str | None,
+    calibrate: str | os.PathLike[str] | None,
+) -> Recipe:
+    if budget is not None and recipe is not None:
+        raise UserError(
+            "--budget and --recipe exclude each other; a recipe names its budget with the pass assign"
+        )
+    if budget is not None:
+        return recipe_within(budget, model, Path(calibrate) if calibrate else None)
+    if calibrate is not None:
+        raise UserError("--calibrate goes with --budget; a recipe names its prompts itself")
+    if recipe is None or isinstance(recipe, Recipe):
+        return recipe or NOTHING
+    return read_recipe(Path(recipe))
 
 
 Ingredients = tuple[Skeleton, dict[str, Mapping[str, NDArray[Any]]]]

@@ -101,6 +101,16 @@ class Recipe(BaseModel):
                     f"recipe, or estimate for hardware of kind {one.needs}."
                 )
 
+    def check_formats(self, profile: profiles.Profile) -> None:
+        """Raises UserError for a pass that writes what the target has no kernels for."""
+        for one in self.passes:
+            lacking = [name for name in one.formats if name not in profile.formats]
+            if lacking:
+                raise UserError(
+                    f"pass {one.name} writes {', '.join(lacking)}, for which target {profile.name} has no kernels; it "
+                    f"has {', '.join(profile.formats)}."
+                )
+
     def context(self, program: Program, model: Any, seed: int, reporter: Silent) -> Context:
         """What the passes may ask for, over ``program`` of ``model``. Raises UserError as calibration does."""
         context = Context(seed=seed)

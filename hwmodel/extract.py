@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from ..ir import annotations, attention, blocks
 from ..ir.errors import UserError
+from ..ir.formats import format_of, opens
 from ..ir.groups import Group, groups
 from ..ir.modules import module_path
 from ..ir.naming import LAYER, MODULES
@@ -250,8 +251,8 @@ class _Walk:
             if node is not None and (node.op_type in FREE or _converts(node)):
                 bits = bits or max(annotations.row_bits(value), default=None)
                 shown = given(node)[1 if node.op_type == "Where" else 0]
-                if node.op_type == "DequantizeLinear":
-                    bits = bits or annotations.bits(shown)
+                if opens(node):
+                    bits = bits or _code_bits(shown)
                 elif _recasts(node):
                     bits = bits or min(_width(shown), _width(value))
                 value = shown
@@ -269,7 +270,18 @@ class _Walk:
 
 def _converts(node: ir.Node) -> bool:
     """Whether a node changes nothing but the number format."""
-    return node.op_type in CONVERSIONS or _recasts(node) or bool(annotations.row_bits(node.outputs[0]))
+    return (
+        node.op_type in CONVERSIONS
+        or opens(node)
+        or _recasts(node)
+        or bool(annotations.row_bits(node.outputs[0]))
+    )
+
+
+def _code_bits(codes: ir.Value) -> int | None:
+    """Of an element that is kept as the code of a number."""
+    format = format_of(codes)
+    return annotations.bits(codes) if format is None else format.bits
 
 
 def _recasts(node: ir.Node) -> bool:

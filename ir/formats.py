@@ -104,11 +104,15 @@ class FloatFormat:
 
     def rounded(self, numbers: NDArray[Any]) -> NDArray[np.float32]:
         """The nearest numbers of the format, of two the one with an even code; too large ones become the largest."""
-        wide = np.clip(np.asarray(numbers, np.float64), self.smallest, self.largest)
-        exponent = np.frexp(wide)[1] - 1
-        # Carries into the next power of two are right by themselves: its first number is even.
-        spacing = np.maximum(exponent, 1 - self.bias) - self.mantissa_bits
-        return np.ldexp(np.rint(np.ldexp(wide, -spacing)), spacing).astype(np.float32)
+        given = np.asarray(numbers)
+        given = np.clip(
+            given if given.dtype == np.float32 else given.astype(np.float64), self.smallest, self.largest
+        )
+        size = np.abs(given)
+        # A sum whose last bit is the last that the format keeps rounds as the format does.
+        power = 2.0 ** (int(np.finfo(given.dtype).nmant) - self.mantissa_bits)
+        raised = np.maximum(size, 2.0 ** (1 - self.bias)) * power
+        return np.copysign(size + raised - raised, given).astype(np.float32)
 
     def encode(self, numbers: NDArray[Any]) -> NDArray[np.uint8]:
         """Codes of numbers of the format. Raises ValueError for any other."""

@@ -89,6 +89,11 @@ class Pass(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT | None = None) -> None:
         self.config: ConfigT = config if config is not None else self.Config()  # type: ignore[assignment]
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Formats (``ir.formats``) that kernels have to read to run what it writes."""
+        return ()
+
     @abstractmethod
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         """The transformed program, and what changed, as measured: numbers for the history."""

@@ -2,11 +2,13 @@
 
 A group is an anchor (a convolution, a product, a normalisation, attention) with the elementwise work that
 follows it: bias, timestep embedding, residual, activation, or the gate of a GEGLU (Shazeer, arXiv 2002.05202).
+What reads a value in several places may follow as well, where all of it comes together again.
 Elementwise nodes that no anchor can take form groups of their own. What could not be fused says why.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir as ir
@@ -52,6 +54,7 @@ class Fuse(Pass[FuseConfig]):
 def _decide(graph: ir.Graph, longest: int) -> list[Group]:
     taken: set[ir.Node] = set()
     groups: list[list[ir.Node]] = []
+    place = {node: index for index, node in enumerate(graph)}
     for node in graph:
         node.metadata_props.pop(UNFUSED, None)
     anchors = [node for node in graph if node.op_type in ANCHORS]
@@ -64,7 +67,7 @@ def _decide(graph: ir.Graph, longest: int) -> list[Group]:
         for node in starts:
             if node in taken:
                 continue
-            members = _grow(node, taken, longest)
+            members = _grow(node, taken, longest, place)
             taken.update(members)
             groups.append(members)
     for first, *carried in groups:
@@ -75,7 +78,7 @@ def _decide(graph: ir.Graph, longest: int) -> list[Group]:
     return [Group.of(str(index), members) for index, members in enumerate(groups)]
 
 
-def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int) -> list[ir.Node]:
+def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int, place: Mapping[ir.Node, int]) -> list[ir.Node]:
     """The anchor and what it can carry, in graph order. Trailing rearrangements stay outside."""
     members, kept = [anchor], 1
     if anchor.op_type not in ANCHORS and anchor.op_type not in CARRIED:
@@ -84,8 +87,8 @@ def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int) -> list[ir.Node]:
         return members
     value = anchor.outputs[0]
     while len(members) <= longest:
-        step = _next(members, value, taken)
-        if step is None:
+        step = _next(members, value, taken) or _joined(members, value, taken, place)
+        if step is None or len(members) + len(step) > longest + 1:
             break
         members += step
         value = step[-1].outputs[0]
@@ -115,6 +118,27 @@ def _next(members: list[ir.Node], value: ir.Value, taken: set[ir.Node]) -> list[
     if _shape(reader.outputs[0]) != _shape(value):
         return _refuse([reader], f"it broadcasts {value.name} to a larger shape")
     return [reader]
+
+
+def _joined(
+    members: list[ir.Node], value: ir.Value, taken: set[ir.Node], place: Mapping[ir.Node, int]
+) -> list[ir.Node] | None:
+    """Elementwise nodes, in graph order, through which all readers of ``value`` come together in the last of them."""
+    if members[-1].op_type == "QuantizeLinear" or value.is_graph_output():
+        return None
+    found: list[ir.Node] = []
+    waiting = {node for node, _ in value.uses()}
+    while waiting:
+        node = min(waiting, key=place.__getitem__)
+        waiting.remove(node)
+        if found and found[-1].outputs[0].is_graph_output():
+            return None
+        if node in taken or node.op_type not in CARRIED or _shape(node.outputs[0]) != _shape(value):
+            return None
+        found.append(node)
+        if waiting:
+            waiting |= {user for user, _ in node.outputs[0].uses()}
+    return found or None
 
 
 def _feeds_products(node: ir.Node) -> bool:

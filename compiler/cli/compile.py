@@ -11,10 +11,14 @@ from typing import Annotated, Any
 import typer
 
 from ...ir.errors import UserError
+from ...passes.assign.budget import written
 from .arguments import JsonOption, ModelArgument, RecipeOption, ShapeOption, TargetOption, shapes, size_of
 from .output import megabytes, show
 
-EXAMPLE = "Example: `fick compile sd-1.5 --target host -o sd.fick` then `fick bench sd.fick`"
+EXAMPLE = (
+    "Example: `fick compile sd-1.5 --target host -o sd.fick` then `fick bench sd.fick`, or, for half the time a step, "
+    "`fick compile models/emoji-sd --budget latency=0.5x --calibrate prompts.txt`"
+)
 
 
 def command(
@@ -35,6 +39,21 @@ def command(
         typer.Option(metavar="JSON", help='The bundle\'s own sampler, e.g. \'{"kind": "euler"}\'.'),
     ] = None,
     recipe: RecipeOption = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="latency=0.5x",
+            help="What the UNet may cost, predicted for the target: latency=, bytes=, or both with a comma, as a share "
+            "of what it costs in float32 (0.5x) or with a unit (250MB). Layers get the formats that lose least.",
+        ),
+    ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Prompts, one a line, on which a --budget's losses are measured and corrected.",
+        ),
+    ] = None,
     precision: Annotated[
         str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
     ] = "float32",
@@ -55,6 +74,8 @@ def command(
             sampler=_sampler(sampler),
             memory_limit_bytes=size_of(memory_limit) if memory_limit else None,
             recipe=recipe,
+            budget=budget,
+            calibrate=calibrate,
             precision=precision,
             reporter=reporter,
         )
@@ -65,11 +86,30 @@ def command(
             "peak memory": megabytes(report.peak_bytes),
             "graph": f"{report.nodes} nodes",
             "kernels": f"{report.kernels} in {sum(sum(one.values()) for one in report.calls.values())} calls",
+            **_assigned(report.history),
             "time": f"{sum(report.seconds.values()):.1f} s",
         },
         json_file,
         {**asdict(report), "bundle": str(report.bundle)},
     )
+
+
+def _assigned(history: list[dict[str, Any]]) -> dict[str, str]:
+    """What the optimiser chose, and what that costs and loses."""
+    effects = {one["pass"]: one["effect"] for one in history}
+    if "assign" not in effects:
+        return {}
+    effect = effects["assign"]
+    last = {**effect, **effects.get("correct-bias", {}), **effects.get("correct-noise", {})}
+    costs = (
+        f"{name} {written(one['after'], name)} ({one['after'] / one['before']:.2f}x)"
+        for name, one in effect["cost"].items()
+    )
+    return {
+        "formats": ", ".join(f"{count} x {name}" for name, count in effect["products"].items() if count),
+        "predicted cost": ", ".join(costs),
+        "output error": f"{100 * last['output_error']:.2f} % of the output",
+    }
 
 
 def _sampler(text: str | None) -> Mapping[str, Any] | None:

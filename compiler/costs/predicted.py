@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -26,7 +26,7 @@ from ...targets.cpu.row_norm import LayerNorm, Softmax
 from ...targets.cpu.tile_attention import TileAttention
 from ...targets.cpu.tiles import STEP, WIDTH, TileContraction
 from ...targets.cpu.winograd import WinogradInput, WinogradOutput
-from ...targets.expressions import Apply, Expression, Literal
+from ...targets.expressions import Apply, Expression
 from ...targets.lower import planned_calls
 from ...targets.lowering import Buffer, PendingCall
 from ...targets.packing import TILE_ROWS
@@ -189,13 +189,11 @@ def _terms(matrix: Matrix) -> int:
 
 
 def _instructions(expression: Expression) -> float:
-    """To compute and store one element."""
-    return 1 + _inside([expression])
+    """To compute and store one element. What occurs in several places is computed once."""
+    return 1 + sum(INSTRUCTIONS.get(one.op, 1) for one in _applied(expression))
 
 
-def _inside(expressions: Sequence[Expression]) -> float:
-    return sum(
-        INSTRUCTIONS.get(one.op, 1) + _inside([arg for arg in one.args if not isinstance(arg, Literal)])
-        for one in expressions
-        if isinstance(one, Apply)
-    )
+def _applied(expression: Expression) -> set[Apply]:
+    if not isinstance(expression, Apply):
+        return set()
+    return {expression}.union(*map(_applied, expression.args))

@@ -16,6 +16,7 @@ from ...ir.program import Program
 from ..base import Context, Pass
 from .budget import read
 from .config import AssignConfig
+from .formats import FORMATS
 from .study import Study
 
 
@@ -27,6 +28,10 @@ class Assign(Pass[AssignConfig]):
 
     name = "assign"
     Config = AssignConfig
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(one for name in self.config.formats for one in FORMATS[name].formats))
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config

@@ -19,7 +19,7 @@ class AssignConfig(RangeConfig):
     formats: tuple[FormatName, ...] = Field(
         default=("float32", "w8a8"),
         min_length=1,
-        description="What a product may be computed in: float32, w8a8, w4a8, or weights alone as w8, w4.",
+        description="What a product may be computed in: float32, w8a8, w4a8, or weights alone as w8, w4, f8, f4.",
     )
     clip_weights: bool = Field(
         default=False,

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...ir.errors import UserError
 from .budget import Limit
 from .study import Assignment, Outcome, Study
 
@@ -41,41 +40,44 @@ class Point:
 
 
 def pareto(study: Study, quantity: str, points: int = 9) -> list[Point]:
-    """What each policy reaches: uniform formats, isolated PSNR above ``points`` thresholds, and the optimiser with as
-    many budgets of ``quantity``, from the least that can be reached to the float program's.
-
-    Sensitivities and tables of costs are measured once for all; each point is a program measured and costed. Points of
-    a policy with the same formats are listed once.
+    """What each policy of ``settings`` reaches. Sensitivities and tables of costs are measured once for all; each
+    point is a program measured and costed.
     """
-    found = list[Point]()
-    for policy in (_uniform, _thresholds, _optimised):
+    return [
+        Point.of(policy, setting, study.outcome(assignment))
+        for policy, setting, assignment in settings(study, quantity, points)
+    ]
+
+
+def settings(study: Study, quantity: str, points: int = 9) -> Iterator[tuple[str, str, Assignment]]:
+    """Policies, what each is told, and what comes of it: uniform formats, isolated PSNR above ``points`` thresholds,
+    and the optimiser with what each of those costs, of ``quantity``, as its budget. No policy gives the same twice.
+    """
+    budgets = set[float]()
+    for policy in (_uniform, _thresholds):
         seen = list[Assignment]()
-        for setting, assignment in policy(study, quantity, points):
+        for setting, assignment in policy(study, points):
             if assignment not in seen:
                 seen.append(assignment)
-                found.append(Point.of(policy.__name__.strip("_"), setting, study.outcome(assignment)))
-    return found
+                budgets.add(study.cost(assignment).total(quantity))
+                yield policy.__name__.strip("_"), setting, assignment
+    seen = list[Assignment]()
+    for budget in sorted(budgets):
+        assignment = study.within([Limit(quantity, budget, relative=False)])
+        if assignment not in seen:
+            seen.append(assignment)
+            yield "optimised", f"{budget / study.plain.total(quantity):.3g}x", assignment
 
 
-def _uniform(study: Study, quantity: str, points: int) -> Iterator[tuple[str, Assignment]]:
+def _uniform(study: Study, points: int) -> Iterator[tuple[str, Assignment]]:
     for name in study.formats:
         yield name, study.uniform(name)
 
 
-def _thresholds(study: Study, quantity: str, points: int) -> Iterator[tuple[str, Assignment]]:
+def _thresholds(study: Study, points: int) -> Iterator[tuple[str, Assignment]]:
     """Evenly among the levels that there are."""
     levels = study.isolated_psnr_db[:, [name != "float32" for name in study.formats]]
     shares: list[float] = np.linspace(0, 1, points).tolist() if levels.size else []
     for share in shares:
         level = float(np.quantile(levels, share))
         yield f"{level:.3g} dB", study.above(level)
-
-
-def _optimised(study: Study, quantity: str, points: int) -> Iterator[tuple[str, Assignment]]:
-    least = study.least(quantity) / study.plain.total(quantity)
-    shares: list[float] = np.linspace(min(least, 1.0), 1.0, points).tolist()
-    for share in shares:
-        try:
-            yield f"{share:.3g}x", study.within([Limit(quantity, share, relative=True)])
-        except UserError:
-            continue  # between the least of all and what is next to it there may be nothing

@@ -154,7 +154,7 @@ class Study:
             if chosen is None:
                 return None
             found = self._named(chosen)
-            cost = self._cost_model(self.build(found))
+            cost = self.cost(found)
             over = [name for name, amount in wanted.items() if cost.total(name) > amount]
             if not over:
                 return found
@@ -165,7 +165,7 @@ class Study:
 
     def least(self, quantity: str) -> float:
         """What the cheapest program of all costs."""
-        return self._cost_model(self.build(self._named(self._cheapest(quantity)))).total(quantity)
+        return self.cost(self._named(self._cheapest(quantity))).total(quantity)
 
     def _cheapest(self, quantity: str) -> list[int]:
         return self._costs[0].cheapest(quantity)
@@ -193,6 +193,10 @@ class Study:
         return quantised(
             self._program, _choices(assignment), self._ranges, clip_weights=self._config.clip_weights
         )
+
+    def cost(self, assignment: Mapping[str, FormatName]) -> Cost:
+        """What the program that comes of it costs."""
+        return self._cost_model(self.build(assignment))
 
     def outcome(self, assignment: Mapping[str, FormatName]) -> Outcome:
         """Built, costed and measured end to end."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from ...ir.annotations import EXACT
+from ...ir.annotations import BITS, EXACT
+from ...ir.formats import opens
 from ...ir.operators import PRODUCTS
 from ...ir.rates import Rate, analyse
 from .choices import UNCHANGED, Choice, format_bits
@@ -61,12 +62,25 @@ def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -
         grouped = node.attributes.get_int("group", 1) != 1
         if EXACT in node.metadata_props or not known or computed or grouped:
             continue
-        if _is_dequantised(left) or _is_dequantised(right):
+        if _is_quantised(left) or _is_quantised(right):
             continue
         one = Product(node, left, right)
         if one.depth >= least_depth:
             listed.append(one)
     return listed
+
+
+def attentions(graph: ir.Graph) -> list[ir.Node]:
+    """Nodes of attention whose queries, keys and values are numbers of float32 that nobody has rounded."""
+    return [
+        node
+        for node in graph
+        if node.op_type == "Attention"
+        and all(
+            value is not None and value.dtype is ir.DataType.FLOAT and not _is_quantised(value)
+            for value in node.inputs[:3]
+        )
+    ]
 
 
 def mean_weight_bits(listed: Sequence[Product], choices: Mapping[str, Choice]) -> float:
@@ -76,6 +90,6 @@ def mean_weight_bits(listed: Sequence[Product], choices: Mapping[str, Choice]) -
     return sum(bits[right] * size for right, size in sizes.items()) / sum(sizes.values())
 
 
-def _is_dequantised(value: ir.Value) -> bool:
+def _is_quantised(value: ir.Value) -> bool:
     node = value.producer()
-    return node is not None and node.op_type == "DequantizeLinear"
+    return BITS in value.metadata_props or (node is not None and opens(node))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from ...ir.errors import UserError
 from ...ir.formats import INTEGERS
@@ -13,8 +13,8 @@ from ...ir.program import Program
 from ..base import Context, Pass
 from ..measuring import output_error
 from .apply import quantised
-from .choices import ActivationFormat, Choice, WeightFormat
-from .products import mean_weight_bits, products
+from .choices import AMONG, ActivationFormat, Choice, WeightFormat
+from .products import attentions, mean_weight_bits, products
 from .ranges import RangeConfig, Ranges, measure
 
 
@@ -29,11 +29,28 @@ class QuantiseConfig(RangeConfig):
         default=False,
         description="Whether a weight's range ends where its error is least, not at its largest.",
     )
+    block: int = Field(
+        default=0,
+        ge=0,
+        description="Weights along a column that share a scale, integers alone; 0 for whole columns [weights].",
+    )
+    attention: bool = Field(
+        default=False,
+        description="Whether queries, keys and values get the activations' format; probabilities stay exact.",
+    )
     least_depth: int = Field(
         default=64,
         ge=1,
         description="Sums of fewer products stay as they are, such as the first layer's [products].",
     )
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> QuantiseConfig:
+        if self.block and self.weights not in INTEGERS:
+            raise ValueError(f"a block is one of integers, such as int4, and not of {self.weights} weights")
+        if self.attention and self.activations == "float32":
+            raise ValueError("attention is to be in the format of activations, and these stay in float32")
+        return self
 
 
 class Quantise(Pass[QuantiseConfig]):
@@ -45,6 +62,10 @@ class Quantise(Pass[QuantiseConfig]):
     name = "quantise"
     Config = QuantiseConfig
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return Choice(self.config.weights, self.config.activations).formats
+
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
         calls = context.require("calibration", self.name)
@@ -55,16 +76,22 @@ class Quantise(Pass[QuantiseConfig]):
                 "pass quantise finds no product with weights of at least "
                 f"{config.least_depth} products a sum that is not quantised."
             )
+        attended = attentions(graph) if config.attention else []
         ranges = Ranges({})
         if config.activations != "float32":
             names = [str(one.left.name) for one in found]
-            ranges = measure(context, program, names, config, INTEGERS[config.activations].largest)
+            names += [str(value.name) for node in attended for value in node.inputs[:3] if value is not None]
+            ranges = measure(context, program, names, config, AMONG[config.activations])
         choices = {one.name: Choice(config.weights, config.activations) for one in found}
-        changed = quantised(program, choices, ranges, clip_weights=config.clip_weights)
+        changed = quantised(
+            program, choices, ranges, clip_weights=config.clip_weights, block=config.block,
+            attention=config.activations if config.attention else "float32",
+        )  # fmt: skip
         everything = sum(COUNTS[node.op_type](node) for node in graph if node.op_type in COUNTS)
         return changed, {
             "products": len(found),
             "activations": len(ranges.ends),
+            "attentions": len(attended),
             "weights": len({(one.right, one.column_axis) for one in found}),
             "weight_bits": mean_weight_bits(products(graph, program.rates), choices),
             "mac_share": sum(COUNTS[one.node.op_type](one.node) for one in found) / everything,

@@ -1,4 +1,4 @@
-"""Ranges of activations: the largest value that still has an integer of its own.
+"""Ranges of activations: the largest value that still has a number of its own in a format.
 
 The largest value seen makes every step between integers wide; what lies beyond a smaller range is cut off. A
 percentile cuts a given share, and the least mean square error (Nagel et al., arXiv 2106.08295, section 3.1) weighs
@@ -9,14 +9,15 @@ arXiv 2310.03270, section 3.3).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from ...ir.formats import INTEGERS, Format, IntegerFormat
 from ...ir.program import Program
 from ..base import Arrays, Context
 from ..measuring import watch
@@ -29,6 +30,9 @@ BINS = 2048
 
 SHARES = np.linspace(0.2, 1.0, 81)
 """Ranges that are tried, as shares of the peak."""
+
+FLOAT_SHARES = np.linspace(0.2, 2.0, 91)
+"""For small floats, of which an end beyond the peak moves the rest to other numbers."""
 
 
 class RangeConfig(BaseModel):
@@ -45,16 +49,26 @@ class RangeConfig(BaseModel):
 
 @dataclass(frozen=True)
 class Ranges:
-    """The end of each value's range, by name: one number, or [timesteps] in the order of ``timesteps``."""
+    """The end of each value's range, by name: one number, or [timesteps] in the order of ``timesteps``.
+
+    ``formats`` are those that the ranges are for.
+    """
 
     ends: dict[str, NDArray[np.float32]]
     timesteps: NDArray[np.float32] | None = None
+    formats: Mapping[str, Format] = field(default_factory=dict[str, Format])
 
 
 def measure(
-    context: Context, program: Program, names: Sequence[str], config: RangeConfig, largest: int = 127
+    context: Context,
+    program: Program,
+    names: Sequence[str],
+    config: RangeConfig,
+    among: Sequence[Format] = (INTEGERS["int8"],),
 ) -> Ranges:
-    """Ranges of the values ``names`` on the calibration's calls, for integers up to ``largest``."""
+    """Ranges of the values ``names`` on the calibration's calls, each for the format ``among`` those given that loses
+    the least squares.
+    """
     calls = context.require("calibration", "quantise")
     names = list(dict.fromkeys(names))
     times = _times(program, calls) if config.per_step else np.zeros(len(calls), np.float32)
@@ -64,26 +78,49 @@ def measure(
     for row, values in _streamed(context, program, names, calls, rows):
         for name in names:
             peaks[name][row] = max(peaks[name][row], float(np.abs(values[name]).max()))
-    ends = peaks
-    if config.estimator != "peak":
+    ends, formats = peaks, dict.fromkeys(names, among[0])
+    if config.estimator != "peak" or len(among) > 1:
         histograms = {name: np.zeros((count, BINS), np.int64) for name in names}
         for row, values in _streamed(context, program, names, calls, rows):
             for name in names:
                 if peak := peaks[name][row]:
                     bins = np.minimum(np.abs(values[name]).ravel() * (BINS / peak), BINS - 1).astype(np.int64)
                     histograms[name][row] += np.bincount(bins, minlength=BINS)
-        ends = {
-            name: np.array([
-                peak * (_share_within(counts, config.percentile) if config.estimator == "percentile"
-                        else _least_error(counts, largest))
-                for peak, counts in zip(peaks[name], histograms[name], strict=True)
-            ])
-            for name in names
-        }  # fmt: skip
+        for name in names:
+            tried = {one: _fitted(histograms[name], peaks[name], one, config) for one in among}
+            formats[name] = min(among, key=lambda one: tried[one][1])
+            ends[name] = tried[formats[name]][0]
     safe = {name: np.where(one > 0, one, 1).astype(np.float32) for name, one in ends.items()}
     if config.per_step:
-        return Ranges(safe, moments)
-    return Ranges({name: one.reshape(()) for name, one in safe.items()})
+        return Ranges(safe, moments, formats)
+    return Ranges({name: one.reshape(()) for name, one in safe.items()}, formats=formats)
+
+
+def _fitted(
+    counts: NDArray[np.int64], peaks: NDArray[np.float64], format: Format, config: RangeConfig
+) -> tuple[NDArray[np.float64], float]:
+    """Of a value, where ranges of the format end, and the squares that are lost: [timesteps], of which ``counts``
+    [timesteps, bins] are histograms.
+    """
+    found, lost = list[float](), 0.0
+    for row, peak in zip(counts, peaks.tolist(), strict=True):
+        shares = _tried(row, format, config)
+        errors = _errors(row, shares, format)
+        best = int(np.argmin(errors))
+        found.append(peak * float(shares[best]))
+        lost += peak**2 * float(errors[best])
+    return np.array(found), lost
+
+
+def _tried(counts: NDArray[np.int64], format: Format, config: RangeConfig) -> NDArray[np.float64]:
+    """Ends of ranges, as shares of the peak."""
+    match config.estimator:
+        case "peak":
+            return np.ones(1)
+        case "percentile":
+            return np.array([_share_within(counts, config.percentile)])
+        case "mse":
+            return SHARES if isinstance(format, IntegerFormat) else FLOAT_SHARES
 
 
 def _streamed(
@@ -106,11 +143,8 @@ def _share_within(counts: NDArray[np.int64], percentile: float) -> float:
     return (int(np.argmax(inside)) + 1) / BINS
 
 
-def _least_error(counts: NDArray[np.int64], largest: int) -> float:
-    """The share of the peak that, as the end of the range, loses the least squares."""
-    if not counts.any():
-        return 1.0
+def _errors(counts: NDArray[np.int64], shares: NDArray[np.float64], format: Format) -> NDArray[np.float64]:
+    """Squares that are lost, over that of the peak, for each share of the peak as the end of the range."""
     centres = (np.arange(BINS) + 0.5) / BINS
-    steps = SHARES[:, None] / largest
-    kept = np.minimum(np.round(centres / steps), largest) * steps
-    return float(SHARES[np.argmin(np.square(kept - centres) @ counts)])
+    steps = shares[:, None] / format.largest
+    return np.square(format.rounded(centres / steps) * steps - centres) @ counts.astype(np.float64)

@@ -21,11 +21,12 @@ from fick.compiler.recipes import Recipe
 from fick.compiler.repack import repack
 from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError
+from fick.ir.formats import INTEGERS
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.passes.base import Context
 from fick.passes.quantise import Quantise, QuantiseConfig
-from fick.passes.quantise.choices import INTEGERS, WeightFormat
+from fick.passes.quantise.choices import WeightFormat
 from fick.targets import profile
 
 from ..emulated import CORES, run_bundle

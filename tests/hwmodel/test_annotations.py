@@ -118,6 +118,17 @@ def test_rows_of_two_precisions_are_two_products() -> None:
     assert spotted["step_energy_mj"]["compute"] < plain["step_energy_mj"]["compute"]
 
 
+@pytest.mark.parametrize(("weights", "bits"), [("fp8", 8), ("fp4", 4)])
+def test_weights_are_read_in_the_bits_of_their_codes(weights: str, bits: int) -> None:
+    config = QuantiseConfig(weights=weights, activations="float32", least_depth=1)  # type: ignore[arg-type]
+    wide = Bits(weights=16, activations=12, scores=12)
+    before, after = extract(fused(), wide), extract(fused(Quantise(config)), wide)
+    kinds = (Kind.CONVOLUTION, Kind.MATMUL)
+    assert [one.bounds for one in of(after, *kinds)] == [one.bounds for one in of(before, *kinds)]
+    assert {tuple(operand.bits for operand in one.operands) for one in of(after, *kinds)} == {(12, bits)}
+    assert len(after.variants["full"]) == len(before.variants["full"])
+
+
 def test_a_core_that_does_not_multiply_such_operands_says_so() -> None:
     with pytest.raises(UserError, match="12 bits"):
         estimate(fused(Tips()), load("sda"), 1)

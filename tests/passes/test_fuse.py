@@ -44,9 +44,23 @@ def test_a_convolution_carries_residual_and_activation() -> None:
 
 
 def test_what_is_read_twice_is_stored() -> None:
-    model = fused(IMAGE, "c = Conv(x, w)  a = Swish(c)  y = Add(a, c)")
-    assert partition(model) == [["c"], ["a", "y"]]
+    model = fused(IMAGE, "c = Conv(x, w)  a = Swish(c)  b = Conv(a, w)  y = Add(b, c)")
+    assert partition(model) == [["c"], ["a"], ["b", "y"]]
     assert reasons(model) == {"a": "its input c is read in 2 places"}
+
+
+def test_what_comes_together_again_is_not() -> None:
+    model = fused(IMAGE, "c = Conv(x, w)  a = Swish(c)  b = Mul(a, r)  d = Max(c, a)  y = Sub(d, b)")
+    assert partition(model) == [["c", "a", "b", "d", "y"]] and reasons(model) == {}
+    # The last of them may be read anywhere.
+    model = fused(IMAGE, "c = Conv(x, w)  a = Swish(c)  b = Add(a, c)  d = Conv(b, w)  y = Add(d, b)")
+    assert partition(model) == [["c", "a", "b"], ["d", "y"]]
+
+
+def test_what_the_caller_reads_on_the_way_is_stored() -> None:
+    signature = IMAGE.replace("y)", "y, float[1,4,8,8] a)")
+    model = fused(signature, "c = Conv(x, w)  a = Swish(c)  b = Neg(a)  y = Add(b, c)")
+    assert partition(model) == [["c"], ["a"], ["b", "y"]]
 
 
 def test_what_the_caller_reads_is_stored() -> None:

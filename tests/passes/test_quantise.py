@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from pydantic import ValidationError
 
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
@@ -14,6 +15,7 @@ from fick.passes.base import Context, apply
 from fick.passes.fuse import Fuse
 from fick.passes.hoist import Hoist
 from fick.passes.quantise import Quantise, QuantiseConfig
+from fick.passes.quantise.products import attentions
 
 from . import small_unet
 
@@ -178,6 +180,20 @@ def test_weights_of_four_bits_are_stored_so() -> None:
     for model in program.variants.values():
         onnx.checker.check_model(ir.serde.serialize_model(model))
     assert not inside(program, "QuantizeLinear")
+
+
+def test_attention_reads_integers_where_that_is_asked_for() -> None:
+    config = QuantiseConfig(least_depth=1, attention=True)
+    program = apply([Quantise(config)], small_unet.program(), small_unet.context())
+    read = [[through(value).name for value in node.inputs[:3]] for node in inside(program, "Attention")]
+    assert read == [["q1", "k1", "v1"], ["q2", "k2", "v2"]]
+    effect = program.history[-1].effect
+    assert (effect["attentions"], effect["activations"]) == (2, 13 + 6)
+    assert effect["output_error"] > error(least_depth=1)
+    # What is rounded is not again.
+    assert not attentions(program.variants["full"].graph)
+    with pytest.raises(ValidationError, match="these stay in float32"):
+        QuantiseConfig(attention=True, activations="float32")
 
 
 def test_scales_of_every_timestep_are_those_of_its_calls() -> None:

@@ -8,9 +8,10 @@ import pytest
 from numpy.typing import NDArray
 
 from fick.ir.constants import numbers_of
+from fick.ir.formats import INTEGERS, IntegerFormat
 from fick.ir.interpreter import Interpreter
 from fick.passes.quantise.ranges import BINS, SHARES, RangeConfig, measure
-from fick.passes.quantise.weights import best_shares
+from fick.passes.quantise.weights import by_columns, fitted
 
 from . import small_unet
 
@@ -45,10 +46,11 @@ def test_a_percentile_leaves_out_the_share_it_says() -> None:
         assert np.mean(everything <= end) >= 0.95 > np.mean(everything <= end - two_bins)
 
 
-@pytest.mark.parametrize("largest", [127, 7])
-def test_the_least_error_is_that_of_a_search_over_the_values(largest: int) -> None:
+@pytest.mark.parametrize("format", [INTEGERS["int8"], INTEGERS["int4"]])
+def test_the_least_error_is_that_of_a_search_over_the_values(format: IntegerFormat) -> None:
+    largest = format.largest
     config = RangeConfig(estimator="mse")
-    found = measure(small_unet.context(), small_unet.program(), NAMES, config, largest).ends
+    found = measure(small_unet.context(), small_unet.program(), NAMES, config, [format]).ends
     for name, end in found.items():
         x = np.concatenate(values(name)).astype(np.float64)
         tried = {
@@ -77,7 +79,8 @@ def test_every_timestep_may_have_its_own() -> None:
 def test_weights_lose_least_where_their_range_ends() -> None:
     weight = small_unet.program().variants["full"].graph.initializers["conv_mid"]
     columns = weight.const_value.numpy().astype(np.float64).reshape(small_unet.CHANNELS, -1)
-    shares = best_shares(weight, 0, 7)
+    sharing = by_columns(weight.shape.numpy(), 0)
+    _, shares = fitted(weight, sharing, [INTEGERS["int4"]], clip=True)
     for column, share in zip(columns, shares, strict=True):
         peak = np.abs(column).max()
         lost = [
@@ -85,7 +88,7 @@ def test_weights_lose_least_where_their_range_ends() -> None:
         ]
         assert lost[0] <= min(lost[1:])
     assert 0.5 < shares.mean() < 0.98
-    np.testing.assert_array_equal(best_shares(weight, 0, 127) >= 0.9, True)
+    np.testing.assert_array_equal(fitted(weight, sharing, [INTEGERS["int8"]], clip=True)[1] >= 0.9, True)
 
 
 def test_numbers_of_what_follows_from_weights() -> None:

@@ -1,0 +1,48 @@
+"""The recipe that a budget stands for: formats by the optimiser, calibrated and, where there are prompts, corrected."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import UserError
+from ..passes.assign import Assign, AssignConfig
+from ..passes.assign.budget import read
+from ..passes.assign.formats import FormatName
+from ..passes.base import Pass
+from ..passes.correct import CorrectBias, CorrectNoise
+from ..passes.split_joins import SplitJoins
+from .calibration import Calibration
+from .frontends import is_text_to_image
+from .recipes import Recipe
+
+FORMATS: tuple[FormatName, ...] = ("float32", "w8a8", "w4a8")
+"""Those that are both small and fast."""
+
+
+def recipe_within(budget: str, model: Any, prompts: Path | None) -> Recipe:
+    """For ``fick compile --budget``: ``model`` is what is compiled, ``prompts`` a file of what to calibrate it with.
+
+    Raises UserError for text that is no budget, for a pipeline without prompts, and for prompts that cannot be read or
+    that the model cannot.
+    """
+    try:
+        read(budget)
+    except ValueError as error:
+        raise UserError(f"--budget: {error}") from None
+    reads = isinstance(model, str | Path) and is_text_to_image(Path(model))
+    if reads and prompts is None:
+        raise UserError(
+            f"--budget measures what {model} loses on prompts: give a file of them, one a line, as --calibrate."
+        )
+    if prompts is not None:
+        from .quality.evaluate import read_prompts
+
+        read_prompts(prompts)
+        if not reads:
+            raise UserError(f"--calibrate {prompts}: {model} reads no prompts; leave them out.")
+    config = AssignConfig(budget=budget, formats=FORMATS, estimator="mse", clip_weights=True)
+    passes: list[Pass[Any]] = [SplitJoins(), Assign(config)]
+    if reads:
+        passes += [CorrectBias(), CorrectNoise()]
+    return Recipe(passes=tuple(passes), calibration=Calibration(prompts=prompts))
