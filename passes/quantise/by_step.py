@@ -17,7 +17,6 @@ import numpy as np
 from pydantic import ConfigDict, Field, FiniteFloat
 
 from ...ir.errors import UserError
-from ...ir.formats import INTEGERS
 from ...ir.program import Program
 from ..base import Context, Pass
 from ..measuring import watch
@@ -58,6 +57,10 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
     name = "quantise-by-step"
     Config = QuantiseByStepConfig
 
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return Choice(self.config.weights, "int8").formats
+
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
         context.require("calibration", self.name)
@@ -73,7 +76,7 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
                 "is not quantised."
             )
         names = [str(one.left.name) for one in found]
-        ranges = measure(context, program, names, config, INTEGERS["int8"].largest)
+        ranges = measure(context, program, names, config)
         full, narrow = (
             quantised(
                 program,
