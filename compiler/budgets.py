@@ -11,6 +11,7 @@ from ..passes.assign.budget import read
 from ..passes.assign.formats import FormatName
 from ..passes.base import Pass
 from ..passes.correct import CorrectBias, CorrectNoise
+from ..passes.learned.distil import Distil
 from ..passes.split_joins import SplitJoins
 from .calibration import Calibration
 from .frontends import is_text_to_image
@@ -20,8 +21,9 @@ FORMATS: tuple[FormatName, ...] = ("float32", "w8a8", "w4a8")
 """Those that are both small and fast."""
 
 
-def recipe_within(budget: str, model: Any, prompts: Path | None) -> Recipe:
+def recipe_within(budget: str, model: Any, prompts: Path | None, distil: bool = False) -> Recipe:
     """For ``fick compile --budget``: ``model`` is what is compiled, ``prompts`` a file of what to calibrate it with.
+    With ``distil`` weights and scales are learned as well, in place of correcting means.
 
     Raises UserError for text that is no budget, for a pipeline without prompts, and for prompts that cannot be read or
     that the model cannot.
@@ -43,6 +45,10 @@ def recipe_within(budget: str, model: Any, prompts: Path | None) -> Recipe:
             raise UserError(f"--calibrate {prompts}: {model} reads no prompts; leave them out.")
     config = AssignConfig(budget=budget, formats=FORMATS, estimator="mse", clip_weights=True)
     passes: list[Pass[Any]] = [SplitJoins(), Assign(config)]
+    if distil:
+        passes.append(Distil())
+    elif reads:
+        passes.append(CorrectBias())
     if reads:
-        passes += [CorrectBias(), CorrectNoise()]
+        passes.append(CorrectNoise())
     return Recipe(passes=tuple(passes), calibration=Calibration(prompts=prompts))

@@ -54,6 +54,7 @@ def compile(
     recipe: str | os.PathLike[str] | Recipe | None = None,
     budget: str | None = None,
     calibrate: str | os.PathLike[str] | None = None,
+    distil: bool = False,
     precision: str = "float32",
     reporter: Silent | None = None,
 ) -> Report:
@@ -64,14 +65,15 @@ def compile(
     profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
     stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
     ``precision`` is that of weights and of values between kernels. ``budget``, in place of a recipe, is what the UNet
-    may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on (budgets.py).
+    may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
+    what is lost is learned back (budgets.py).
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
     """
     reporter = reporter or Silent()
     profile = profiles.load(target)
-    wanted = _wanted(model, recipe, budget, calibrate)
+    wanted = _wanted(model, recipe, budget, calibrate, distil)
     wanted.check_hardware(profile.kind, profile.name)
     wanted.check_formats(profile)
     stored = [one for one in PRECISIONS if one in profile.formats]
@@ -134,15 +136,18 @@ def _wanted(
     recipe: str | os.PathLike[str] | Recipe | None,
     budget: str | None,
     calibrate: str | os.PathLike[str] | None,
+    distil: bool,
 ) -> Recipe:
     if budget is not None and recipe is not None:
         raise UserError(
             "--budget and --recipe exclude each other; a recipe names its budget with the pass assign"
         )
     if budget is not None:
-        return recipe_within(budget, model, Path(calibrate) if calibrate else None)
+        return recipe_within(budget, model, Path(calibrate) if calibrate else None, distil)
     if calibrate is not None:
         raise UserError("--calibrate goes with --budget; a recipe names its prompts itself")
+    if distil:
+        raise UserError("--distil goes with --budget; a recipe has the pass distil")
     if recipe is None or isinstance(recipe, Recipe):
         return recipe or NOTHING
     return read_recipe(Path(recipe))

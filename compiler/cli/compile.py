@@ -54,6 +54,14 @@ def command(
             help="Prompts, one a line, on which a --budget's losses are measured and corrected.",
         ),
     ] = None,
+    distil: Annotated[
+        bool,
+        typer.Option(
+            "--distil",
+            "--distill",
+            help="With a --budget: learn back what it loses from the float model's own outputs, in some minutes.",
+        ),
+    ] = False,
     precision: Annotated[
         str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
     ] = "float32",
@@ -76,6 +84,7 @@ def command(
             recipe=recipe,
             budget=budget,
             calibrate=calibrate,
+            distil=distil,
             precision=precision,
             reporter=reporter,
         )
@@ -100,7 +109,12 @@ def _assigned(history: list[dict[str, Any]]) -> dict[str, str]:
     if "assign" not in effects:
         return {}
     effect = effects["assign"]
-    last = {**effect, **effects.get("correct-bias", {}), **effects.get("correct-noise", {})}
+    last = {
+        **effect,
+        **effects.get("correct-bias", {}),
+        **effects.get("distil", {}),
+        **effects.get("correct-noise", {}),
+    }
     costs = (
         f"{name} {written(one['after'], name)} ({one['after'] / one['before']:.2f}x)"
         for name, one in effect["cost"].items()

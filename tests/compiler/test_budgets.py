@@ -55,6 +55,15 @@ def test_a_pipeline_is_calibrated_with_prompts_and_corrected(pipeline: Path) -> 
     recipe = recipe_within("latency=0.5x", pipeline / "tiny-sd", pipeline / "prompts.txt")
     assert [one.name for one in recipe.passes] == ["split-joins", "assign", "correct-bias", "correct-noise"]
     assert recipe.calibration is not None and recipe.calibration.prompts == pipeline / "prompts.txt"
+    learned = recipe_within("latency=0.5x", pipeline / "tiny-sd", pipeline / "prompts.txt", distil=True)
+    assert [one.name for one in learned.passes] == ["split-joins", "assign", "distil", "correct-noise"]
+
+
+def test_what_a_budget_loses_is_learned_back(unet: Path, tmp_path: Path) -> None:
+    report = fick.compile(unet, output=tmp_path / "learned.fick", budget="bytes=0.5x", distil=True)
+    assert [one["pass"] for one in report.history][:3] == ["split-joins", "assign", "distil"]
+    error = report.history[2]["effect"]["held_out_error"]
+    assert error["learned"] < error["nearest"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +99,8 @@ def test_options_that_exclude_each_other(unet: Path, tmp_path: Path) -> None:
         fick.compile(unet, budget="bytes=0.5x", recipe=Recipe())
     with pytest.raises(UserError, match="--calibrate goes with --budget"):
         fick.compile(unet, calibrate=tmp_path / "prompts.txt")
+    with pytest.raises(UserError, match="--distil goes with --budget"):
+        fick.compile(unet, distil=True)
 
 
 def test_the_command_line_says_what_was_assigned(unet: Path, tmp_path: Path) -> None:
