@@ -93,8 +93,9 @@ class Problem:
         found = table.solve(wide)
         over = [place for place, order in enumerate(found) if self.cost(order) > budget]
         if over and over[-1] + 1 < len(wide):
-            low, high = wide[over[-1] : over[-1] + 2].tolist()
-            found += table.solve(np.linspace(low, high, PRICES + 2)[1:-1])
+            low, high = (float(wide[place]) for place in (over[-1], over[-1] + 1))
+            between: NDArray[np.float64] = low + (high - low) * np.arange(1, PRICES + 1) / (PRICES + 1)
+            found += table.solve(between)
         return sorted(set(found), key=lambda order: (-self.cost(order), order))
 
     def best(self, budget: float) -> Order | None:

@@ -170,7 +170,9 @@ def test_integers_are_scheduled_with_what_they_round() -> None:
     """Profile and losses are those of the quantised program, whose integers run in every alternative."""
     given = replace(context(), calibration=small_unet.calls())
     quantise = Quantise(QuantiseConfig(least_depth=1))
-    config = ScheduleReuseConfig(steps=(4,), pictures=1, probes=2, evaluations=2, longest=2)
+    config = ScheduleReuseConfig(
+        budget="latency=0.6x", steps=(4,), pictures=1, probes=2, evaluations=2, longest=2
+    )
     program = apply([quantise, ScheduleReuse(config)], plain(), given)
     said = program.history[-1].effect["loops"]["4"]
     quantised = apply([quantise], plain(), given)
