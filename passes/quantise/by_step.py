@@ -20,7 +20,7 @@ from ...ir.errors import UserError
 from ...ir.program import Program
 from ..base import Context, Pass
 from ..measuring import watch
-from ..per_step import step_input
+from ..per_step import share_tensors, step_input
 from .apply import quantised
 from .choices import Choice
 from .products import products
@@ -86,7 +86,7 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
             )
             for activations in ("float32", "int8")
         )
-        _share(full, narrow)
+        share_tensors(one.variants["full"] for one in (full, narrow))
         snr = self._signal_over_noise(narrow, context)
         enough = {time: got > config.margin * context.forward_snr(time) for time, got in snr.items()}
         loop = ["full", *(NARROW if enough[time] else "full" for time in sorted(enough, reverse=True)[1:])]
@@ -124,13 +124,3 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
 
 def _told(snr: Mapping[float, float]) -> dict[str, float]:
     return {f"{time:g}": snr[time] for time in sorted(snr, reverse=True)}
-
-
-def _share(one: Program, other: Program) -> None:
-    """What both hold under one name becomes one tensor: they were written alike, from the same numbers."""
-    theirs = one.variants["full"].graph.initializers
-    for name, value in other.variants["full"].graph.initializers.items():
-        known = theirs[name].const_value if name in theirs else None
-        if known is not None and value.const_value is not None and value.const_value is not known:
-            assert np.array_equal(value.const_value.numpy(), known.numpy())
-            value.const_value = known
