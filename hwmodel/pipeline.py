@@ -11,10 +11,11 @@ loop takes the moments x that matter (a stage free, a buffer full, a slot free) 
 played to know the rest of them:
 
     F(x + c) = F(x) + c    Turns that set all moments back by the same c repeat for ever.
-    F is convex            If x - d, x and x + n d all grow by d in a turn, then so does all that lies between: a
-                           regime, in which stages drift apart until a buffer is full or empty, is left in one leap.
+    F is convex            If x - d, x and x + n d all grow by d in a turn, then so does all that lies between: stages
+                           that drift apart until a buffer is full or empty do so in one leap.
 
-Both are exact, as are the moments: whole numbers of a fraction of a cycle. For n equal tiles through stages of
+Both hold for a few turns taken as one as well, where buffers of several slots make turns alternate, and both are exact,
+as are the moments: whole numbers of a fraction of a cycle. For n equal tiles through stages of
 d_1 ... d_k cycles with ping-pong buffers it is the familiar sum(d) + (n - 1) max(d).
 """
 
