@@ -59,14 +59,20 @@ def outcome(spec: Tiled, task: Task, timings: Timings) -> tuple[Any, ...] | str:
 @pytest.mark.parametrize("kind", ["product", "convolution", "vectors"])
 @pytest.mark.parametrize("name", ["sda", "dbsc"])
 def test_a_design_is_timed_as_if_it_were_the_first(name: str, kind: str) -> None:
-    mattered: set[str] = set()
+    drawn, mattered = 0, set[str]()
+    # All buffers of the kind, and what every task depends on.
+    wanted = {f"buffers__{buffer}" for buffer in BUFFERS[kind]} | {"memory__port_bits"}
     shipped = load(name).spec
     assert isinstance(shipped, Tiled)
 
-    # Always the same draws, since in not many of them each number matters.
-    @settings(max_examples=60, deadline=None, derandomize=True, phases=[Phase.generate])
+    # Some numbers matter in few draws: there are more of them until all have.
+    @settings(max_examples=1000, deadline=None, derandomize=True, phases=[Phase.generate])
     @given(specs(shipped), tasks(kind))
     def check(spec: Tiled, task: Task) -> None:
+        nonlocal drawn
+        drawn += 1
+        if drawn > 30 and mattered >= wanted:
+            return
         timings = Timings(dict)
         first = outcome(spec, task, timings)
         for path, design in designs(spec):
@@ -76,5 +82,4 @@ def test_a_design_is_timed_as_if_it_were_the_first(name: str, kind: str) -> None
                 mattered.add(path)
 
     check()
-    # All buffers of the kind, and what every task depends on.
-    assert mattered >= {f"buffers__{buffer}" for buffer in BUFFERS[kind]} | {"memory__port_bits"}
+    assert mattered >= wanted
