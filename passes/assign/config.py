@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pydantic import ConfigDict, Field, field_validator
 
-from ..quantise.ranges import RangeConfig
+from ..quantise.config import ProductsConfig
 from .budget import read
 from .formats import FormatName
 
 
-class AssignConfig(RangeConfig):
+class AssignConfig(ProductsConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget: str = Field(
@@ -21,19 +21,12 @@ class AssignConfig(RangeConfig):
         min_length=1,
         description="What a product may be computed in: float32, w8a8, w4a8, or weights alone as w8, w4, f8, f4.",
     )
-    clip_weights: bool = Field(
-        default=False,
-        description="Whether a weight's range ends where its error is least, not at its largest.",
-    )
     pictures: bool = Field(
         default=False,
         description="Whether cross-attention and feed-forward layers are scored by pictures drawn with each: hours.",
     )
     calls: int = Field(
         default=8, ge=1, description="Of the calibration's, by which errors are measured [calls]."
-    )
-    least_depth: int = Field(
-        default=64, ge=1, description="Sums of fewer products stay as they are [products]."
     )
 
     @field_validator("budget")

@@ -23,24 +23,18 @@ from ..measuring import watch
 from ..per_step import share_tensors, step_input
 from .apply import quantised
 from .choices import Choice
+from .config import ProductsConfig
 from .products import products
-from .ranges import RangeConfig, measure
+from .ranges import measure
 
 NARROW = "integers"
 
 
-class QuantiseByStepConfig(RangeConfig):
+class QuantiseByStepConfig(ProductsConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: Literal["int8", "int4"] = Field(
         default="int8", description="Format of the weights at every step."
-    )
-    clip_weights: bool = Field(
-        default=False,
-        description="Whether a weight's range ends where its error is least, not at its largest.",
-    )
-    least_depth: int = Field(
-        default=64, ge=1, description="Sums of fewer products stay as they are [products]."
     )
     margin: FiniteFloat = Field(
         default=1.0, gt=0, description="How often its signal over noise a step in integers has to have [1]."

@@ -14,20 +14,17 @@ from ..base import Context, Pass
 from ..measuring import output_error
 from .apply import quantised
 from .choices import AMONG, ActivationFormat, Choice, WeightFormat
+from .config import ProductsConfig
 from .products import attentions, mean_weight_bits, products
-from .ranges import RangeConfig, Ranges, measure
+from .ranges import Ranges, measure
 
 
-class QuantiseConfig(RangeConfig):
+class QuantiseConfig(ProductsConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: WeightFormat = Field(default="int8", description="Format of the weights.")
     activations: ActivationFormat = Field(
         default="int8", description="Format of what weights are multiplied with."
-    )
-    clip_weights: bool = Field(
-        default=False,
-        description="Whether a weight's range ends where its error is least, not at its largest.",
     )
     block: int = Field(
         default=0,
@@ -37,11 +34,6 @@ class QuantiseConfig(RangeConfig):
     attention: bool = Field(
         default=False,
         description="Whether queries, keys and values get the activations' format; probabilities stay exact.",
-    )
-    least_depth: int = Field(
-        default=64,
-        ge=1,
-        description="Sums of fewer products stay as they are, such as the first layer's [products].",
     )
 
     @model_validator(mode="after")
