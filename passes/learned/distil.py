@@ -77,8 +77,9 @@ class Distil(Pass[DistilConfig]):
 
         lesson = teach(changed, reference, learning, unseen, config, context.seed, place, context.progress)
         if lesson.after < lesson.before:
+            integers = lesson.student.integers()
             for weight in lesson.student.weights:
-                freeze(weight, lesson.student.integers()[weight.name])
+                freeze(weight, integers[weight.name])
             for name, numbers in lesson.student.scales().items():
                 graph.initializers[name].const_value = ir.tensor(numbers, name=name)
             RemoveUnusedNodesPass()(changed.variants["full"])
