@@ -23,6 +23,21 @@ def watch(
             context.progress(done + 1, len(calls))
 
 
+def side_by_side(
+    context: Context,
+    programs: tuple[Program, Program],
+    calls: Sequence[Arrays],
+    names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+) -> Iterator[tuple[Arrays, Arrays]]:
+    """What ``watch`` gives of two programs, call by call; ``names`` are small, for all of the first's are kept.
+
+    The second runs when the first is done, for two large models at once would take twice the memory.
+    """
+    (before, after), (theirs, ours) = programs, names
+    first = [dict(results) for results in watch(context, before, theirs, calls)]
+    yield from zip(first, watch(context, after, ours, calls), strict=True)
+
+
 def largest(
     context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays]
 ) -> dict[str, float]:
@@ -38,7 +53,7 @@ def largest(
 def output_error(context: Context, before: Program, after: Program, calls: Sequence[Arrays]) -> float:
     """|after - before| / |before| of all outputs of all calls together."""
     difference = size = 0.0
-    for theirs, ours in zip(watch(context, before, [], calls), watch(context, after, [], calls), strict=True):
+    for theirs, ours in side_by_side(context, (before, after), calls):
         for name, wanted in theirs.items():
             exact = wanted.astype(np.float64)
             difference += float(np.square(ours[name] - exact).sum())

@@ -25,7 +25,7 @@ from ...ir.operators import PRODUCTS, VIEWS
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
 from ..base import Arrays, Context, Pass
-from ..measuring import watch
+from ..measuring import side_by_side, watch
 from .judging import judges, require_first, timesteps
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -216,11 +216,13 @@ def _shifts(
     """Mean over the calls of each channel's shift, [channels], where those before it are taken off."""
     exact, means = _with_means(reference, shapes)
     righted, wanted, found = _righted(program, shapes)
-    referee: Any = context.require("referee", CorrectBias.name)
-    call = referee(righted, list(found.values()))
+    # One program after the other, for two large ones at once would take twice the memory.
+    known = [
+        {**inputs, **{wanted[name]: theirs[means[name]] for name in shapes}}
+        for inputs, theirs in zip(calls, watch(context, exact, list(means.values()), calls), strict=True)
+    ]
     totals = {name: np.zeros(np.prod(shape, dtype=int)) for name, shape in shapes.items()}
-    for inputs, theirs in zip(calls, watch(context, exact, list(means.values()), calls), strict=True):
-        ours = call({**inputs, **{wanted[name]: theirs[means[name]] for name in shapes}})
+    for ours in watch(context, righted, list(found.values()), known):
         for name, total in totals.items():
             total += ours[found[name]].reshape(-1)
     return {name: total / len(calls) for name, total in totals.items()}
@@ -230,16 +232,16 @@ def _errors(
     context: Context, reference: Program, program: Program, shapes: Shapes, calls: Sequence[Arrays]
 ) -> dict[str, float]:
     """Of the outputs and of the products' means, each as a share of the float program's over all calls."""
-    sides = [_with_means(one, shapes) for one in (reference, program)]
-    results = (watch(context, one, list(names.values()), calls) for one, names in sides)
+    (exact, wanted), (changed, found) = (_with_means(one, shapes) for one in (reference, program))
+    names = list(wanted.values()), list(found.values())
     outputs = [str(value.name) for value in reference.variants["full"].graph.outputs]
     pairs = {
         "output_error": [(name, name) for name in outputs],
-        "mean_error": [(sides[0][1][name], sides[1][1][name]) for name in shapes],
+        "mean_error": [(wanted[name], found[name]) for name in shapes],
     }
     squares = {kind: np.zeros(2) for kind in pairs}
-    for theirs, ours in zip(*results, strict=True):
-        for kind, names in pairs.items():
-            for mine, yours in ((ours[b], theirs[a].astype(np.float64)) for a, b in names):
+    for theirs, ours in side_by_side(context, (exact, changed), calls, names):
+        for kind, same in pairs.items():
+            for mine, yours in ((ours[b], theirs[a].astype(np.float64)) for a, b in same):
                 squares[kind] += np.square(mine - yours).sum(), np.square(yours).sum()
     return {kind: float(np.sqrt(error / (size or 1.0))) for kind, (error, size) in squares.items()}

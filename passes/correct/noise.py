@@ -20,7 +20,7 @@ from ...ir.errors import UserError
 from ...ir.making import Maker, supersede
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass
-from ..measuring import watch
+from ..measuring import side_by_side
 from ..per_step import per_step, step_input
 from .judging import judges, require_first, timesteps
 from .regression import Correction, Sums, candidates, products, square
@@ -81,8 +81,8 @@ class CorrectNoise(Pass[CorrectNoiseConfig]):
         """Of calls to fit to and of those that judge, by timestep."""
         fitted: dict[float, Sums] = {}
         judged: dict[float, Sums] = {}
-        results = (watch(context, one, [], calls) for one in programs)
-        for step, held_out, theirs, ours in zip(steps, judging, *results, strict=True):
+        results = side_by_side(context, programs, calls)
+        for step, held_out, (theirs, ours) in zip(steps, judging, results, strict=True):
             exact = theirs[output]
             sums = products(exact, ours[output] - exact.astype(np.float64))
             side = judged if held_out else fitted

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, FiniteFloat
 from ...ir.errors import UserError
 from ...ir.program import Program
 from ..base import Context, Pass
-from ..measuring import watch
+from ..measuring import side_by_side
 from ..per_step import share_tensors, step_input
 from .apply import quantised
 from .choices import Choice
@@ -106,8 +106,8 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
         timestep = str(step_input(narrow).name)
         signal: dict[float, float] = defaultdict(float)
         noise: dict[float, float] = defaultdict(float)
-        results = (watch(context, one, [], calls) for one in (reference, narrow))
-        for call, theirs, ours in zip(calls, *results, strict=True):
+        results = side_by_side(context, (reference, narrow), calls)
+        for call, (theirs, ours) in zip(calls, results, strict=True):
             time = float(np.ravel(call[timestep])[0])
             for name, exact in theirs.items():
                 wide = exact.astype(np.float64)
