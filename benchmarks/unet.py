@@ -1,11 +1,13 @@
 """One call of UNets, fick beside its peers and beside the limit of this machine, in interleaved rounds.
 
     python benchmarks/unet.py [--models terrain,34m,sd-1.5,bk-sdm-tiny] [--peers onnxruntime,openvino,torch,iree]
-                              [--precision bfloat16] [--rounds 11] [--json FILE] [--chart FILE.png]
+                              [--precision bfloat16] [--recipe FILE] [--rounds 11] [--json FILE] [--chart FILE.png]
 
 Prints a row a model: the median of a call and half of the range in which the middle half of the rounds lies; for fick
 the share of the machine's limit that all layers together reach; for each peer fick's time over the peer's, and the
-largest difference between their outputs in standard deviations of the output. A model is compiled, measured and
+largest difference between their outputs in standard deviations of the output. With ``--precision int8`` peers have
+integers for their products; so does fick, by the recipe w8a8-noise unless another is given, and stores the rest in
+bfloat16 where this machine multiplies that, as OpenVINO does. A model is compiled, measured and
 forgotten before the next: SD-1.5 takes several minutes to compile, and 14 GB of memory.
 """
 
@@ -35,6 +37,9 @@ from fick.compiler.compile import compile  # noqa: E402
 from fick.compiler.skeleton import manifest_of  # noqa: E402
 from fick.ir.errors import UserError  # noqa: E402
 from fick.ir.files import write_whole  # noqa: E402
+from fick.targets.profile import load  # noqa: E402
+
+INTEGERS = HERE.parent / "examples" / "recipes" / "w8a8-noise.toml"
 
 MODELS: dict[str, Callable[[], str]] = {
     "terrain": lambda: str(fetch()),
@@ -48,7 +53,8 @@ def main(
     models: Annotated[str, typer.Option(help="Names or paths, with commas.")] = "terrain,34m",
     peers: Annotated[str, typer.Option(help=f"Of {', '.join(PEERS)}, with commas.")] = "onnxruntime,openvino",
     precision: Annotated[
-        Literal["float32", "bfloat16"], typer.Option(help="What fick and its peers store and multiply.")
+        Literal["float32", "bfloat16", "int8"],
+        typer.Option(help="What fick and its peers store and multiply."),
     ] = "float32",
     recipe: Annotated[Path | None, typer.Option(help="A recipe that fick compiles with.")] = None,
     cores: Annotated[str, typer.Option(help="Cores to keep to, such as 0,1. [default: all]")] = "",
@@ -70,7 +76,7 @@ def main(
             source = MODELS.get(name, lambda name=name: name)()
             bundle = Path(folder) / "model.fick"
             try:
-                compile(source, output=bundle, recipe=recipe, precision=precision)
+                compile(source, output=bundle, **ways(precision, recipe))
                 label = described(name, bundle)
                 found[label] = bench(
                     bundle, model=source, peers=columns, precision=precision, rounds=rounds, layers=True
@@ -87,6 +93,14 @@ def main(
         write_whole(json_file, (json.dumps({"cores": pinned, "models": found}, indent=1) + "\n").encode())
     if chart is not None:
         write_whole(chart, draw(found))
+
+
+def ways(precision: str, recipe: Path | None) -> dict[str, Any]:
+    """How fick compiles for a row."""
+    if precision != "int8":
+        return {"precision": precision, "recipe": recipe}
+    narrow = "bfloat16" in load("host").tile_formats
+    return {"precision": "bfloat16" if narrow else "float32", "recipe": recipe or INTEGERS}
 
 
 def described(name: str, bundle: Path) -> str:

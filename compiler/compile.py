@@ -21,6 +21,7 @@ from .pipeline import PRECISIONS
 from .progress import Silent
 from .recipes import NOTHING, Recipe, read_recipe
 from .skeleton import Skeleton, kept
+from .tuned import read_tuned
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Report:
 
 def compile(
     model: Any,
-    target: str = "host",
+    target: str | profiles.Profile = "host",
     output: str | os.PathLike[str] | None = None,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -56,23 +57,26 @@ def compile(
     calibrate: str | os.PathLike[str] | None = None,
     distil: bool = False,
     precision: str = "float32",
+    tuned: str | os.PathLike[str] | None = None,
     reporter: Silent | None = None,
 ) -> Report:
     """Compile a diffusion UNet into a bundle.
 
     ``model`` is what ``open_model`` takes: an .onnx file, a diffusers folder, a configuration or its name, a
-    torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` names a device
-    profile; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
+    torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` is a device profile
+    or its name; ``output`` is the bundle's path (NAME.fick beside the working directory by default). ``sampler`` is
     stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
     ``precision`` is that of weights and of values between kernels. ``budget``, in place of a recipe, is what the UNet
     may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
-    what is lost is learned back (budgets.py).
+    what is lost is learned back (budgets.py). ``tuned`` is a file of what `fick tune` measured to be fastest.
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
     """
     reporter = reporter or Silent()
-    profile = profiles.load(target)
+    profile = target if isinstance(target, profiles.Profile) else profiles.load(target)
+    if tuned is not None:
+        profile = read_tuned(Path(tuned)).of(profile)
     wanted = _wanted(model, recipe, budget, calibrate, distil)
     wanted.check_hardware(profile.kind, profile.name)
     wanted.check_formats(profile)

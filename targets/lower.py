@@ -18,7 +18,7 @@ from .cpu import build
 from .cpu.lower import check_supported, copier, lower_group, lower_view
 from .cpu.lower_frames import wanted_frames
 from .homes import Homes
-from .lowering import Buffer, Constant, Lowering, PendingCall
+from .lowering import Buffer, Constant, Lowering, PendingCall, Question
 from .profile import Profile
 
 BEFORE = ("prompt", "step")
@@ -53,12 +53,17 @@ def planned_calls(
     return calls, lowering.buffers
 
 
+def questions(program: Program, profile: Profile) -> dict[str, Question]:
+    """What lowering chooses by prediction, by problem. Raises UserError as ``lower`` does."""
+    return _planned(program, profile)[0].questions
+
+
 def _planned(program: Program, profile: Profile) -> tuple[Lowering, Homes, dict[str, list[PendingCall]]]:
     variants = [name for name in BEFORE if name in program.variants] + program.alternatives
     for name in variants:
         for node in program.variants[name].graph:
             check_supported(node)
-    lowering = Lowering(copy=copier(profile.vector_lanes))
+    lowering = Lowering(copy=copier(profile.vector_lanes), tuned=profile.tuned)
     _place_constants(lowering, program)
     homes = Homes(lowering, program)
     calls: dict[str, list[PendingCall]] = {}

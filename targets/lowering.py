@@ -7,8 +7,9 @@ constant to ``weights``, what a variant leaves for others or for the caller to `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -30,6 +31,8 @@ DTYPES = {
     ir.DataType.BOOL: "bool",
 }
 
+
+T = TypeVar("T")
 
 MOST_ELEMENTS = 2**31 - 1
 """Kernels count elements in 32 bits."""
@@ -101,12 +104,32 @@ Frame = tuple[tuple[int, ...], tuple[int, ...]]
 """Zeros before and after the elements of an image, along each spatial axis."""
 
 
+class Choose(Protocol):
+    """Picks one of several for a problem: they come by name, in the order of their predicted time."""
+
+    def __call__(self, problem: str, choices: Mapping[str, T]) -> T: ...
+
+
+def first(problem: str, choices: Mapping[str, T]) -> T:
+    """What is predicted to be fastest, whatever the problem."""
+    return next(iter(choices.values()))
+
+
+@dataclass(frozen=True)
+class Question:
+    """The names of what could be chosen, the one predicted to be fastest first, and the nodes that it is for."""
+
+    choices: tuple[str, ...]
+    nodes: dict[str, None]
+
+
 @dataclass
 class Lowering:
     """``copy`` adds a call that copies one view into another: the device family supplies it.
 
     ``frames`` are the frames that readers want around values, by name; ``framed`` gives such a value's view that
-    of it with its frame, and the frame.
+    of it with its frame, and the frame. ``tuned`` names what was measured to be fastest, by problem; all that was
+    asked is in ``questions``.
     """
 
     copy: Callable[[Lowering, View, View, str], None]
@@ -119,6 +142,19 @@ class Lowering:
     frames: dict[str, Frame] = field(default_factory=dict)
     framed: dict[View, tuple[View, Frame]] = field(default_factory=dict)
     variant: str = ""
+    tuned: Mapping[str, str] = field(default_factory=dict[str, str])
+    questions: dict[str, Question] = field(default_factory=dict[str, Question])
+
+    def chooser(self, node: str) -> Choose:
+        """What chooses for ``node``: as tuned, or else what is predicted to be fastest."""
+
+        def choose(problem: str, choices: Mapping[str, T]) -> T:
+            question = self.questions.setdefault(problem, Question(tuple(choices), {}))
+            question.nodes[node] = None
+            chosen = self.tuned.get(problem, "")
+            return choices[chosen] if chosen in choices else first(problem, choices)
+
+        return choose
 
     def view(self, value: ir.Value) -> View:
         """Where ``value`` lies. Constants are placed when they are first asked for, row-major."""

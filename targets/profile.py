@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -56,6 +57,9 @@ class Profile(BaseModel):
     formats: tuple[str, ...] = Field(description="Number formats with kernels.")
     tile_formats: tuple[str, ...] = Field(
         default=(), description="Number formats that a matrix unit multiplies."
+    )
+    tuned: Mapping[str, str] = Field(
+        default={}, description="What was measured to be fastest on such a device, by problem: `fick tune`."
     )
     memory_bytes: int = Field(
         gt=0, description="Memory a model may use, in bytes: the default --memory-limit."

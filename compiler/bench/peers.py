@@ -6,7 +6,7 @@ import importlib
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +17,10 @@ from ...ir import referee
 from ...ir.errors import UserError, first_line
 from ..frontends import import_model, open_source
 from ..frontends.torch_module import keywords, require_torch
+from .int8_peer import quantised
 from .rounds import Run
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 Feeds = Mapping[str, NDArray[Any]]
 
 OPSET = 18
@@ -60,7 +61,7 @@ class Peer:
     start: Callable[[Task], Run]
     package: str
     install: str
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    precisions: tuple[Precision, ...]
 
 
 def known(name: str) -> Peer:
@@ -79,7 +80,8 @@ def peer(name: str, task: Task) -> Run:
     wanted = known(name)
     if task.precision not in wanted.precisions:
         raise UserError(
-            f"peer {name} has no {task.precision} kernels for CPUs; leave it out or measure float32"
+            f"peer {name} has no {task.precision} kernels for CPUs, only {' and '.join(wanted.precisions)}; "
+            "leave it out or measure one of these"
         )
     try:
         importlib.import_module(wanted.package)
@@ -98,21 +100,24 @@ def peer(name: str, task: Task) -> Run:
 
 
 def _onnxruntime(task: Task) -> Run:
-    """ONNX Runtime on an .onnx file as it is; on any other source in canonical form."""
-    model = task.file or import_model(task.source, shapes=task.sizes).model
-    session = referee.session(model, threads=task.workers)
+    """ONNX Runtime on an .onnx file as it is; on any other source in canonical form, integers apart."""
+    with tempfile.TemporaryDirectory(prefix="fick-peer-") as folder:
+        if task.precision == "int8":
+            model = _onnx_file(task, Path(folder))
+        else:
+            model = task.file or import_model(task.source, shapes=task.sizes).model
+        session = referee.session(model, threads=task.workers)
     return lambda: np.asarray(session.run(None, dict(task.feeds))[0])
 
 
 def _openvino(task: Task) -> Run:
     import openvino  # pyright: ignore[reportMissingImports] - the extra "peers" brings it
 
+    options = {"INFERENCE_NUM_THREADS": str(task.workers), "ENABLE_CPU_PINNING": "NO"}
+    # Beside integers it has its own choice, which is what the CPU is fastest with.
     hints = {"float32": "f32", "bfloat16": "bf16"}
-    options = {
-        "INFERENCE_PRECISION_HINT": hints[task.precision],
-        "INFERENCE_NUM_THREADS": str(task.workers),
-        "ENABLE_CPU_PINNING": "NO",
-    }
+    if task.precision in hints:
+        options["INFERENCE_PRECISION_HINT"] = hints[task.precision]
     core = openvino.Core()
     with tempfile.TemporaryDirectory(prefix="fick-peer-") as folder:
         model = core.read_model(os.fspath(_onnx_file(task, Path(folder))))
@@ -139,8 +144,12 @@ def _torch_run(task: Task, prepared: Callable[[Any], Any]) -> Run:
         )
     torch = require_torch()
     torch.set_num_threads(task.workers)
-    module = _torch_module(task).to(getattr(torch, task.precision))
-    arguments = keywords(module, _tensors(task))
+    wanted = getattr(torch, task.precision)
+    module = _torch_module(task).to(wanted)
+    tensors = _tensors(task).items()
+    arguments = keywords(
+        module, {name: one.to(wanted) if one.is_floating_point() else one for name, one in tensors}
+    )
     compiled = prepared(module)
 
     def run() -> NDArray[Any]:
@@ -183,30 +192,30 @@ def _torch_module(task: Task) -> Any:
 
 def _tensors(task: Task) -> dict[str, Any]:
     torch = require_torch()
-    tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in task.feeds.items()}
-    wanted = getattr(torch, task.precision)
-    return {name: one.to(wanted) if one.is_floating_point() else one for name, one in tensors.items()}
+    return {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in task.feeds.items()}
 
 
 def _onnx_file(task: Task, folder: Path) -> Path:
-    """The source itself where it is an .onnx file; else written there from the torch module."""
-    if task.file is not None:
-        return task.file
+    """In integers where the task says so."""
+    path = task.file or _exported(task, folder)
+    return quantised(path, task.feeds, folder) if task.precision == "int8" else path
+
+
+def _exported(task: Task, folder: Path) -> Path:
     torch = require_torch()
     module = _torch_module(task)
     path = folder / "model.onnx"
-    float32 = replace(task, precision="float32")
     torch.onnx.export(
-        module, (), os.fspath(path), kwargs=keywords(module, _tensors(float32)), dynamo=True, opset_version=OPSET,
+        module, (), os.fspath(path), kwargs=keywords(module, _tensors(task)), dynamo=True, opset_version=OPSET,
         input_names=list(task.feeds), verbose=False, external_data=True,
     )  # fmt: skip
     return path
 
 
 PEERS = {
-    "onnxruntime": Peer(_onnxruntime, "onnxruntime", "pip install 'fick[compile]'", ("float32",)),
-    "openvino": Peer(_openvino, "openvino", "pip install 'fick[peers]'"),
-    "torch": Peer(_torch, "torch", "pip install 'fick[torch]'"),
-    "torch-eager": Peer(_torch_eager, "torch", "pip install 'fick[torch]'"),
+    "onnxruntime": Peer(_onnxruntime, "onnxruntime", "pip install 'fick[compile]'", ("float32", "int8")),
+    "openvino": Peer(_openvino, "openvino", "pip install 'fick[peers]'", ("float32", "bfloat16", "int8")),
+    "torch": Peer(_torch, "torch", "pip install 'fick[torch]'", ("float32", "bfloat16")),
+    "torch-eager": Peer(_torch_eager, "torch", "pip install 'fick[torch]'", ("float32", "bfloat16")),
     "iree": Peer(_iree, "iree.compiler", "pip install 'fick[peers]'", ("float32",)),
 }

@@ -65,6 +65,9 @@ def command(
     precision: Annotated[
         str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
     ] = "float32",
+    tuned: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `fick tune` measured on the target.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -86,6 +89,7 @@ def command(
             calibrate=calibrate,
             distil=distil,
             precision=precision,
+            tuned=tuned,
             reporter=reporter,
         )
     show(

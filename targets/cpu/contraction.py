@@ -39,10 +39,10 @@ class Tile:
     by_lane: bool = False
 
 
-def choose_tile(
+def tiles(
     rows: int, columns: int, parts: int, profile: Profile, held: int = 1, codes: str | None = None
-) -> Tile:
-    """The register tile with the least predicted cycles for ``rows`` x ``columns`` sums.
+) -> dict[str, Tile]:
+    """Register tiles for ``rows`` x ``columns`` sums by name, that with the least predicted cycles first.
 
     ``held`` is how many registers a vector of factors takes, ``codes`` the format that factors open from.
 
@@ -51,14 +51,12 @@ def choose_tile(
     hidden, an element of A about an eighth. Where elements of A are taken from lanes, each row has a register of them.
     """
     lanes, registers = profile.vector_lanes, profile.vector_registers
-    best: tuple[float, int, Tile] | None = None
+    found: list[tuple[float, Tile]] = []
     for vectors in (2, 3, 4, 1, 6, 8):
         if vectors % parts or vectors * items_of(codes, 2) % 2:
             continue
         width = vectors * lanes
         most = min(most_rows(vectors, profile, held=held), rows)
-        if most < 1:
-            continue
         panels = math.ceil(columns * parts / width)
         for limit in range(1, most + 1):
             bands = math.ceil(rows / limit)
@@ -66,12 +64,17 @@ def choose_tile(
             loads = height / (lanes if profile.by_lane else 1) + vectors
             busy = max(height * vectors / profile.fma_rate, loads / profile.load_rate, profile.fma_latency)
             step = busy + vectors / 2 + height / 8
-            cost = bands * panels * step
-            if best is None or cost < best[0]:
-                best = (cost, vectors, Tile(height, width, lanes, profile.by_lane))
-    if best is None:
+            found.append((bands * panels * step, Tile(height, width, lanes, profile.by_lane)))
+    if not found:
         raise ValueError(f"no register tile of {parts} parts fits {registers} registers")
-    return best[2]
+    return {f"tile {tile.rows}x{tile.width}": tile for _, tile in sorted(found, key=lambda one: one[0])}
+
+
+def choose_tile(
+    rows: int, columns: int, parts: int, profile: Profile, held: int = 1, codes: str | None = None
+) -> Tile:
+    """The first of ``tiles``."""
+    return next(iter(tiles(rows, columns, parts, profile, held, codes).values()))
 
 
 def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1) -> int:

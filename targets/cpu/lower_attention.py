@@ -102,7 +102,10 @@ def _on_vectors(
     keys, value_depth = v.shape[2], v.shape[3]
     if keys >= MANY_KEYS:
         k, v = (lowering.materialised(one) for one in (k, v))
-    vectors = _vectors(queries, profile)
+    problem = (
+        f"attention, {batch * heads} of {queries} queries and {keys} keys, {depth} and {value_depth} wide"
+    )
+    vectors = lowering.chooser(name)(problem, _vectors(queries, profile))
     most = most_rows(vectors, profile)
     tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most)
     kernel = Attention(
@@ -152,9 +155,10 @@ def _shared(lowering: Lowering, view: View, heads: int) -> View:
     return lowering.reshaped(spread, (batch, heads, tokens, channels))
 
 
-def _vectors(queries: int, profile: Profile) -> int:
+def _vectors(queries: int, profile: Profile) -> dict[str, int]:
     """Vectors of queries in a run: more reuse each key more often, fewer divide few queries more evenly."""
-    return 3 if profile.vector_registers >= 32 and queries >= MANY_QUERIES else 2
+    best = 3 if profile.vector_registers >= 32 and queries >= MANY_QUERIES else 2
+    return {f"runs of {count} vectors": count for count in dict.fromkeys((best, 3, 2, 4, 1))}
 
 
 def _tile(queries: int, keys: int, run: int, most: int) -> tuple[int, int, int]:

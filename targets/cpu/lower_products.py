@@ -17,7 +17,7 @@ from ..winograd import TAPS
 from .elementwise import Pad
 from .factors import Factors, per_column, take
 from .lower_sums import Sums, plan
-from .lower_winograd import choose, lower_winograd
+from .lower_winograd import lower_winograd, ways
 
 
 def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
@@ -50,7 +50,11 @@ def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
     kept = lowering.constants[str(weight.name)]
     exact = kept.dtype == "float32" and kept.codes is None  # transformed filters round worse
     small = tuple(kernel) == (TAPS, TAPS) and fused.parts == 1 and exact
-    if small and set(strides) == set(dilations) == {1} and (outputs := choose(profile, shape, x.shape[1])):
+    outputs = None
+    if small and set(strides) == set(dilations) == {1}:
+        problem = f"conv {list(shape)} of {x.shape[1]} channels"
+        outputs = lowering.chooser(str(node.name))(problem, ways(profile, shape, x.shape[1]))
+    if outputs is not None:
         before = (pads[0], pads[1])
         lower_winograd(
             lowering, fused, node, profile, outputs=outputs, shape=shape, x=x, before=before, weight=weight
@@ -185,7 +189,10 @@ def contract(
     kept = lowering.constants[weight]
     blocks = factors.blocks
     formats = (*lowering.dtypes([a]), kept.codes or kept.dtype)
-    way = plan(sums, tuple(order), formats, profile, group=0 if blocks is None else blocks.size)
+    way = plan(
+        sums, tuple(order), formats, profile, group=0 if blocks is None else blocks.size,
+        choose=lowering.chooser(str(node.name)),
+    )  # fmt: skip
     inner = [lowering.fresh((count,), dtype=dtype) for dtype, count in way.scratch]
     if blocks is not None and way.scales is not None:
         if blocks.scales.name not in lowering.constants:

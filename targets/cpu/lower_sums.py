@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 
 from ..expressions import Expression, Value
+from ..lowering import Choose, first
 from ..packing import TILE_ROWS, Packing, Panels, Quads, TilePanels
 from ..profile import Profile
-from .contraction import Contraction, choose_tile, panel_starts
+from .contraction import Contraction, panel_starts, tiles
 from .dots import DOTS, TOGETHER
 from .kernel import Kernel
 from .tiles import FORMATS, ROW_BYTES, WIDTH, TileContraction
@@ -45,6 +46,11 @@ class Sums:
     def tiles(self, height: int) -> int:
         return math.prod(self.rows[:-1]) * math.ceil(self.rows[-1] / height)
 
+    def described(self, formats: tuple[str, ...]) -> str:
+        """What is summed, without where it lies."""
+        columns = f"{self.columns}" if self.parts == 1 else f"{self.parts} times {self.columns}"
+        return f"{list(self.rows)} rows of {columns} sums of {list(self.reduce)}, {' by '.join(formats)}"
+
     def in_words(self) -> Sums | None:
         """The same, four reduction indices at a time, if those of the left operand lie next to each other."""
         sizes = (*self.a_rows, *self.a_reduce[:-1], self.reduce[-1])
@@ -75,18 +81,19 @@ class Plan:
 
 
 def plan(
-    sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile, group: int = 0
-) -> Plan:
+    sums: Sums, order: tuple[int, ...], formats: tuple[str, ...], profile: Profile, group: int = 0,
+    choose: Choose = first,
+) -> Plan:  # fmt: skip
     """How to sum the products of operands of two ``formats``; ``order`` is that of ``Panels``.
 
     ``group`` is how many neighbouring indices of the reduction share a row of scales, if there are such.
     """
     left, right = formats
     if _takes_tiles(sums, left, right, profile) and not group:
-        return _on_tiles(sums, order, left, right, profile)
+        return _on_tiles(sums, order, left, right, profile, choose)
     if left == "int8" and right in INTEGERS and not group and (words := sums.in_words()) is not None:
-        return _on_vectors(words, order, formats, profile, profile.int8_dot)
-    return _on_vectors(sums, order, formats, profile, group=group)
+        return _on_vectors(words, order, formats, profile, choose, dot=profile.int8_dot)
+    return _on_vectors(sums, order, formats, profile, choose, group=group)
 
 
 def _on_vectors(
@@ -94,23 +101,26 @@ def _on_vectors(
     order: tuple[int, ...],
     formats: tuple[str, ...],
     profile: Profile,
+    choose: Choose,
     dot: str | None = None,
     group: int = 0,
 ) -> Plan:
     """Sums in vector registers, of products one by one or of dot products by the instruction ``dot``."""
     held = 1 if dot is None else DOTS[dot].held
     codes = None if formats[1] in (NUMBERS if dot is None else ("int8",)) else formats[1]
-    tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held, codes)
+    problem = sums.described(formats)
+    sizes = sums.rows[-1], sums.columns, sums.parts, profile
+    tile = choose(problem, tiles(*sizes, held, codes))
     opened = codes is not None and sums.tiles(tile.rows) >= OPENED_FROM
     if codes is not None and not opened and profile.vector_lanes != LOOKUP_LANES:
-        tile = choose_tile(sums.rows[-1], sums.columns, sums.parts, profile, held + 1, codes)
+        tile = choose(f"{problem} opened in registers", tiles(*sizes, held + 1, codes))
     starts = panel_starts(sums.columns, tile.width // sums.parts)
-    tiles = sums.tiles(tile.rows)
-    blocks = min(_row_blocks(sums, len(starts), 4, profile), tiles)
-    pieces = _pieces(len(starts) * blocks, math.ceil(tiles / blocks), profile.cores)
+    count = sums.tiles(tile.rows)
+    blocks = min(_row_blocks(sums, len(starts), 4, profile), count)
+    pieces = _pieces(len(starts) * blocks, math.ceil(count / blocks), profile.cores)
     factor_bytes = 4 if codes is None or opened else 1
     room = profile.l2_bytes // 2 // (factor_bytes * tile.width)
-    reduce, a_reduce, splits = _split(sums.reduce, sums.a_reduce, room, tiles)
+    reduce, a_reduce, splits = _split(sums.reduce, sums.a_reduce, room, count)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
     workers = min(TASKS_A_CORE * profile.cores, len(starts) * blocks * pieces) if opened else 0
 
@@ -150,7 +160,9 @@ def _takes_tiles(sums: Sums, left: str, right: str, profile: Profile) -> bool:
     return right == "int4" if left == "int8" else right not in NUMBERS and math.prod(sums.rows) >= TILED_FROM
 
 
-def _on_tiles(sums: Sums, order: tuple[int, ...], left: str, right: str, profile: Profile) -> Plan:
+def _on_tiles(
+    sums: Sums, order: tuple[int, ...], left: str, right: str, profile: Profile, choose: Choose
+) -> Plan:
     """Sums in the registers of a matrix unit, of products of numbers in the format of the ``left`` ones."""
     format = FORMATS[left]
     codes = None if right == left else right
@@ -162,7 +174,11 @@ def _on_tiles(sums: Sums, order: tuple[int, ...], left: str, right: str, profile
     reduce, a_reduce, splits = _split(steps, (*sums.a_reduce[:-1], format.step), room, pairs)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
     blocks = min(_row_blocks(sums, len(starts), format.item_bytes, profile), pairs)
-    groups = min(math.ceil(TASKS_A_CORE * profile.cores / blocks), len(starts))
+    tasks = (TASKS_A_CORE, 2 * TASKS_A_CORE, 1, 4 * TASKS_A_CORE)
+    divisions = (min(math.ceil(count * profile.cores / blocks), len(starts)) for count in tasks)
+    groups = choose(
+        sums.described((left, right)), {f"{count} groups of panels": count for count in divisions}
+    )
 
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> TileContraction:
         return TileContraction(

@@ -24,17 +24,19 @@ GAIN = 1.2
 """How much faster a layer has to be to be worth larger weights."""
 
 
-def choose(profile: Profile, shape: Sequence[int], channels: int) -> int | None:
-    """Outputs of a tile along an axis for a result [images, columns, rows, width], or None to sum directly."""
+def ways(profile: Profile, shape: Sequence[int], channels: int) -> dict[str, int | None]:
+    """Outputs of a tile along an axis for a result [images, columns, rows, width], or None to sum directly, by name;
+    that with the least predicted time first.
+    """
     if not profile.enlarge_weights:
-        return None
-    ratios = {
-        outputs: predicted_ratio(profile, shape, channels, outputs)
+        return {"direct": None}
+    costs = [(1.0, "direct", None)]
+    costs += [
+        (GAIN * predicted_ratio(profile, shape, channels, outputs), f"filtered {outputs}", outputs)
         for outputs, error in ERRORS.items()
         if error <= LARGEST_ERROR
-    }
-    best = min(ratios, key=ratios.__getitem__, default=None)
-    return best if best is not None and GAIN * ratios[best] < 1 else None
+    ]
+    return {name: outputs for _, name, outputs in sorted(costs, key=lambda one: one[0])}
 
 
 def predicted_ratio(profile: Profile, shape: Sequence[int], channels: int, outputs: int) -> float:
