@@ -89,7 +89,7 @@ def compile(
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
 
-    def compiled(profile: profiles.Profile) -> Ingredients:
+    def compiled(profile: profiles.Target) -> Ingredients:
         settings = [
             whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
             sorted(whole.files.items()), wanted.settings(), precision,
@@ -172,7 +172,7 @@ def _kept(whole: Whole, place: Path | None) -> Ingredients | None:
 def _built(
     whole: Whole,
     place: Path | None,
-    profile: profiles.Profile,
+    profile: profiles.Target,
     seed: int,
     sampler: Mapping[str, Any] | None,
     recipe: Recipe,

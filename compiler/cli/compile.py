@@ -63,7 +63,11 @@ def command(
         ),
     ] = False,
     precision: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="Of weights and of values in memory: float32, bfloat16 or, on GPUs, float16.",
+        ),
     ] = "float32",
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
