@@ -18,10 +18,12 @@ help:
 demo: $(VENV)/.full
 	@$(BIN)/python examples/emoji.py
 
-# What Arm code is run by comes from the system: nothing here can bring it.
+# What Arm and GPU code is run by comes from the system: nothing here can bring it.
 test: $(VENV)/.full
 	@command -v qemu-aarch64 >/dev/null && test -d /usr/aarch64-linux-gnu || \
 		{ echo "make test runs Arm code in an emulator; on Debian: apt-get install qemu-user libc6-arm64-cross"; exit 1; }
+	@ls /etc/OpenCL/vendors/*.icd >/dev/null 2>&1 && ldconfig -p | grep -q libOpenCL.so.1 || \
+		{ echo "make test runs GPU code on PoCL; on Debian: apt-get install pocl-opencl-icd ocl-icd-libopencl1"; exit 1; }
 	@TVM_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 check: $(VENV)/.full

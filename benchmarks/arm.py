@@ -93,7 +93,7 @@ def main(
     program = structure(model)
     figures: dict[str, list[dict[str, object]]] = {}
     for name in profile or list(CORES):
-        target, core = profiles.load(name), CORES[name]
+        target, core = profiles.processor(name), CORES[name]
         price = Price(mca or _own_mca(), core.model)
         if abs(price.peak - core.published_peak) > 0.05:
             raise UserError(

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 import fick
 from fick.runtime import Model
 from fick.targets import profile as profiles
-from fick.targets.cpu.lower_winograd import choose, predicted_ratio
+from fick.targets.planning.filtering import choose, predicted_ratio
 
 LAYERS = (
     (64, 320, 320), (64, 640, 320), (64, 960, 320), (32, 640, 640), (32, 1280, 640), (16, 1280, 1280),
@@ -33,7 +33,7 @@ LAYERS = (
 
 def main(rounds: Annotated[int, typer.Option(help="Runs of each.")] = 7) -> None:
     """Print a line a layer."""
-    host = profiles.load("host")
+    host = profiles.processor("host")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         onnx.save(graph(), folder / "convolutions.onnx")
@@ -66,8 +66,8 @@ def main(rounds: Annotated[int, typer.Option(help="Runs of each.")] = 7) -> None
     for side, channels, columns in LAYERS:
         name, shape = f"{side}x{side} {channels}->{columns}", (1, columns, side, side)
         direct, chosen = (median(times[enlarge, name]) for enlarge in (False, True))
-        tile = choose(host, shape, channels)
-        predicted = predicted_ratio(host, shape, channels, tile) if tile else 1.0
+        tile = choose(host.macs_per_byte, shape, channels)
+        predicted = predicted_ratio(host.macs_per_byte, shape, channels, tile) if tile else 1.0
         print(
             f"{name}, {direct * 1e3:.1f}, {chosen * 1e3:.1f}, {tile}, {chosen / direct:.2f}, {predicted:.2f}"
         )

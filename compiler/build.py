@@ -16,10 +16,10 @@ from ..ir.program import Program
 from ..ir.saved import pack
 from ..targets.compiled import Compiled, StateTensor
 from ..targets.lower import lower
-from ..targets.profile import Profile
+from ..targets.profile import Target
 from .bundle import FORMAT_VERSION
 from .frontends import Imported
-from .link import link, plan_source, weights_offsets
+from .link import kernels_source, link, plan_source, weights_offsets
 from .programs import fused
 from .progress import Silent
 from .recipes import NOTHING, Recipe
@@ -28,7 +28,7 @@ from .skeleton import Part, Skeleton
 
 def build(
     components: Mapping[str, Imported],
-    profile: Profile,
+    profile: Target,
     cache_folder: Path,
     *,
     name: str,
@@ -69,6 +69,7 @@ def build(
     reporter.stage("link")
     program_id = hashlib.sha256(plan_source(compiled, "").encode()).hexdigest()
     library = link(compiled, program_id, cache_folder / "core")
+    sources = kernels_source(compiled)
     starts = weights_offsets(compiled)
     main = next(iter(components.values()))
     sizes = [_memory(one) for one in compiled.values()]
@@ -81,6 +82,7 @@ def build(
         "program_id": program_id,
         "target": {
             "name": profile.name,
+            "kind": profile.kind,
             "arch": profile.arch,
             "triple": profile.triple,
             "cpu_features": list(profile.requires),
@@ -91,7 +93,7 @@ def build(
         "config": main.metadata.get("config", {}),
         "sampler": dict(sampler) if sampler is not None else _sampler(main),
         "pipeline": dict(pipeline_facts or {}),
-        "files": sorted(files or {}),
+        "files": sorted({**(files or {}), **sources}),
         "components": {
             component: _component(
                 components[component], programs[component], component, one, starts[component]
@@ -103,7 +105,7 @@ def build(
         component: Part(pack(program), _recipe(program), _literals(program, compiled[component]))
         for component, program in programs.items()
     }
-    return Skeleton(manifest, library, parts, dict(files or {}))
+    return Skeleton(manifest, library, parts, {**(files or {}), **sources})
 
 
 def tensors(model: ir.Model) -> dict[str, NDArray[Any]]:

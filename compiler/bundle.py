@@ -28,6 +28,7 @@ ELSEWHERE = 0xFFFFFFFF
 SAFETENSORS_DTYPES = {
     "float32": "F32",
     "bfloat16": "BF16",
+    "float16": "F16",
     "int64": "I64",
     "int32": "I32",
     "int8": "I8",

@@ -45,7 +45,7 @@ class Report:
 
 def compile(
     model: Any,
-    target: str | profiles.Profile = "host",
+    target: str | profiles.Target = "host",
     output: str | os.PathLike[str] | None = None,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -74,7 +74,7 @@ def compile(
     whatever the user can mend. Nothing is written unless all of it can be.
     """
     reporter = reporter or Silent()
-    profile = target if isinstance(target, profiles.Profile) else profiles.load(target)
+    profile = target if isinstance(target, profiles.Target) else profiles.load(target)
     if tuned is not None:
         profile = read_tuned(Path(tuned)).of(profile)
     wanted = _wanted(model, recipe, budget, calibrate, distil)
@@ -93,7 +93,7 @@ def compile(
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
 
-    def compiled(profile: profiles.Profile) -> Ingredients:
+    def compiled(profile: profiles.Target) -> Ingredients:
         settings = [
             whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
             sorted(whole.files.items()), wanted.settings(), precision,
@@ -176,7 +176,7 @@ def _kept(whole: Whole, place: Path | None) -> Ingredients | None:
 def _built(
     whole: Whole,
     place: Path | None,
-    profile: profiles.Profile,
+    profile: profiles.Target,
     seed: int,
     sampler: Mapping[str, Any] | None,
     recipe: Recipe,

@@ -12,7 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..ir.errors import UserError
-from ..targets.compiled import Call, Compiled, StateTensor
+from ..targets.compiled import Call, Compiled, Launch, StateTensor
+from ..targets.opencl.text import PREAMBLE
 
 OLDEST_LIBC = "2.17"
 BASELINE = {"x86_64": "x86_64", "aarch64": "generic"}
@@ -26,6 +27,11 @@ DTYPES = {"float32": "FICK_FLOAT32", "int64": "FICK_INT64", "int32": "FICK_INT32
 MOST_OPERANDS = 64
 """FICK_MAX_OPERANDS of fick_plan.h: the core keeps a call's arguments in an array of this length."""
 
+KERNELS = "code/kernels.cl"
+
+GPU_OBJECTS = "core_cl_"
+"""What only a GPU's bundle has of the core."""
+
 SPACES = {"weights": 0, "arena": 1, "state": 2, "kept": 3}
 
 
@@ -35,9 +41,11 @@ def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path
     Raises RuntimeError with the linker's words if it fails. The core's objects are kept in ``cache_folder`` by content.
     """
     first = next(iter(components.values()))
-    kernels = {name: code for compiled in components.values() for name, code in compiled.kernels.items()}
+    kernels = {} if first.launches else all_kernels(components)
     target = f"{first.triple}.{OLDEST_LIBC}"
     core = core_objects(first.arch, target, cache_folder)
+    if not first.launches:
+        core = [path for path in core if not path.name.startswith(GPU_OBJECTS)]
     with tempfile.TemporaryDirectory(prefix="fick-link-") as scratch:
         folder = Path(scratch)
         (folder / "model.c").write_text(plan_source(components, program_id), encoding="utf-8")
@@ -52,6 +60,7 @@ def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path
         )
         for path in core:
             (folder / path.name).write_bytes(path.read_bytes())
+        libraries = ["-lm", "-lpthread", *(["-ldl"] if first.launches else [])]
         objects = ["model.o", *(path.name for path in core), *(f"{name}.o" for name in names)]
         (folder / "objects").write_text("\n".join(objects), encoding="utf-8")
         # Kernels export their entry points; only the core's interface is to be seen from outside.
@@ -61,10 +70,26 @@ def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path
             cache_folder,
             [
                 "-target", target, "-shared", "-Wl,-z,defs", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none",
-                "-Wl,--version-script=exports", "-o", "libmodel.so", "@objects", "-lm", "-lpthread",
+                "-Wl,--version-script=exports", "-o", "libmodel.so", "@objects", *libraries,
             ],
         )  # fmt: skip
         return (folder / "libmodel.so").read_bytes()
+
+
+def all_kernels(components: Mapping[str, Compiled]) -> dict[str, bytes]:
+    """The code of every kernel by its symbol."""
+    return {name: code for compiled in components.values() for name, code in compiled.kernels.items()}
+
+
+def kernels_source(components: Mapping[str, Compiled]) -> dict[str, bytes]:
+    """What the bundle of a GPU has beside the library: the source of all kernels, by the entry's name."""
+    if not any(compiled.launches for compiled in components.values()):
+        return {}
+    marked = [
+        b"\n// kernel " + name.encode() + b"\n" + code
+        for name, code in sorted(all_kernels(components).items())
+    ]
+    return {KERNELS: b"".join([PREAMBLE.encode(), *marked])}
 
 
 def _native() -> Path:
@@ -126,13 +151,18 @@ def plan_source(components: Mapping[str, Compiled], program_id: str) -> str:
     """model.c: the compiled programs as constant tables for the core."""
     first = next(iter(components.values()))
     lines = ['#include "fick_plan.h"', ""]
-    for name in sorted({name for compiled in components.values() for name in compiled.kernels}):
+    launches = {
+        name: one for compiled in components.values() for name, one in sorted(compiled.launches.items())
+    }
+    for name in sorted(all_kernels(components)) if not launches else ():
         lines.append(
             f"int32_t __tvm_ffi_{name}(void *self, const fick_argument *arguments, int32_t count, "
             "fick_argument *result);"
         )
+    places = {name: place for place, name in enumerate(launches)}
     for index, compiled in enumerate(components.values()):
-        lines += _tables_source(f"c{index}", compiled)
+        lines += _tables_source(f"c{index}", compiled, places)
+    lines += _launches_source(launches)
     features = "".join(f"{_text(feature)}, " for feature in first.cpu_features)
     lines += [
         f"static const char *const features[] = {{{features}0}};",
@@ -145,7 +175,8 @@ def plan_source(components: Mapping[str, Compiled], program_id: str) -> str:
     lines += [
         "};",
         "const fick_program fick_model_program = {",
-        f"  {_text(program_id)}, features, {total}u, components, {len(components)}",
+        f"  {_text(program_id)}, features, {total}u, components, {len(components)},",
+        f"  {'&fick_opencl' if launches else '0'}, launches, {len(launches)}u",
     ]
     return "\n".join([*lines, "};", ""])
 
@@ -153,11 +184,11 @@ def plan_source(components: Mapping[str, Compiled], program_id: str) -> str:
 BEFORE = ("prompt", "step")
 
 
-def _tables_source(prefix: str, compiled: Compiled) -> list[str]:
+def _tables_source(prefix: str, compiled: Compiled, launches: Mapping[str, int]) -> list[str]:
     names = [*BEFORE, *compiled.alternatives]
     lines: list[str] = []
     for index, variant in enumerate(names):
-        lines += _calls_source(f"{prefix}_{index}", compiled.variants.get(variant, ()))
+        lines += _calls_source(f"{prefix}_{index}", compiled.variants.get(variant, ()), launches)
         lines += _indices_source(f"{prefix}_{index}_reads", [variant in one.readers for one in compiled.kept])
         lines += _indices_source(
             f"{prefix}_{index}_leaves", [variant in one.writers for one in compiled.kept]
@@ -169,7 +200,12 @@ def _tables_source(prefix: str, compiled: Compiled) -> list[str]:
         if variant not in BEFORE
     ]
     kept = "".join(f"{_text(one.name)}, " for one in compiled.kept)
-    lines += ["};", f"static const char *const {prefix}_kept[] = {{{kept}0}};"]
+    chunks = "".join(f"{start}u, " for start in compiled.chunks)
+    lines += [
+        "};",
+        f"static const uint64_t {prefix}_chunks[] = {{{chunks}0}};",
+        f"static const char *const {prefix}_kept[] = {{{kept}0}};",
+    ]
     inputs = _slots_source(f"{prefix}_inputs", compiled.inputs)
     return [*lines, *inputs, *_slots_source(f"{prefix}_outputs", compiled.outputs)]
 
@@ -180,7 +216,8 @@ def _plan_source(prefix: str, name: str, weights_offset: int, compiled: Compiled
         f"{compiled.state_bytes}u, {compiled.kept_bytes}u, {prefix}_inputs, {prefix}_outputs, "
         f"{len(compiled.inputs)}, {len(compiled.outputs)},",
         *(f"    {_variant_source(prefix, index, one, compiled)}," for index, one in enumerate(BEFORE)),
-        f"    {prefix}_alternatives, {prefix}_kept, {len(compiled.alternatives)}, {len(compiled.kept)}}},",
+        f"    {prefix}_alternatives, {prefix}_kept, {len(compiled.alternatives)}, {len(compiled.kept)},",
+        f"    {prefix}_chunks, {len(compiled.chunks)}}},",
     ]
 
 
@@ -199,7 +236,7 @@ def _indices_source(name: str, chosen: Sequence[bool]) -> list[str]:
     return [f"static const int32_t {name}[] = {{{places}-1}};"]  # C has no empty arrays
 
 
-def _calls_source(prefix: str, calls: Sequence[Call]) -> list[str]:
+def _calls_source(prefix: str, calls: Sequence[Call], launches: Mapping[str, int]) -> list[str]:
     lines: list[str] = []
     for index, call in enumerate(calls):
         if len(call.operands) > MOST_OPERANDS:
@@ -211,13 +248,23 @@ def _calls_source(prefix: str, calls: Sequence[Call]) -> list[str]:
         lines.append(f"static const fick_operand {prefix}_{index}[] = {{{operands}}};")
     lines.append(f"static const fick_call {prefix}_calls[] = {{")
     for index, call in enumerate(calls):
+        code = "0" if launches else f"__tvm_ffi_{call.kernel}"
         lines.append(
-            f"  {{__tvm_ffi_{call.kernel}, {prefix}_{index}, {len(call.operands)}u, {_text(call.kernel)}, "
-            f"{_text(call.node)}}},"
+            f"  {{{code}, {launches.get(call.kernel, 0)}u, {prefix}_{index}, {len(call.operands)}u, "
+            f"{_text(call.kernel)}, {_text(call.node)}}},"
         )
     if not calls:
-        lines.append("  {0, 0, 0, 0, 0},")  # C has no empty arrays
+        lines.append("  {0, 0, 0, 0, 0, 0},")  # C has no empty arrays
     return [*lines, "};"]
+
+
+def _launches_source(launches: Mapping[str, Launch]) -> list[str]:
+    def three(numbers: Sequence[int]) -> str:
+        return "{" + ", ".join(f"{number}u" for number in numbers) + "}"
+
+    rows = [f"  {{{_text(name)}, {three(one.items)}, {three(one.group)}}}," for name, one in launches.items()]
+    # C has no empty arrays.
+    return ["static const fick_launch launches[] = {", *rows, "  {0, {0, 0, 0}, {0, 0, 0}},", "};"]
 
 
 def _slots_source(name: str, tensors: Sequence[StateTensor]) -> list[str]:

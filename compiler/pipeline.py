@@ -9,7 +9,7 @@ from ..passes.fuse import Fuse
 from ..passes.hoist import Hoist
 from ..passes.store import Store, StoreConfig
 
-PRECISIONS = ("float32", "bfloat16")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 def pipeline(precision: str = "float32") -> list[Pass[Any]]:

@@ -77,7 +77,7 @@ class Recipe(BaseModel):
     calibration: Calibration | None = None
     costs: Literal["predicted", "measured"] = "predicted"
 
-    def cost_model(self, profile: profiles.Profile, precision: str) -> CostModel:
+    def cost_model(self, profile: profiles.Target, precision: str) -> CostModel:
         """What programs cost on a processor. Raises UserError if it is to be measured and this is none of the kind."""
         if self.costs == "predicted":
             from .costs.predicted import Predicted  # slow to load, as all that knows kernels is
@@ -101,7 +101,7 @@ class Recipe(BaseModel):
                     f"recipe, or estimate for hardware of kind {one.needs}."
                 )
 
-    def check_formats(self, profile: profiles.Profile) -> None:
+    def check_formats(self, profile: profiles.Target) -> None:
         """Raises UserError for a pass that writes what the target has no kernels for."""
         for one in self.passes:
             lacking = [name for name in one.formats if name not in profile.formats]

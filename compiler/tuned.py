@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from ..ir.errors import UserError
-from ..targets.profile import Profile
+from ..targets.profile import Target
 
 GAIN = 0.97
 """A choice's share of the predicted one's time, at most, for it to be taken: less may be chance."""
@@ -32,7 +32,7 @@ class Tuned(BaseModel):
         best = {problem: min(found, key=found.__getitem__) for problem, found in self.shares.items() if found}
         return {problem: name for problem, name in best.items() if self.shares[problem][name] < GAIN}
 
-    def of(self, profile: Profile) -> Profile:
+    def of(self, profile: Target) -> Target:
         """The profile with what was measured. Raises UserError for another one."""
         if profile.name != self.target:
             raise UserError(

@@ -20,7 +20,7 @@ from ..ir.program import Program
 from .base import Context, Pass
 from .measuring import output_error
 
-FORMATS = {"bfloat16": ir.DataType.BFLOAT16}
+FORMATS = {"bfloat16": ir.DataType.BFLOAT16, "float16": ir.DataType.FLOAT16}
 
 ONCE = ("constant", "step")
 """Variants whose results are few and read often."""
@@ -29,7 +29,7 @@ ONCE = ("constant", "step")
 class StoreConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal["bfloat16"] = Field(
+    format: Literal["bfloat16", "float16"] = Field(
         description="What values between kernels, and weights, are rounded to."
     )
     smallest: int = Field(

@@ -9,13 +9,23 @@ This is all that the bundle writer needs to know. Every address is a space and a
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..ir.program import PROLOGUE
 from .packing import Packing
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2, "int64": 8, "int32": 4, "int8": 1, "uint8": 1, "bool": 1}
+ITEM_BYTES = {
+    "float32": 4,
+    "bfloat16": 2,
+    "float16": 2,
+    "int64": 8,
+    "int32": 4,
+    "int8": 1,
+    "uint8": 1,
+    "bool": 1,
+}
 
 Space = Literal["weights", "arena", "state", "kept"]
 
@@ -26,6 +36,14 @@ class Operand:
 
     space: Space
     offset_bytes: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """The work-items of a kernel along three axes, and those of a work-group, which divide them."""
+
+    items: tuple[int, int, int]
+    group: tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -85,8 +103,10 @@ class Compiled:
     """A program lowered for one device.
 
     ``variants`` are "prompt" and "step", where there are any, and the alternatives, "full" first. ``kernels`` maps a
-    symbol to the object file that defines ``__tvm_ffi_<symbol>``. ``carried`` gives for each variant the byte range
-    (offset, size) of the state space that it fills for others: of "step", one row of the table that the runtime keeps.
+    symbol to the object file that defines ``__tvm_ffi_<symbol>``, or of a GPU to its source, with how many work-items
+    run it in ``launches``; there, weights are a buffer from each of ``chunks`` on. ``carried`` gives for each variant
+    the byte range (offset, size) of the state space that it fills for others: of "step", one row of the table that the
+    runtime keeps.
     """
 
     arch: str
@@ -103,6 +123,8 @@ class Compiled:
     carried: dict[str, tuple[int, int]]
     kept_bytes: int = 0
     kept: tuple[Kept, ...] = ()
+    launches: Mapping[str, Launch] = field(default_factory=dict[str, Launch])
+    chunks: tuple[int, ...] = ()
 
     @property
     def alternatives(self) -> list[str]:

@@ -18,7 +18,7 @@ from .views import View
 Operator = tuple[str, View | float]
 """An operator that an anchor leaves to the expression, with its other argument."""
 
-FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16)
+FLOATS = (ir.DataType.FLOAT, ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 
 
 @dataclass

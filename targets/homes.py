@@ -81,7 +81,7 @@ class Homes:
         for name, view in left.items():
             if lowering.buffers[view.buffer].space == "kept" and view != self._state[name]:
                 left[name] = lowering.fresh(view.shape, view.order(), self._dtype(view))
-                lowering.copy(lowering, left[name], view, f"state {name}")
+                lowering.copy(left[name], view, f"state {name}")
         for name, view in left.items():
             self._bring(view, self._state[name], f"state {name}", direct=name not in read)
 
@@ -104,7 +104,7 @@ class Homes:
             buffer.space = wanted.space
             self._within[buffer.name] = wanted.name
         elif view != home:
-            lowering.copy(lowering, home, view, label)
+            lowering.copy(home, view, label)
 
     def _dtype(self, view: View) -> str:
         return self.lowering.buffers[view.buffer].dtype

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -14,12 +14,11 @@ from ..ir.operators import VIEWS
 from ..ir.program import Program
 from . import memory
 from .compiled import Call, Compiled, Operand, PackedWeight
-from .cpu import build
-from .cpu.lower import check_supported, copier, lower_group, lower_view
-from .cpu.lower_frames import wanted_frames
+from .devices import device_for
 from .homes import Homes
 from .lowering import Buffer, Constant, Lowering, PendingCall, Question
-from .profile import Profile
+from .planning.operators import check_supported, lower_group, lower_view
+from .profile import GpuProfile, Target
 
 BEFORE = ("prompt", "step")
 """Variants that a run may need before its own. "constant" is evaluated when compiling."""
@@ -27,7 +26,7 @@ BEFORE = ("prompt", "step")
 
 def lower(
     program: Program,
-    profile: Profile,
+    profile: Target,
     cache_folder: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Compiled:
@@ -38,12 +37,12 @@ def lower(
     """
     lowering, homes, calls = _planned(program, profile)
     kernels = [pending.kernel for variant in calls.values() for pending in variant]
-    objects = build.build(kernels, profile, cache_folder, progress)  # type: ignore[arg-type]
+    objects = lowering.device.build(kernels, cache_folder, progress)
     return _assemble(lowering, homes, calls, profile, objects)
 
 
 def planned_calls(
-    program: Program, profile: Profile
+    program: Program, profile: Target
 ) -> tuple[dict[str, list[PendingCall]], dict[str, Buffer]]:
     """What each variant would call, by specification, and the buffers by name: nothing is compiled.
 
@@ -53,24 +52,25 @@ def planned_calls(
     return calls, lowering.buffers
 
 
-def questions(program: Program, profile: Profile) -> dict[str, Question]:
+def questions(program: Program, profile: Target) -> dict[str, Question]:
     """What lowering chooses by prediction, by problem. Raises UserError as ``lower`` does."""
     return _planned(program, profile)[0].questions
 
 
-def _planned(program: Program, profile: Profile) -> tuple[Lowering, Homes, dict[str, list[PendingCall]]]:
+def _planned(program: Program, profile: Target) -> tuple[Lowering, Homes, dict[str, list[PendingCall]]]:
     variants = [name for name in BEFORE if name in program.variants] + program.alternatives
     for name in variants:
         for node in program.variants[name].graph:
             check_supported(node)
-    lowering = Lowering(copy=copier(profile.vector_lanes), tuned=profile.tuned)
+    device = device_for(profile)
+    lowering = Lowering(device, tuned=profile.tuned)
     _place_constants(lowering, program)
     homes = Homes(lowering, program)
     calls: dict[str, list[PendingCall]] = {}
     for name in variants:
         # Alternatives may give one name to values of their own each.
         lowering.variant, lowering.calls, lowering.views = name, [], dict(homes.views)
-        _lower_variant(lowering, program.variants[name], profile)
+        _lower_variant(lowering, program.variants[name])
         homes.settle(name)
         calls[name] = lowering.calls
     return lowering, homes, calls
@@ -91,13 +91,13 @@ def _place_constants(lowering: Lowering, program: Program) -> None:
             lowering.constants[name] = Constant.of(value, lowering.dtype(value))
 
 
-def _lower_variant(lowering: Lowering, model: ir.Model, profile: Profile) -> None:
-    lowering.frames = wanted_frames(model.graph)
+def _lower_variant(lowering: Lowering, model: ir.Model) -> None:
+    lowering.frames = lowering.device.wanted_frames(model.graph)
     last_of: dict[int, Group] = {id(group.nodes[-1]): group for group in groups(model)}
     inside = {id(node) for group in last_of.values() for node in group.nodes}
     for node in model.graph:
         if (group := last_of.get(id(node))) is not None:
-            lower_group(lowering, group, profile)
+            lower_group(lowering, group)
         elif id(node) not in inside:
             if opens(node):
                 continue  # products take the codes
@@ -112,11 +112,13 @@ def _assemble(
     lowering: Lowering,
     homes: Homes,
     calls: dict[str, list[PendingCall]],
-    profile: Profile,
-    objects: dict[str, bytes],
+    profile: Target,
+    objects: Mapping[str, bytes],
 ) -> Compiled:
     lasting, sizes, carried = homes.layout()
+    limit = profile.buffer_bytes if isinstance(profile, GpuProfile) else None
     weights, weights_bytes = _weights(lowering)
+    chunks = () if limit is None else _chunks(weights, weights_bytes, limit)
     offsets = {**lasting, **{weight.name: weight.offset_bytes for weight in weights}}
     arena_bytes = 0
     for variant in calls:
@@ -128,11 +130,17 @@ def _assemble(
         placed, size = memory.plan(lifetimes)
         offsets.update(placed)
         arena_bytes = max(arena_bytes, size)
+    for size, what in ((arena_bytes, "values between kernels"), (max(sizes.values()), "what outlives a run")):
+        if limit is not None and size > limit:
+            raise UserError(
+                f"{what} take {size / 1e6:.0f} MB and a buffer of target {profile.name} holds {limit / 1e6:.0f} MB; "
+                "use a smaller size, or --precision float16"
+            )
     symbols: dict[Hashable, str] = {}
 
     def finished(pending: PendingCall) -> Call:
         if pending.kernel not in symbols:
-            symbols[pending.kernel] = build.symbol(pending.kernel, profile)  # type: ignore[arg-type]
+            symbols[pending.kernel] = lowering.device.symbol(pending.kernel)
         operands = []
         for name, element in pending.operands:
             buffer = lowering.buffers[name]
@@ -140,13 +148,15 @@ def _assemble(
             operands.append(Operand(buffer.space, offsets[name] + element * item))
         return Call(symbols[pending.kernel], tuple(operands), pending.node)
 
+    variants = {name: tuple(finished(one) for one in pending) for name, pending in calls.items()}
+    launches = {name: lowering.device.launch(kernel) for kernel, name in symbols.items()}
     inputs, outputs = homes.tensors(lasting)
     return Compiled(
         arch=profile.arch,
         triple=profile.triple,
         cpu_features=profile.requires,
-        kernels=objects,
-        variants={name: tuple(finished(one) for one in pending) for name, pending in calls.items()},
+        kernels=dict(objects),
+        variants=variants,
         inputs=inputs,
         outputs=outputs,
         weights=weights,
@@ -156,7 +166,24 @@ def _assemble(
         carried=carried,
         kept_bytes=sizes["kept"],
         kept=homes.kept(lasting),
+        launches={name: launch for name, launch in launches.items() if launch is not None},
+        chunks=chunks,
     )
+
+
+def _chunks(weights: tuple[PackedWeight, ...], total: int, limit: int) -> tuple[int, ...]:
+    """Where the buffers of weights begin: each has whole tensors, and no more bytes than ``limit``."""
+    starts = [0]
+    ends = [*(one.offset_bytes for one in weights[1:]), total]
+    for weight, end in zip(weights, ends, strict=False):
+        if end - weight.offset_bytes > limit:
+            raise UserError(
+                f"weight {weight.source} takes {(end - weight.offset_bytes) / 1e6:.0f} MB and a buffer of the target "
+                f"holds {limit / 1e6:.0f} MB; use --precision float16 or a recipe with fewer bits"
+            )
+        if end - starts[-1] > limit:
+            starts.append(weight.offset_bytes)
+    return tuple(starts)
 
 
 def _weights(lowering: Lowering) -> tuple[tuple[PackedWeight, ...], int]:

@@ -7,9 +7,9 @@ constant to ``weights``, what a variant leaves for others or for the caller to `
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -17,13 +17,18 @@ import onnx_ir as ir
 from ..ir.errors import UserError
 from ..ir.formats import INTEGERS, format_of
 from .compiled import ITEM_BYTES, Space
+from .expressions import Load
 from .graph_facts import shape_of
 from .packing import ROUNDED, Dense, Packing
 from .views import View
 
+if TYPE_CHECKING:
+    from .planning.device import Device
+
 DTYPES = {
     ir.DataType.FLOAT: "float32",
     ir.DataType.BFLOAT16: "bfloat16",
+    ir.DataType.FLOAT16: "float16",
     ir.DataType.INT64: "int64",
     ir.DataType.INT32: "int32",
     ir.DataType.INT8: "int8",
@@ -125,14 +130,14 @@ class Question:
 
 @dataclass
 class Lowering:
-    """``copy`` adds a call that copies one view into another: the device family supplies it.
+    """``device`` adds the calls of its family's kernels.
 
     ``frames`` are the frames that readers want around values, by name; ``framed`` gives such a value's view that
     of it with its frame, and the frame. ``tuned`` names what was measured to be fastest, by problem; all that was
     asked is in ``questions``.
     """
 
-    copy: Callable[[Lowering, View, View, str], None]
+    device: Device
     literals: dict[str, float] = field(default_factory=dict)
     buffers: dict[str, Buffer] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
@@ -188,11 +193,12 @@ class Lowering:
         return self.literals.get(str(value.name))
 
     def dtype(self, value: ir.Value) -> str:
-        if value.dtype is None or value.dtype not in DTYPES:
+        dtype = None if value.dtype is None else DTYPES.get(value.dtype)
+        if dtype is None or dtype not in self.device.stored:
             raise UserError(
-                f"value {value.name} is of type {value.dtype}; float32, bfloat16, int8, int64 and int32 can be compiled"
+                f"value {value.name} is of type {value.dtype}; {', '.join(self.device.stored)} can be compiled"
             )
-        return DTYPES[value.dtype]
+        return dtype
 
     def fresh(self, shape: Sequence[int], order: Sequence[int] | None = None, dtype: str = "float32") -> View:
         """A new arena buffer, dense in the given axis order."""
@@ -212,13 +218,17 @@ class Lowering:
         moved = tuple(one.distinct * item for one, item in zip(operands, items, strict=True))
         self.calls.append(PendingCall(kernel, places, node, moved))
 
+    def copy(self, target: View, source: View, name: str) -> None:
+        """Copy a view into another of the same shape."""
+        self.device.map(self, target, [source], lambda first, strides: Load(first, tuple(strides[0])), name)
+
     def materialised(self, view: View, order: Sequence[int] | None = None) -> View:
         """The same tensor, dense in the given order: itself where it already is, else a copy."""
         wanted = list(range(len(view.shape))) if order is None else order
         if view.is_dense_in(wanted):
             return view
         target = self.fresh(view.shape, wanted, self.buffers[view.buffer].dtype)
-        self.copy(self, target, view, "copy")
+        self.copy(target, view, "copy")
         return target
 
     def reshaped(self, view: View, shape: Sequence[int]) -> View:

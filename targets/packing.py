@@ -16,7 +16,7 @@ TILE_ROWS = 16
 RAISED_NIBBLE = 16
 """What dot products count an integer of four bits for: it is opened into the upper half of a byte."""
 
-ROUNDED = ("bfloat16",)
+ROUNDED = ("bfloat16", "float16")
 """Formats that a checkpoint's float32 numbers are rounded to when they are packed."""
 
 
@@ -42,6 +42,8 @@ class Layout(BaseModel):
     def pack(self, source: NDArray[Any]) -> NDArray[Any]:
         """The numbers as the kernels find them; a rounded format as its bits."""
         placed = np.ascontiguousarray(self.place(source))
+        if self.format == "float16":
+            return placed.astype(np.float16)
         return placed if self.format is None else bfloat16_words(placed)
 
     @abstractmethod

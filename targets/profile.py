@@ -9,28 +9,47 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..ir.errors import UserError
 
 
-class Profile(BaseModel):
-    """A device family's instruction set and sizes. The files are ``targets/profiles/*.toml``."""
+class Target(BaseModel):
+    """What every device family's profile says. The files are ``targets/profiles/*.toml``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="The name given to --target.")
     description: str = Field(description="One line for `fick targets`.")
-    kind: Literal["cpu"] = Field(description="Which lowering applies.")
-    arch: Literal["x86_64", "aarch64"] = Field(description="Instruction set architecture.")
+    kind: Literal["cpu", "opencl"] = Field(description="Which lowering applies.")
+    arch: Literal["x86_64", "aarch64"] = Field(
+        description="Instruction set of the processor that runs the core."
+    )
     triple: str = Field(description="Triple of the code generator and the linker.")
-    llvm_cpu: str = Field(description="LLVM's name for the core.")
-    llvm_features: tuple[str, ...] = Field(default=(), description="LLVM features on top of the core's own.")
     requires: tuple[str, ...] = Field(
         description="CPU features that the runtime checks before it runs a kernel."
     )
+    cores: int = Field(ge=1, le=1024, description="Cores that a run is divided among by default.")
+    enlarge_weights: bool = Field(
+        default=True, description="Whether a layer may take more memory for weights to be faster."
+    )
+    formats: tuple[str, ...] = Field(description="Number formats with kernels.")
+    memory_bytes: int = Field(
+        gt=0, description="Memory a model may use, in bytes: the default --memory-limit."
+    )
+    tuned: Mapping[str, str] = Field(
+        default={}, description="What was measured to be fastest on such a device, by problem: `fick tune`."
+    )
+
+
+class Profile(Target):
+    """A processor's instruction set and sizes."""
+
+    kind: Literal["cpu"] = "cpu"
+    llvm_cpu: str = Field(description="LLVM's name for the core.")
+    llvm_features: tuple[str, ...] = Field(default=(), description="LLVM features on top of the core's own.")
     vector_lanes: int = Field(gt=0, le=64, description="float32 lanes of one vector register.")
     vector_registers: int = Field(ge=8, le=64, description="Architectural vector registers.")
     clock_hz: float = Field(
@@ -42,27 +61,16 @@ class Profile(BaseModel):
     by_lane: bool = Field(
         default=False, description="Whether a multiply-add takes one factor from a lane of a vector register."
     )
-    cores: int = Field(ge=1, le=1024, description="Cores that a run is divided among by default.")
     l1_bytes: int = Field(gt=0, description="First-level data cache of one core, in bytes.")
     l2_bytes: int = Field(gt=0, description="Second-level cache of one core, in bytes.")
     macs_per_byte: float = Field(
         gt=0, description="Float32 multiply-accumulates of all cores while a byte of memory arrives."
     )
-    enlarge_weights: bool = Field(
-        default=True, description="Whether a layer may take more memory for weights to be faster."
-    )
     int8_dot: Literal["vpdpbusd", "pmaddwd", "sdot", "shifts"] = Field(
         default="shifts", description="How a vector unit adds products of int8 numbers, four a sum."
     )
-    formats: tuple[str, ...] = Field(description="Number formats with kernels.")
     tile_formats: tuple[str, ...] = Field(
         default=(), description="Number formats that a matrix unit multiplies."
-    )
-    tuned: Mapping[str, str] = Field(
-        default={}, description="What was measured to be fastest on such a device, by problem: `fick tune`."
-    )
-    memory_bytes: int = Field(
-        gt=0, description="Memory a model may use, in bytes: the default --memory-limit."
     )
 
     def llvm_target(self) -> dict[str, object]:
@@ -73,14 +81,45 @@ class Profile(BaseModel):
         return target
 
 
+class Figure(BaseModel):
+    """A number of a device, and how far it can be trusted."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float = Field(gt=0)
+    label: Literal["published", "measured", "assumed"]
+    source: str
+
+
+class GpuProfile(Target):
+    """A GPU as OpenCL sees it, and what its time is predicted by."""
+
+    kind: Literal["opencl"]
+    opencl: Literal["1.2", "2.0", "3.0"] = Field(description="Version of OpenCL that the driver offers.")
+    half: bool = Field(description="Whether there is cl_khr_fp16: arithmetic on 16-bit floats.")
+    images: bool = Field(description="Whether weights are better read as textures.")
+    int8_dot: bool = Field(
+        description="Whether there is cl_khr_integer_dot_product or cl_arm_integer_dot_product."
+    )
+    sub_group: int = Field(ge=1, le=128, description="Work-items that run in step, if there are sub-groups.")
+    compute_units: int = Field(ge=1, le=1024, description="Cores, as OpenCL counts them.")
+    work_group: int = Field(ge=1, le=4096, description="Most work-items of a group.")
+    local_bytes: int = Field(gt=0, description="Local memory of a work-group, in bytes.")
+    buffer_bytes: int = Field(gt=0, description="Largest buffer, in bytes.")
+    registers: int = Field(ge=8, le=512, description="32-bit registers of a work-item at full occupancy.")
+    bandwidth: Figure = Field(description="Of memory, in bytes a second.")
+    peak_flops: Figure = Field(description="Operations a second in float32, a multiply-add being two.")
+    launch_seconds: Figure = Field(description="From one kernel's end to the next one's begin.")
+
+
 def names() -> list[str]:
-    """The profiles that come with fick, and ``host``."""
+    """The profiles that come with fick, ``host`` among them."""
     found = [entry.name[:-5] for entry in files("fick.targets").joinpath("profiles").iterdir()]
     return ["host", *sorted(found)]
 
 
-def load(name: str) -> Profile:
-    """A profile by name, by path of a TOML file, or ``host``: the best one that this machine can run.
+def load(name: str) -> Target:
+    """A profile by name, by path of a TOML file, or ``host``: the best one that this machine's processor can run.
 
     Raises UserError for an unknown name or a file that is not a profile.
     """
@@ -105,16 +144,35 @@ def fitting() -> list[Profile]:
     """The shipped profiles whose required features this machine has."""
     shipped = (load(name) for name in names() if name != "host")
     machine = platform.machine()
-    return [one for one in shipped if one.arch == machine and _cpu_flags().issuperset(one.requires)]
+    return [
+        one
+        for one in shipped
+        if isinstance(one, Profile) and one.arch == machine and _cpu_flags().issuperset(one.requires)
+    ]
+
+
+def processor(name: str) -> Profile:
+    """As ``load``, of a processor. Raises UserError for the profile of another device."""
+    found = load(name)
+    if not isinstance(found, Profile):
+        raise UserError(f"target {name!r} is no processor; name one, such as host")
+    return found
 
 
 def _known() -> str:
     return ", ".join(names())
 
 
-def _parse(text: str, where: str) -> Profile:
+KINDS: dict[Any, type[Target]] = {"cpu": Profile, "opencl": GpuProfile}
+
+
+def _parse(text: str, where: str) -> Target:
     try:
-        return Profile.model_validate(tomllib.loads(text))
+        facts = tomllib.loads(text)
+        if facts.get("arch") == "host":
+            machine = platform.machine()
+            facts |= {"arch": machine, "triple": f"{machine}-linux-gnu"}
+        return KINDS.get(facts.get("kind"), Target).model_validate(facts)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"target {where}: not TOML: {error}") from None
     except ValidationError as error:

@@ -76,7 +76,7 @@ def measure_peaks(
     ``sizes`` are those of the buffers that are read, in bytes, each a power of two from 256 KiB. Takes as much memory
     as the largest for some seconds; any that would take more than a quarter of what is free are left out.
     """
-    profile = profiles.load("host")
+    profile = profiles.processor("host")
     threads = threads or profile.cores
     sizes = [size for size in sizes if size <= max(_available_bytes() // 4, min(sizes))]
     gauges = _gauges(profile, sizes)

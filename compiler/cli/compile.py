@@ -63,7 +63,11 @@ def command(
         ),
     ] = False,
     precision: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="Of weights and of values in memory: float32, bfloat16 or, on GPUs, float16.",
+        ),
     ] = "float32",
     tuned: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `fick tune` measured on the target.")

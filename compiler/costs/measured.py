@@ -15,7 +15,7 @@ from ...ir.program import Program
 from ...ir.saved import pack
 from ...passes.costs import Cost
 from ...runtime import Model
-from ...targets.profile import Profile
+from ...targets.profile import Target
 from ..bench.compare import example_inputs
 from ..cache import digest
 from .joining import anchors, named, owned
@@ -29,7 +29,7 @@ class Measured:
     Bytes are those of the prediction, which are exact. What was measured is kept in ``folder`` by content.
     """
 
-    profile: Profile
+    profile: Target
     folder: Path
     precision: str = "float32"
     rounds: int = 5

@@ -1,4 +1,4 @@
-"""What a program costs on a processor, predicted from the profile: the roofline of every call.
+"""What a program costs on its target, predicted from the profile: the roofline of every call; here on a processor.
 
 A call takes no less than its instructions and no less than what it reads and writes (Williams, Waterman and Patterson,
 Communications of the ACM 52.4, 2009), and something to wake the cores. Instructions are counted from the kernel's
@@ -30,9 +30,10 @@ from ...targets.expressions import Apply, Expression
 from ...targets.lower import planned_calls
 from ...targets.lowering import Buffer, PendingCall
 from ...targets.packing import TILE_ROWS
-from ...targets.profile import Profile
+from ...targets.profile import GpuProfile, Profile, Target
 from ...targets.winograd import TAPS, Matrix, transforms
 from ..pipeline import pipeline
+from . import gpu
 from .joining import anchors, named, owned
 
 LAUNCH_CYCLES = 5000
@@ -70,7 +71,7 @@ SINGLE_INSTRUCTIONS = {"float32": 1, "int32": 3}
 class Predicted:
     """Program -> its cost with the profile's kernels, values between them stored in ``precision``."""
 
-    profile: Profile
+    profile: Target
     precision: str = "float32"
 
     def __call__(self, program: Program) -> Cost:
@@ -82,12 +83,18 @@ class Predicted:
         for variant, planned in calls.items():
             for node, call in owned(planned, anchors(fused.variants[variant])):
                 if variant == "full":
-                    seconds[node] += call_seconds(call, buffers, self.profile)
+                    seconds[node] += self._seconds(call, buffers)
                 for name in dict.fromkeys(name for name, _ in call.operands):
                     if buffers[name].space == "weights" and name not in counted:
                         counted.add(name)
                         weights[node] += memory.aligned(buffers[name].size_bytes)
         return Cost({"latency": dict(seconds), "bytes": dict(weights)})
+
+    def _seconds(self, call: PendingCall, buffers: Mapping[str, Buffer]) -> float:
+        if isinstance(self.profile, GpuProfile):
+            return gpu.call_seconds(call, self.profile)
+        assert isinstance(self.profile, Profile)
+        return call_seconds(call, buffers, self.profile)
 
 
 def call_seconds(call: PendingCall, buffers: Mapping[str, Buffer], profile: Profile) -> float:

@@ -93,6 +93,12 @@ fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, con
     status = check_entry(&zip.entries[i], entries, verify);
     if (status != FICK_OK) return status;
   }
+  const fick_entry *source = fick_zip_find(&zip, "code/kernels.cl");
+  if (program->backend && !source) {
+    return fick_fail(FICK_ERROR_FORMAT, "the bundle has no code/kernels.cl; compile it anew");
+  }
+  contents->source = source ? source->data : NULL;
+  contents->source_bytes = source ? source->size : 0;
   return find_weights(&zip, program, contents);
 }
 

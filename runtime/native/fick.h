@@ -32,7 +32,8 @@ typedef enum {
   FICK_ERROR_MEMORY = 7,    /* not enough memory, or more than the limit given */
   FICK_ERROR_CANCELLED = 8, /* the progress callback or fick_cancel stopped the run */
   FICK_ERROR_KERNEL = 9,    /* a kernel refused its arguments */
-  FICK_ERROR_STATE = 10     /* the run reads what no run has left since fick_begin */
+  FICK_ERROR_STATE = 10,    /* the run reads what no run has left since fick_begin */
+  FICK_ERROR_DEVICE = 11    /* the GPU's library is missing, or the GPU failed */
 } fick_status;
 
 typedef enum { FICK_INPUT = 0, FICK_OUTPUT = 1 } fick_direction;

@@ -30,8 +30,16 @@ typedef struct {
   uint64_t offset_bytes;
 } fick_operand;
 
+/* A kernel of a GPU: its name in the source, and the work-items along each axis, of all and of a group. */
+typedef struct {
+  const char *name;
+  uint32_t items[3], group[3];
+} fick_launch;
+
+/* kernel is the code of a processor's, or NULL; launch the place in the program's launches. */
 typedef struct {
   fick_kernel kernel;
+  uint32_t launch;
   const fick_operand *operands;
   uint32_t operand_count;
   const char *kernel_name;
@@ -72,7 +80,13 @@ typedef struct {
   const fick_variant *alternatives; /* a run is one of them; the first is "full" */
   const char *const *kept_names;
   int32_t alternative_count, kept_count;
+  const uint64_t *chunks; /* of a GPU: where in the weights each of its buffers begins */
+  int32_t chunk_count;
 } fick_plan;
+
+/* What runs kernels that are not a processor's. */
+typedef struct fick_backend fick_backend;
+extern const fick_backend fick_opencl;
 
 /* All that a library runs. The first component is the main one. */
 typedef struct {
@@ -81,6 +95,9 @@ typedef struct {
   uint64_t weights_bytes;
   const fick_plan *components;
   int32_t component_count;
+  const fick_backend *backend; /* NULL: a processor */
+  const fick_launch *launches;
+  uint32_t launch_count;
 } fick_program;
 
 extern const fick_program fick_model_program;

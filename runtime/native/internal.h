@@ -44,6 +44,8 @@ int fick_zip_intact(const fick_entry *entry);
 /* bundle.c */
 typedef struct {
   const uint8_t *weights;
+  const uint8_t *source; /* of a GPU's kernels, or NULL */
+  uint64_t source_bytes;
 } fick_contents;
 fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_program *program,
                              fick_contents *contents);
@@ -68,6 +70,20 @@ const uint8_t *fick_memo_find(const fick_memo *memo, const uint8_t *key);
 void fick_memo_keep(fick_memo *memo, const uint8_t *key, const uint8_t *value);
 uint64_t fick_memo_bytes(const fick_memo *memo);
 
+/* opencl.c: the arena, the kept values and a copy of weights and state are the device's. Between begin and end, which
+ * take and give what the host reads and writes, calls run in order; seconds are theirs. */
+typedef struct fick_device fick_device;
+struct fick_backend {
+  fick_status (*open)(const fick_program *program, const fick_plan *plan, const fick_contents *contents,
+                      const uint8_t *weights, fick_device **device);
+  void (*close)(fick_device *device);
+  fick_status (*begin)(fick_device *device, const uint8_t *state, int32_t branch, int32_t branches);
+  fick_status (*call)(fick_device *device, const fick_call *call);
+  fick_status (*end)(fick_device *device, const fick_variant *variant, uint8_t *state, double *seconds);
+  /* A run of bytes of the state has changed. */
+  fick_status (*changed)(fick_device *device, fick_region region, const uint8_t *state);
+};
+
 /* model.c, run.c, kept.c */
 struct fick_model {
   const fick_plan *plan;
@@ -81,6 +97,7 @@ struct fick_model {
   const fick_variant *chosen; /* of the next run, as is its branch */
   int32_t branch;
   fick_pool *pool;
+  fick_device *device; /* of a program with a backend */
   fick_memo prompts, steps;
   uint8_t *prompt_key, *step_key; /* what the carried values were computed from; NULL key: nothing yet */
   int prompt_valid, step_valid;

@@ -76,7 +76,7 @@ static fick_status allocate(fick_model *model, const fick_options *options) {
   model->memory_limit_bytes = options->memory_limit_bytes;
   fick_status status = fick_within_limit(model, (prompt_bytes + plan->prompt.carried.size_bytes) * (uint64_t)kept);
   if (status != FICK_OK) return status;
-  model->arena = fick_zeroed(plan->arena_bytes);
+  model->arena = fick_zeroed(fick_model_program.backend ? 0 : plan->arena_bytes);
   model->state = fick_zeroed(plan->state_bytes);
   model->prompt_key = fick_zeroed(prompt_bytes);
   model->step_key = fick_zeroed(step_bytes);
@@ -134,6 +134,10 @@ fick_status fick_open(const char *path, const fick_options *options, fick_model 
     opened->weights = contents.weights + plan->weights.offset_bytes;
     status = allocate(opened, options);
   }
+  const fick_backend *backend = fick_model_program.backend;
+  if (status == FICK_OK && backend) {
+    status = backend->open(&fick_model_program, plan, &contents, opened->weights, &opened->device);
+  }
   if (status != FICK_OK) {
     fick_close(opened);
     return status;
@@ -144,6 +148,7 @@ fick_status fick_open(const char *path, const fick_options *options, fick_model 
 
 void fick_close(fick_model *model) {
   if (!model) return;
+  if (model->device) fick_model_program.backend->close(model->device);
   fick_pool_destroy(model->pool);
   if (model->file) munmap(model->file, model->file_bytes);
   fick_memo_reserve(&model->prompts, 0, 0, 0);

@@ -27,29 +27,41 @@ static uint32_t first_call(const fick_plan *plan, const fick_variant *variant) {
 
 uint32_t fick_total_calls(const fick_plan *plan) { return first_call(plan, NULL); }
 
+static fick_status run_on_processor(const fick_call *call, uint8_t *const spaces[]) {
+  fick_argument arguments[FICK_MAX_OPERANDS], result = {0, 0, {NULL}};
+  for (uint32_t j = 0; j < call->operand_count; j++) {
+    const fick_operand *operand = &call->operands[j];
+    arguments[j] = (fick_argument){FICK_OPAQUE_POINTER, 0, {spaces[operand->space] + operand->offset_bytes}};
+  }
+  if (call->kernel(NULL, arguments, (int32_t)call->operand_count, &result) == 0) return FICK_OK;
+  return fick_fail(FICK_ERROR_KERNEL, "kernel %s failed at %s", call->kernel_name, call->node);
+}
+
 static fick_status run_variant(fick_model *model, const fick_variant *variant, int32_t branch) {
-  uint8_t *kept = model->kept + (size_t)branch * model->plan->kept_bytes;
+  const fick_backend *backend = fick_model_program.backend;
+  uint8_t *kept = model->kept + (backend ? 0 : (size_t)branch * model->plan->kept_bytes);
   uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state, kept};
   double *seconds = model->seconds + first_call(model->plan, variant);
+  fick_status status = FICK_OK;
   fick_pool_use(model->pool);
-  for (uint32_t i = 0; i < variant->call_count; i++) {
+  if (backend) status = backend->begin(model->device, model->state, branch, model->branches);
+  for (uint32_t i = 0; i < variant->call_count && status == FICK_OK; i++) {
     const fick_call *call = &variant->calls[i];
-    fick_argument arguments[FICK_MAX_OPERANDS], result = {0, 0, {NULL}};
     if (model->progress && model->progress(i, variant->call_count, model->user) != 0) atomic_store(&model->cancelled, 1);
     if (atomic_load_explicit(&model->cancelled, memory_order_relaxed)) {
-      return fick_fail(FICK_ERROR_CANCELLED, "the run was cancelled before %s", call->node);
+      status = fick_fail(FICK_ERROR_CANCELLED, "the run was cancelled before %s", call->node);
+    } else if (backend) {
+      status = backend->call(model->device, call);
+    } else {
+      double started = now();
+      status = run_on_processor(call, spaces);
+      seconds[i] = now() - started;
     }
-    for (uint32_t j = 0; j < call->operand_count; j++) {
-      const fick_operand *operand = &call->operands[j];
-      arguments[j] = (fick_argument){FICK_OPAQUE_POINTER, 0, {spaces[operand->space] + operand->offset_bytes}};
-    }
-    double started = now();
-    if (call->kernel(NULL, arguments, (int32_t)call->operand_count, &result) != 0) {
-      return fick_fail(FICK_ERROR_KERNEL, "kernel %s failed at %s", call->kernel_name, call->node);
-    }
-    seconds[i] = now() - started;
   }
-  return FICK_OK;
+  if (!backend) return status;
+  /* What was started ends, whatever became of the rest. */
+  fick_status ended = backend->end(model->device, status == FICK_OK ? variant : NULL, model->state, seconds);
+  return status == FICK_OK ? ended : status;
 }
 
 /* Bring what a variant carries into the state space for the inputs as they are: kept, from the table, or by
@@ -75,6 +87,9 @@ static fick_status ensure(fick_model *model, const fick_variant *variant, fick_r
   const uint8_t *kept = key_bytes == memo->key_bytes ? fick_memo_find(memo, key) : NULL;
   if (kept) {
     memcpy(carried, kept, variant->carried.size_bytes);
+    const fick_backend *backend = fick_model_program.backend;
+    fick_status status = backend ? backend->changed(model->device, variant->carried, model->state) : FICK_OK;
+    if (status != FICK_OK) return status;
   } else {
     fick_status status = run_variant(model, variant, 0);
     if (status != FICK_OK) return status;

@@ -1,15 +1,12 @@
-"""Attention nodes -> ``Attention`` calls."""
+"""``Attention`` calls, on vectors or on a matrix unit."""
 
 from __future__ import annotations
 
 import math
 
-from ...ir.errors import UserError
-from ...ir.groups import Group
-from ..graph_facts import describe, shape_of
 from ..lowering import Lowering
+from ..planning.device import Heads
 from ..profile import Profile
-from ..views import View
 from .attention import Attention
 from .contraction import most_rows
 from .tile_attention import QUERIES, TileAttention
@@ -28,41 +25,16 @@ queries, and among the other heads' they would not stay in the cache.
 """
 
 
-def lower_attention(lowering: Lowering, group: Group, profile: Profile) -> None:
-    node = group.anchor
-    attributes = node.attributes
-    if attributes.get_float("softcap", 0.0) or any(value is not None for value in node.inputs[4:]):
-        raise UserError(f"operator Attention with softcap or past keys is not supported, at {describe(node)}")
-    query_heads = attributes.get_int("q_num_heads", 0)
-    key_heads = attributes.get_int("kv_num_heads", 0)
-    q = _heads(lowering, node.inputs[0], query_heads)
-    k = _heads(lowering, node.inputs[1], key_heads)
-    v = _heads(lowering, node.inputs[2], key_heads)
-    batch, heads, queries, depth = q.shape
-    k, v = (_shared(lowering, one, heads) for one in (k, v))
-    keys = v.shape[2]
-    out = lowering.fresh((batch, heads, queries, v.shape[3]), (0, 2, 1, 3), lowering.dtype(group.result))
-    masks = [
-        lowering.view(value).expand((batch, heads, queries, keys)) for value in node.inputs[3:4] if value
-    ]
-    scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
-    causal = bool(attributes.get_int("is_causal", 0))
-    rounded = set(lowering.dtypes([q, k, v])) == {"bfloat16"}
-    if rounded and "bfloat16" in profile.tile_formats and not masks and not causal:
-        _on_tiles(lowering, q, k, v, out, scale, profile, str(node.name))
+def lower_attention(lowering: Lowering, heads: Heads, profile: Profile) -> None:
+    rounded = set(lowering.dtypes([heads.q, heads.k, heads.v])) == {"bfloat16"}
+    if rounded and "bfloat16" in profile.tile_formats and not heads.masks and not heads.causal:
+        _on_tiles(lowering, heads, profile)
     else:
-        _on_vectors(lowering, q, k, v, out, scale, masks, causal, profile, str(node.name))
-    shape = shape_of(node.outputs[0])
-    if len(shape) == 3:
-        tokens = out.transpose((0, 2, 1, 3)).reshape(shape)
-        assert tokens is not None
-        out = tokens
-    lowering.views[str(group.result.name)] = out
+        _on_vectors(lowering, heads, profile)
 
 
-def _on_tiles(
-    lowering: Lowering, q: View, k: View, v: View, out: View, scale: float, profile: Profile, name: str
-) -> None:
+def _on_tiles(lowering: Lowering, attention: Heads, profile: Profile) -> None:
+    q, k, v, out = attention.q, attention.k, attention.v, attention.out
     batch, heads, queries, _ = q.shape
     keys = v.shape[2]
     kernel = TileAttention(
@@ -73,7 +45,7 @@ def _on_tiles(
         keys=keys,
         depth=q.shape[3],
         value_depth=v.shape[3],
-        scale=scale,
+        scale=attention.scale,
         q_strides=q.strides,
         k_strides=k.strides,
         v_strides=v.strides,
@@ -83,21 +55,11 @@ def _on_tiles(
     )
     packed = lowering.fresh((kernel.packed_words,), dtype="bfloat16")
     scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, packed, scratch, out], name)
+    lowering.call(kernel, [q, k, v, packed, scratch, out], str(attention.node.name))
 
 
-def _on_vectors(
-    lowering: Lowering,
-    q: View,
-    k: View,
-    v: View,
-    out: View,
-    scale: float,
-    masks: list[View],
-    causal: bool,
-    profile: Profile,
-    name: str,
-) -> None:
+def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile) -> None:
+    q, k, v, out, masks = attention.q, attention.k, attention.v, attention.out, attention.masks
     batch, heads, queries, depth = q.shape
     keys, value_depth = v.shape[2], v.shape[3]
     if keys >= MANY_KEYS:
@@ -105,7 +67,7 @@ def _on_vectors(
     problem = (
         f"attention, {batch * heads} of {queries} queries and {keys} keys, {depth} and {value_depth} wide"
     )
-    vectors = lowering.chooser(name)(problem, _vectors(queries, profile))
+    vectors = lowering.chooser(str(attention.node.name))(problem, _vectors(queries, profile))
     most = most_rows(vectors, profile)
     tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most)
     kernel = Attention(
@@ -116,7 +78,7 @@ def _on_vectors(
         keys=keys,
         depth=depth,
         value_depth=value_depth,
-        scale=scale,
+        scale=attention.scale,
         q_strides=q.strides,
         k_strides=k.strides,
         v_strides=v.strides,
@@ -128,31 +90,11 @@ def _on_vectors(
         blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
         lanes=profile.vector_lanes,
         by_lane=profile.by_lane,
-        causal=causal,
+        causal=attention.causal,
         mask_strides=masks[0].strides if masks else (),
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, scratch, out, *masks], name)
-
-
-def _heads(lowering: Lowering, value: object, heads: int) -> View:
-    """(batch, head, token, channel), of a 4-D value as it is or of a 3-D one whose channels hold the heads."""
-    view = lowering.view(value)  # type: ignore[arg-type]
-    if len(view.shape) == 4:
-        return view
-    batch, tokens, channels = view.shape
-    split = lowering.reshaped(view, (batch, tokens, heads, channels // heads))
-    return split.transpose((0, 2, 1, 3))
-
-
-def _shared(lowering: Lowering, view: View, heads: int) -> View:
-    """Keys or values of fewer heads than the queries have: each serves as many (arXiv 2305.13245)."""
-    batch, own, tokens, channels = view.shape
-    if own == heads:
-        return view
-    apart = lowering.reshaped(view, (batch, own, 1, tokens, channels))
-    spread = apart.expand((batch, own, heads // own, tokens, channels))
-    return lowering.reshaped(spread, (batch, heads, tokens, channels))
+    lowering.call(kernel, [q, k, v, scratch, out, *masks], str(attention.node.name))
 
 
 def _vectors(queries: int, profile: Profile) -> dict[str, int]:

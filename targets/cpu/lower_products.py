@@ -1,168 +1,65 @@
-"""Convolutions and matrix products -> ``Contraction`` calls."""
+"""Convolutions and matrix products -> ``Contraction`` calls, or minimal filtering."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import onnx_ir as ir
-
 from ...ir.errors import UserError
-from ...ir.groups import Group
-from ..fused import Fused, fuse, result_view
-from ..graph_facts import describe, shape_of
+from ..fused import result_view
+from ..graph_facts import describe
 from ..lowering import Lowering
+from ..planning.device import Product
+from ..planning.filtering import filterable, ways
 from ..profile import Profile
 from ..views import View, merge_axes
-from ..winograd import TAPS
 from .elementwise import Pad
-from .factors import Factors, per_column, take
 from .lower_sums import Sums, plan
-from .lower_winograd import lower_winograd, ways
+from .lower_winograd import lower_winograd
 
 
-def lower_conv(lowering: Lowering, group: Group, profile: Profile) -> None:
-    node = group.anchor
-    attributes = node.attributes
-    factors = take(node, 0)
-    data, weight = factors.left, factors.right
-    if attributes.get_int("group", 1) != 1:
-        raise UserError(
-            f"operator Conv with group={attributes.get_int('group')} is not supported, at {describe(node)}"
-        )
-    if len(shape_of(weight)) > 4:
-        raise UserError(f"operator Conv over more than two axes is not supported, at {describe(node)}")
-    if weight.name not in lowering.constants:
-        raise UserError(f"operator Conv with computed weights is not supported, at {describe(node)}")
-    kernel = shape_of(weight)[2:]
-    rank = len(kernel)
-    strides = attributes.get_ints("strides", [1] * rank)
-    dilations = attributes.get_ints("dilations", [1] * rank)
-    pads = attributes.get_ints("pads", [0] * 2 * rank)
-    if attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise UserError(f"operator Conv with auto_pad is not supported, at {describe(node)}")
-    x, shape = lowering.view(data), shape_of(node.outputs[0])
-    spatial = range(2, 2 + rank)
-    out_rows = (0, *spatial)
-    affine = factors.affine(lowering, shape, 1)
-    if (bias := node.inputs[2] if len(node.inputs) > 2 else None) is not None:
-        affine.append(("Add", per_column(lowering, bias, shape, 1)))
-    fused = fuse(lowering, group, node, affine)
-    kept = lowering.constants[str(weight.name)]
-    exact = kept.dtype == "float32" and kept.codes is None  # transformed filters round worse
-    small = tuple(kernel) == (TAPS, TAPS) and fused.parts == 1 and exact
-    outputs = None
-    if small and set(strides) == set(dilations) == {1}:
-        problem = f"conv {list(shape)} of {x.shape[1]} channels"
-        outputs = lowering.chooser(str(node.name))(problem, ways(profile, shape, x.shape[1]))
-    if outputs is not None:
-        before = (pads[0], pads[1])
-        lower_winograd(
-            lowering, fused, node, profile, outputs=outputs, shape=shape, x=x, before=before, weight=weight
-        )
+def lower_product(lowering: Lowering, product: Product, profile: Profile) -> None:
+    """A convolution is a product of matrices whose left one is read with the window's strides."""
+    window, x = product.window, product.left
+    if window is None:
+        contract(lowering, product, profile, x, x.strides[:-1], x.shape[-1:], x.strides[-1:])
         return
-    if any(pads):
-        x = padded(lowering, x, pads[:rank], pads[rank:], profile, str(node.name))
+    if profile.enlarge_weights and filterable(lowering, product):
+        problem = f"conv {list(product.shape)} of {x.shape[1]} channels"
+        choices = ways(profile.macs_per_byte, product.shape, x.shape[1])
+        outputs = lowering.chooser(str(product.node.name))(problem, choices)
+        if outputs is not None:
+            lower_winograd(lowering, product, window, profile, outputs)
+            return
+    if any((*window.before, *window.after)):
+        x = padded(lowering, x, window.before, window.after, profile, str(product.node.name))
+    steps = x.strides[2:]
     contract(
         lowering,
-        fused,
-        node,
+        product,
         profile,
-        shape=shape,
-        rows=out_rows,
-        column=1,
-        a=x,
-        a_rows=(x.strides[0], *(strides[i] * x.strides[2 + i] for i in range(rank))),
-        reduce=(*kernel, x.shape[1]),
-        a_reduce=(*(dilations[i] * x.strides[2 + i] for i in range(rank)), x.strides[1]),
-        factors=factors,
-        order=(0, *spatial, 1),
+        x,
+        (x.strides[0], *_products(window.strides, steps)),
+        (*window.taps, x.shape[1]),
+        (*_products(window.dilations, steps), x.strides[1]),
     )
 
 
-def lower_matmul(lowering: Lowering, group: Group, profile: Profile) -> None:
-    node = group.anchor
-    factors = take(node, 1)
-    left, right = factors.left, factors.right
-    if right.name not in lowering.constants or len(shape_of(right)) != 2:
-        raise UserError(
-            f"operator MatMul of two computed matrices outside attention is not supported, at {describe(node)}"
-        )
-    a = lowering.view(left)
-    shape = shape_of(node.outputs[0])
-    axes = range(len(shape))
-    contract(
-        lowering,
-        fuse(lowering, group, node, factors.affine(lowering, shape, len(shape) - 1)),
-        node,
-        profile,
-        shape=shape,
-        rows=tuple(axes[:-1]),
-        column=axes[-1],
-        a=a,
-        a_rows=a.strides[:-1],
-        reduce=(a.shape[-1],),
-        a_reduce=(a.strides[-1],),
-        factors=factors,
-        order=(1, 0),
-    )
-
-
-def lower_gemm(lowering: Lowering, group: Group, profile: Profile) -> None:
-    node = group.anchor
-    attributes = node.attributes
-    transposed = attributes.get_int("transB", 0)
-    factors = take(node, 0 if transposed else 1)
-    left, right = factors.left, factors.right
-    scales = attributes.get_float("alpha", 1.0), attributes.get_float("beta", 1.0)
-    if right.name not in lowering.constants or scales != (1.0, 1.0):
-        raise UserError(
-            f"operator Gemm with computed weights, alpha or beta is not supported, at {describe(node)}"
-        )
-    a = lowering.view(left)
-    if attributes.get_int("transA", 0):
-        a = a.transpose((1, 0))
-    shape = shape_of(node.outputs[0])
-    affine = factors.affine(lowering, shape, 1)
-    if (bias := node.inputs[2] if len(node.inputs) > 2 else None) is not None:
-        affine.append(("Add", lowering.view(bias).expand(shape)))
-    contract(
-        lowering,
-        fuse(lowering, group, node, affine),
-        node,
-        profile,
-        shape=shape,
-        rows=(0,),
-        column=1,
-        a=a,
-        a_rows=a.strides[:1],
-        reduce=(a.shape[1],),
-        a_reduce=a.strides[1:],
-        factors=factors,
-        order=(0, 1) if transposed else (1, 0),
-    )
+def _products(counts: Sequence[int], steps: Sequence[int]) -> tuple[int, ...]:
+    return tuple(count * step for count, step in zip(counts, steps, strict=True))
 
 
 def contract(
     lowering: Lowering,
-    fused: Fused,
-    node: ir.Node,
+    product: Product,
     profile: Profile,
-    *,
-    shape: Sequence[int],
-    rows: Sequence[int],
-    column: int,
     a: View,
     a_rows: Sequence[int],
     reduce: Sequence[int],
     a_reduce: Sequence[int],
-    factors: Factors,
-    order: Sequence[int],
 ) -> None:
-    """Add the call for out = epilogue(A x right factors) and say where the group's result lies.
-
-    ``shape`` is the anchor's output shape, of which ``rows`` and ``column`` name the axes; ``order`` brings the
-    axes of the right factors to [column, *reduce].
-    """
+    """Add the call for out = epilogue(A x right factors) and say where the group's result lies."""
+    node, fused, factors = product.node, product.fused, product.factors
+    shape, rows, column, order = product.shape, product.rows, product.column, product.order
     columns = shape[column] // fused.parts
     out_shape = list(shape)
     out_shape[column] = columns
@@ -190,7 +87,7 @@ def contract(
     blocks = factors.blocks
     formats = (*lowering.dtypes([a]), kept.codes or kept.dtype)
     way = plan(
-        sums, tuple(order), formats, profile, group=0 if blocks is None else blocks.size,
+        sums, order, formats, profile, group=0 if blocks is None else blocks.size,
         choose=lowering.chooser(str(node.name)),
     )  # fmt: skip
     inner = [lowering.fresh((count,), dtype=dtype) for dtype, count in way.scratch]

@@ -1,79 +1,31 @@
-"""3 x 3 convolutions -> minimal filtering, where it is predicted to be faster."""
+"""3 x 3 convolutions -> minimal filtering."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import onnx_ir as ir
 
 from ..expressions import Value
-from ..fused import Fused, result_view
+from ..fused import result_view
 from ..lowering import Lowering
 from ..packing import WinogradPanels
+from ..planning.device import Product, Window
 from ..profile import Profile
 from ..views import View
-from ..winograd import ERRORS, TAPS
+from ..winograd import TAPS
 from .contraction import Contraction, choose_tile, panel_starts
 from .winograd import WinogradInput, WinogradOutput
-
-LARGEST_ERROR = 1e-5
-"""Of a layer's result, relative to its deviation: a hundredth of what a whole UNet may be off."""
-
-GAIN = 1.2
-"""How much faster a layer has to be to be worth larger weights."""
-
-
-def ways(profile: Profile, shape: Sequence[int], channels: int) -> dict[str, int | None]:
-    """Outputs of a tile along an axis for a result [images, columns, rows, width], or None to sum directly, by name;
-    that with the least predicted time first.
-    """
-    if not profile.enlarge_weights:
-        return {"direct": None}
-    costs = [(1.0, "direct", None)]
-    costs += [
-        (GAIN * predicted_ratio(profile, shape, channels, outputs), f"filtered {outputs}", outputs)
-        for outputs, error in ERRORS.items()
-        if error <= LARGEST_ERROR
-    ]
-    return {name: outputs for _, name, outputs in sorted(costs, key=lambda one: one[0])}
-
-
-def predicted_ratio(profile: Profile, shape: Sequence[int], channels: int, outputs: int) -> float:
-    """Predicted time of minimal filtering over that of summing all products."""
-    direct = _direct(shape, channels, profile.macs_per_byte)
-    return _filtered(shape, channels, outputs, profile.macs_per_byte) / direct
-
-
-def _direct(shape: Sequence[int], channels: int, macs_per_byte: float) -> float:
-    """Predicted cost of summing all products, in multiply-accumulates: products, and weights from memory."""
-    images, columns, rows, width = shape
-    filters = TAPS**2 * columns * channels
-    return images * rows * width * filters + 4 * filters * macs_per_byte
-
-
-def _filtered(shape: Sequence[int], channels: int, outputs: int, macs_per_byte: float) -> float:
-    """Predicted cost of minimal filtering: transforms are written and read besides."""
-    images, columns, rows, width = shape
-    tiles = images * math.ceil(rows / outputs) * math.ceil(width / outputs)
-    positions = (outputs + TAPS - 1) ** 2
-    moved = tiles * 2 * (channels + columns) + columns * channels
-    return positions * (tiles * columns * channels + 4 * moved * macs_per_byte)
 
 
 def lower_winograd(
     lowering: Lowering,
-    fused: Fused,
-    node: ir.Node,
+    product: Product,
+    window: Window,
     profile: Profile,
-    *,
     outputs: int,
-    shape: Sequence[int],
-    x: View,
-    before: tuple[int, int],
-    weight: ir.Value,
 ) -> None:
-    """Add the three calls for a convolution with result ``shape`` [images, columns, rows, width]."""
+    """Add the three calls for a convolution with a ``shape`` [images, columns, rows, width]."""
+    node, fused, shape, x = product.node, product.fused, product.shape, product.left
+    weight = product.factors.right
     images, columns, rows, width = shape
     channels = x.shape[1]
     x = x if x.strides[1] == 1 else lowering.materialised(x, (0, 2, 3, 1))
@@ -86,7 +38,7 @@ def lower_winograd(
         outputs=outputs,
         tiles=tiles,
         size=(x.shape[2], x.shape[3]),
-        before=before,
+        before=(window.before[0], window.before[1]),
         channels=channels,
         x_strides=(x.strides[0], x.strides[2], x.strides[3]),
         lanes=profile.vector_lanes,
@@ -98,7 +50,7 @@ def lower_winograd(
     packed = lowering.weight(
         str(weight.name), (positions, len(packing.starts), channels, tile.width), packing
     )
-    product = Contraction(
+    sums_of_products = Contraction(
         dtypes=lowering.dtypes([changed, packed, sums]),
         rows=(count,),
         a_rows=(channels,),
@@ -114,7 +66,7 @@ def lower_winograd(
         pieces=1,
         batch=(positions, count * channels, count * columns),
     )
-    lowering.call(product, [changed, packed, sums], str(node.name))
+    lowering.call(sums_of_products, [changed, packed, sums], str(node.name))
     last = WinogradOutput(
         dtypes=lowering.dtypes([sums, out, *fused.loads]),
         outputs=outputs,

@@ -17,10 +17,8 @@ from tvm.script.ir_builder import tirx as T
 
 from ...ir.formats import Format, IntegerFormat, format_called
 from ..packing import codes_a_byte
+from ..planning.factors import READ_BIAS, read_power
 from .kernel import local
-
-READ_BIAS = 15
-"""Of float16 numbers."""
 
 NIBBLE_BITS = 4
 
@@ -34,12 +32,6 @@ LOOKUP_LANES = 16
 def items_of(name: str | None, count: int) -> int:
     """How many bytes, or words of them, hold so many codes of a format; or so many numbers as they are."""
     return count if name is None else count // codes_a_byte(format_called(name))
-
-
-def read_power(name: str) -> float:
-    """What numbers of the format are, over what they are read as."""
-    format = format_called(name)
-    return 1.0 if isinstance(format, IntegerFormat) else 2.0 ** (READ_BIAS - format.bias)
 
 
 def numbers(name: str, codes: Any, place: int, lanes: int, kind: str = "float32") -> Any:

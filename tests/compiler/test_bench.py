@@ -194,7 +194,9 @@ class TestPeers:
 
     def test_one_that_is_not_installed_says_how(self, monkeypatch):
         monkeypatch.setitem(
-            peers.PEERS, "absent", peers.Peer(lambda task: lambda: np.zeros(1), "absent_package", "pip")
+            peers.PEERS,
+            "absent",
+            peers.Peer(lambda task: lambda: np.zeros(1), "absent_package", "pip", ("float32",)),
         )
         with pytest.raises(UserError, match="not installed; install it with `pip`"):
             peers.peer("absent", Task("tiny.onnx", {}))

@@ -16,7 +16,7 @@ from fick.ir import referee
 from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError
 from fick.targets import profile
-from fick.targets.cpu.lower_winograd import choose
+from fick.targets.planning.filtering import choose
 
 from .test_operators import model
 
@@ -110,9 +110,9 @@ def test_memory_that_is_short_makes_weights_small_again(tmp_path: Path) -> None:
 
 
 def test_few_pixels_and_few_channels_are_summed_directly() -> None:
-    assert choose(HOST, (1, 320, 64, 64), 320) == 4
-    assert choose(HOST, (1, 1280, 16, 16), 1280) in (2, 4)
+    assert choose(HOST.macs_per_byte, (1, 320, 64, 64), 320) == 4
+    assert choose(HOST.macs_per_byte, (1, 1280, 16, 16), 1280) in (2, 4)
     # What streaming larger weights would cost is more than what is saved.
-    assert choose(HOST, (1, 1280, 4, 4), 1280) is None
+    assert choose(HOST.macs_per_byte, (1, 1280, 4, 4), 1280) is None
     # Transforms of 4 channels cost as much as the sums.
-    assert choose(HOST, (1, 4, 64, 64), 4) is None
+    assert choose(HOST.macs_per_byte, (1, 4, 64, 64), 4) is None

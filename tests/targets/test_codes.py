@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from fick.ir.formats import FLOATS, INTEGERS, FloatFormat, Format, format_called
 from fick.targets import profile as profiles
 from fick.targets.cpu.lower_sums import Sums, plan
-from fick.targets.cpu.unpack import read_power
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import bfloat16_words
+from fick.targets.planning.factors import read_power
 
 from .kernels import ARM, Emulated, Host, allow_tiles
 from .test_int8 import integers

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fick.targets import profile as profiles
 from fick.targets.cpu.contraction import choose_tile
 
-SHIPPED = [profiles.load(name) for name in profiles.names() if name != "host"]
+SHIPPED = [one for one in map(profiles.load, profiles.names()) if isinstance(one, profiles.Profile)]
 
 PI_3 = "fp asimd evtstrm crc32 cpuid"
 PI_5 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"

@@ -8,14 +8,23 @@ from dataclasses import dataclass, field, replace
 import onnx_ir as ir
 
 from ...ir.errors import UserError
-from ...ir.formats import format_of, opens
+from ...ir.formats import IntegerFormat, format_called, format_of, opens
 from ..fused import Operator
 from ..graph_facts import describe, numbers, shape_of
 from ..lowering import Lowering
 from ..views import View
-from .unpack import read_power
 
 INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
+
+
+READ_BIAS = 15
+"""Of float16 numbers, in whose place those of small floats are read."""
+
+
+def read_power(name: str) -> float:
+    """What numbers of the format are, over what kernels read their codes as."""
+    format = format_called(name)
+    return 1.0 if isinstance(format, IntegerFormat) else 2.0 ** (READ_BIAS - format.bias)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which template runs which operator on a CPU."""
+"""What each operator asks of a device."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from ...ir.groups import Group
 from ...ir.operators import CONVERSIONS, ELEMENTWISE, VIEWS
 from ..graph_facts import describe
 from ..lowering import Lowering
-from ..profile import Profile
-from .lower_attention import lower_attention
-from .lower_movement import (
-    copier,
+from .attention import lower_attention
+from .movement import (
     lower_average_pool,
     lower_concat,
     lower_elementwise,
@@ -23,10 +21,10 @@ from .lower_movement import (
     lower_resize,
     lower_view,
 )
-from .lower_norms import lower_group_norm, lower_layer_norm, lower_softmax
-from .lower_products import lower_conv, lower_gemm, lower_matmul
+from .norms import lower_group_norm, lower_layer_norm, lower_softmax
+from .products import lower_conv, lower_gemm, lower_matmul
 
-TEMPLATES: dict[str, Callable[[Lowering, Group, Profile], None]] = {
+PLANS: dict[str, Callable[[Lowering, Group], None]] = {
     "Attention": lower_attention,
     "AveragePool": lower_average_pool,
     "Concat": lower_concat,
@@ -45,17 +43,17 @@ TEMPLATES: dict[str, Callable[[Lowering, Group, Profile], None]] = {
 
 
 def check_supported(node: ir.Node) -> None:
-    """Raises UserError for an operator that no template runs, naming the node and its module."""
-    if node.op_type not in VIEWS and node.op_type not in TEMPLATES:
+    """Raises UserError for an operator that nothing here plans, naming the node and its module."""
+    if node.op_type not in VIEWS and node.op_type not in PLANS:
         raise UserError(f"operator {node.op_type} is not supported, at {describe(node)}")
 
 
-def lower_group(lowering: Lowering, group: Group, profile: Profile) -> None:
+def lower_group(lowering: Lowering, group: Group) -> None:
     node = group.anchor
     if node.op_type in VIEWS:
         lower_view(lowering, node)
     else:
-        TEMPLATES[node.op_type](lowering, group, profile)
+        PLANS[node.op_type](lowering, group)
 
 
-__all__ = ["TEMPLATES", "check_supported", "copier", "lower_group", "lower_view"]
+__all__ = ["PLANS", "check_supported", "lower_group", "lower_view"]

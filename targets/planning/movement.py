@@ -1,4 +1,4 @@
-"""Elementwise groups and operators that move data -> views where strides suffice, ``Map`` calls where not."""
+"""Elementwise groups and operators that move data -> views where strides suffice, calls where not."""
 
 from __future__ import annotations
 
@@ -15,43 +15,10 @@ from ..fused import fuse
 from ..graph_facts import describe, numbers, permutation, shape_of
 from ..lowering import Constant, Lowering
 from ..packing import ROUNDED
-from ..profile import Profile
-from ..views import View, merge_axes
-from .elementwise import Map
-from .gather import Gather
-from .lower_frames import image
-from .lower_products import padded
+from ..views import View
 
 
-def map_into(
-    lowering: Lowering, out: View, loads: Sequence[View], bound: object, lanes: int, name: str
-) -> None:
-    """Add the call out = expression(loads); ``bound(first, strides)`` places the loads."""
-    order = out.order()
-    views = [out, *loads]
-    extents, strides = merge_axes(
-        [out.shape[axis] for axis in order], [[view.strides[axis] for axis in order] for view in views]
-    )
-    kernel = Map(
-        dtypes=lowering.dtypes(views),
-        extents=extents,
-        out_strides=strides[0],
-        expression=bound(1, strides[1:]),  # type: ignore[operator]
-        lanes=lanes,
-    )
-    lowering.call(kernel, views, name)
-
-
-def copier(lanes: int):
-    """How this device family copies a view into another of the same shape."""
-
-    def copy(lowering: Lowering, target: View, source: View, name: str) -> None:
-        map_into(lowering, target, [source], lambda first, strides: Load(first, strides[0]), lanes, name)
-
-    return copy
-
-
-def lower_elementwise(lowering: Lowering, group: Group, profile: Profile) -> None:
+def lower_elementwise(lowering: Lowering, group: Group) -> None:
     fused = fuse(lowering, group, None)
     shape = shape_of(fused.result)
     same = [view for view in fused.loads if view.count == math.prod(shape) and 0 not in view.strides]
@@ -63,11 +30,11 @@ def lower_elementwise(lowering: Lowering, group: Group, profile: Profile) -> Non
     )
     order = like.order() if whole and like is not None else None
     out = lowering.fresh(shape, order, lowering.dtype(fused.result))
-    map_into(lowering, out, fused.loads, fused.bound, profile.vector_lanes, str(group.nodes[-1].name))
+    lowering.device.map(lowering, out, fused.loads, fused.bound, str(group.nodes[-1].name))
     lowering.views[str(fused.result.name)] = out
 
 
-def lower_concat(lowering: Lowering, group: Group, profile: Profile) -> None:
+def lower_concat(lowering: Lowering, group: Group) -> None:
     node = group.anchor
     shape = shape_of(node.outputs[0])
     axis = node.attributes["axis"].as_int() % len(shape)
@@ -76,12 +43,12 @@ def lower_concat(lowering: Lowering, group: Group, profile: Profile) -> None:
     out = lowering.fresh(shape, order, lowering.dtype(group.result))
     start = 0
     for part in parts:
-        lowering.copy(lowering, out.slice(axis, start, part.shape[axis]), part, str(node.name))
+        lowering.copy(out.slice(axis, start, part.shape[axis]), part, str(node.name))
         start += part.shape[axis]
     lowering.views[str(group.result.name)] = out
 
 
-def lower_gather(lowering: Lowering, group: Group, profile: Profile) -> None:
+def lower_gather(lowering: Lowering, group: Group) -> None:
     node = group.anchor
     data, chosen = node.inputs[0], node.inputs[1]
     assert data is not None and chosen is not None
@@ -96,15 +63,7 @@ def lower_gather(lowering: Lowering, group: Group, profile: Profile) -> None:
     if flat.strides != (1,):
         flat = lowering.materialised(flat)
     out = lowering.fresh((*indices.shape, *inner), dtype=lowering.dtype(group.result))
-    kernel = Gather(
-        dtypes=lowering.dtypes((out, table, flat)),
-        count=flat.count,
-        rows=table.shape[0],
-        columns=columns,
-        table_strides=(table.strides[0], table.strides[1]),
-        lanes=profile.vector_lanes,
-    )
-    lowering.call(kernel, [out, table, flat], str(node.name))
+    lowering.device.gather(lowering, out, table, flat, str(node.name))
     # The numbers' axes stand where the axis that they choose from was.
     taken = len(indices.shape)
     places = [*range(taken, taken + axis), *range(taken), *range(taken + axis, taken + rank - 1)]
@@ -122,7 +81,7 @@ REPEATING = frozenset(
 """Ways of choosing the nearest element that repeat each one, for every whole factor."""
 
 
-def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
+def lower_resize(lowering: Lowering, group: Group) -> None:
     """Nearest-neighbour enlargement by whole factors: a copy whose source repeats along new axes."""
     node = group.anchor
     data = node.inputs[0]
@@ -141,7 +100,7 @@ def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
             f"supported (nearest by whole factors is), at {describe(node)}"
         )
     if str(group.result.name) in lowering.frames:
-        out = image(lowering, group.result, shape, profile, str(node.name))
+        out = lowering.device.image(lowering, group.result, shape, str(node.name))
     else:
         out = lowering.fresh(shape, x.order(), lowering.dtype(group.result))
     blocks = [
@@ -150,11 +109,11 @@ def lower_resize(lowering: Lowering, group: Group, profile: Profile) -> None:
     target = lowering.reshaped(out, blocks)
     strides = [stride for step in x.strides for stride in (step, 0)]
     source = View(x.buffer, tuple(blocks), tuple(strides), x.offset)
-    lowering.copy(lowering, target, source, str(node.name))
+    lowering.copy(target, source, str(node.name))
     lowering.views[str(group.result.name)] = out
 
 
-def lower_average_pool(lowering: Lowering, group: Group, profile: Profile) -> None:
+def lower_average_pool(lowering: Lowering, group: Group) -> None:
     """The mean of as many strided views as the window has places."""
     node = group.anchor
     data = node.inputs[0]
@@ -183,11 +142,11 @@ def lower_average_pool(lowering: Lowering, group: Group, profile: Profile) -> No
         return Apply("Mul", (total, Literal(1.0 / len(loads))))
 
     out = lowering.fresh(shape, x.order(), lowering.dtype(group.result))
-    map_into(lowering, out, loads, mean, profile.vector_lanes, str(node.name))
+    lowering.device.map(lowering, out, loads, mean, str(node.name))
     lowering.views[str(group.result.name)] = out
 
 
-def lower_pad(lowering: Lowering, group: Group, profile: Profile) -> None:
+def lower_pad(lowering: Lowering, group: Group) -> None:
     node = group.anchor
     data = node.inputs[0]
     assert data is not None
@@ -206,7 +165,7 @@ def lower_pad(lowering: Lowering, group: Group, profile: Profile) -> None:
         raise UserError(
             f"operator Pad other than by zeros around an image is not supported, at {describe(node)}"
         )
-    view = padded(lowering, x, before[2:], after[2:], profile, str(node.name))
+    view = lowering.device.padded(lowering, x, before[2:], after[2:], str(node.name))
     lowering.views[str(group.result.name)] = view
 
 

@@ -1,0 +1,168 @@
+"""A GPU as a device: kernels of OpenCL C, which the driver compiles where they run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import ClassVar
+
+from ..compiled import Launch
+from ..lowering import Lowering
+from ..planning.device import Bound, Device, Heads, Images, Product, Rows
+from ..profile import GpuProfile
+from ..views import View, merge_axes
+from .attention import Attention
+from .elementwise import Gather, Map, Pad
+from .kernel import Kernel
+from .lower_products import lower_product
+from .norms import GroupNorm, RowNorm
+
+QUERIES = (16, 8, 4, 2, 1)
+"""Of a work-group."""
+
+KEYS = 32
+"""At a time."""
+
+ITEMS = 64
+"""Work-items of a group that has queries."""
+
+
+@cache
+def _generator_digest() -> str:
+    """Changes whenever the code that turns specifications into source does."""
+    digest = hashlib.sha256()
+    folder = Path(__file__).parent
+    for source in sorted([*folder.glob("*.py"), folder.parent / "expressions.py"]):
+        digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class Gpu(Device):
+    stored: ClassVar[tuple[str, ...]] = (*Device.stored, "float16")
+    profile: GpuProfile
+
+    def map(self, lowering: Lowering, out: View, loads: Sequence[View], bound: Bound, name: str) -> None:
+        order = out.order()
+        views = [out, *loads]
+        extents, strides = merge_axes(
+            [out.shape[axis] for axis in order], [[view.strides[axis] for axis in order] for view in views]
+        )
+        lowering.call(Map(lowering.dtypes(views), extents, strides[0], bound(1, strides[1:])), views, name)
+
+    def padded(
+        self, lowering: Lowering, x: View, before: Sequence[int], after: Sequence[int], name: str
+    ) -> View:
+        framed = [size + a + b for size, a, b in zip(x.shape[2:], before, after, strict=True)]
+        order = (0, *range(2, len(x.shape)), 1)
+        out = lowering.fresh((x.shape[0], x.shape[1], *framed), order, *lowering.dtypes([x]))
+        single = len(framed) == 1  # a signal is an image of one row
+        kernel = Pad(
+            dtypes=lowering.dtypes([out, x]),
+            planes=x.shape[0],
+            height=1 if single else framed[0],
+            width=framed[-1],
+            channels=x.shape[1],
+            image=(1 if single else x.shape[2], x.shape[-1]),
+            before=(0 if single else before[0], before[-1]),
+            in_strides=(x.strides[0], 0 if single else x.strides[2], x.strides[-1], x.strides[1]),
+        )
+        lowering.call(kernel, [out, x], name)
+        return out
+
+    def gather(self, lowering: Lowering, out: View, table: View, indices: View, name: str) -> None:
+        operands = [out, table, indices]
+        kernel = Gather(
+            dtypes=lowering.dtypes(operands),
+            count=indices.count,
+            rows=table.shape[0],
+            columns=table.shape[1],
+            table_strides=(table.strides[0], table.strides[1]),
+        )
+        lowering.call(kernel, operands, name)
+
+    def product(self, lowering: Lowering, product: Product) -> None:
+        lower_product(lowering, product, self.profile)
+
+    def group_norm(self, lowering: Lowering, images: Images) -> None:
+        x, out, loads = images.x, images.out, images.fused.loads
+        operands = [x, images.scale, images.bias, out, *loads]
+        kernel = GroupNorm(
+            dtypes=lowering.dtypes(operands),
+            images=x.shape[0],
+            pixels=images.pixels,
+            channels=x.shape[1],
+            groups=images.groups,
+            epsilon=images.epsilon,
+            x_strides=images.strides[0],
+            out_strides=images.strides[1],
+            epilogue=images.fused.bound(4, images.strides[2:]),
+        )
+        lowering.call(kernel, operands, str(images.node.name))
+
+    def row_norm(self, lowering: Lowering, rows: Rows) -> None:
+        operands = [rows.x, rows.out, *rows.fused.loads]
+        kernel = RowNorm(
+            dtypes=lowering.dtypes(operands),
+            rows=rows.rows,
+            columns=rows.columns,
+            x_strides=rows.strides[0],
+            out_strides=rows.strides[1],
+            epilogue=rows.fused.bound(2, rows.strides[2:]),
+            epsilon=rows.epsilon,
+        )
+        lowering.call(kernel, operands, str(rows.node.name))
+
+    def attention(self, lowering: Lowering, heads: Heads) -> None:
+        batch, count, queries, depth = heads.q.shape
+        operands = [heads.q, heads.k, heads.v, heads.out, *heads.masks]
+        kernel = Attention(
+            dtypes=lowering.dtypes(operands),
+            batch=batch,
+            heads=count,
+            queries=queries,
+            keys=heads.v.shape[2],
+            depth=depth,
+            value_depth=heads.v.shape[3],
+            scale=heads.scale,
+            q_strides=heads.q.strides,
+            k_strides=heads.k.strides,
+            v_strides=heads.v.strides,
+            out_strides=heads.out.strides,
+            tile=self._queries(queries, depth, heads.v.shape[3]),
+            block=min(KEYS, heads.v.shape[2]),
+            items=min(ITEMS, self.profile.work_group),
+            causal=heads.causal,
+            mask_strides=heads.masks[0].strides if heads.masks else (),
+        )
+        lowering.call(kernel, operands, str(heads.node.name))
+
+    def _queries(self, queries: int, depth: int, value_depth: int) -> int:
+        """Of a work-group: what half of the registers hold sums of, and half of the local memory their scores."""
+        items = min(ITEMS, self.profile.work_group)
+        return next(
+            tile
+            for tile in QUERIES
+            if tile == 1
+            or (
+                tile < 2 * queries
+                and tile * value_depth <= items * self.profile.registers // 2
+                and 4 * tile * (depth + KEYS + 3) <= self.profile.local_bytes // 2
+            )
+        )
+
+    def symbol(self, kernel: Kernel) -> str:
+        text = f"{_generator_digest()}|{kernel!r}"
+        return f"{type(kernel).__name__.lower()}_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def build(
+        self, kernels: Iterable[Kernel], cache_folder: Path, progress: Callable[[int, int], None] | None
+    ) -> Mapping[str, bytes]:
+        distinct = dict.fromkeys(kernels)
+        return {name: kernel.source(name).encode() for kernel in distinct for name in [self.symbol(kernel)]}
+
+    def launch(self, kernel: Kernel) -> Launch:
+        return kernel.launch
