@@ -78,6 +78,10 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
         from .lessons import Course, teach
 
         student = FloatStudent(changed, config.device)
+        if not student.names:
+            raise UserError(
+                f"pass {self.name} finds no weight of a checkpoint; name it once, before others that learn."
+            )
         features = shared_results(reference, changed) if config.blocks else []
         course = Course(
             config.iterations, config.batch, config.device, [config.learning_rate], features, config.blocks

@@ -105,12 +105,13 @@ def find(graph: ir.Graph) -> Channels:
 def _labels(walk: _Walk) -> Ids:
     """The least number of each component."""
     import scipy.sparse  # pyright: ignore[reportMissingTypeStubs]  # slow to load
-    import scipy.sparse.csgraph  # pyright: ignore[reportMissingTypeStubs]
+    from scipy.sparse import csgraph  # pyright: ignore[reportMissingTypeStubs]
 
     sparse: Any = scipy.sparse
+    graphs: Any = csgraph
     ends = np.concatenate(walk.pairs, 1) if walk.pairs else np.zeros((2, 0), np.int64)
     links = sparse.coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(walk.count,) * 2)
-    _, found = sparse.csgraph.connected_components(links, directed=False)
+    _, found = graphs.connected_components(links, directed=False)
     first = np.full(found.max() + 1, walk.count)
     np.minimum.at(first, found, np.arange(walk.count))
     return first[found]

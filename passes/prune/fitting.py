@@ -38,7 +38,8 @@ class Moments:
         size = len(self._xx) - 1
         penalty = np.zeros(size + 1)
         penalty[:size] = ridge * max(float(np.trace(self._xx[:size, :size])) / size, np.finfo(float).tiny)
-        found = np.linalg.solve(self._xx + np.diag(penalty), self._xy)
+        solve: Any = np.linalg.solve
+        found = np.asarray(solve(self._xx + np.diag(penalty), self._xy), np.float64)
         return Map(found[:-1].T.copy(), found[-1].copy())
 
     def affine(self) -> Map:

@@ -62,7 +62,8 @@ class Prune(Pass[PruneConfig]):
         if self.config.by != "simplest":
             return self.config.by
         # Where none fits, the first is refused with the shapes.
-        return next(iter(ways(program.variants["full"].graph, one)), "identity")
+        fitting: list[By] = [*ways(program.variants["full"].graph, one), "identity"]
+        return fitting[0]
 
 
 def parameters(program: Program) -> int:

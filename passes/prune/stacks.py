@@ -66,8 +66,10 @@ def _trim(split: ir.Node, reshape: ir.Node, gemm: ir.Node, stacks: list[ir.Node]
         stack.outputs[0].shape = ir.Shape([total, *shape(stack.outputs[0])[1:]])
     for node, sizes in ((gemm, [1, total]), (reshape, [1, total, 1, 1])):
         node.outputs[0].shape = ir.Shape(sizes)
-    maker = Maker(split, "trimmed")
-    reshape.replace_input_with(1, Maker(reshape, "trimmed").constant(np.array([1, total, 1, 1])))
+    # Another pass may trim what is left: names are of a size that there is once.
+    purpose = f"trimmed.{total}"
+    maker = Maker(split, purpose)
+    reshape.replace_input_with(1, Maker(reshape, purpose).constant(np.array([1, total, 1, 1])))
     sizes = maker.constant(np.array([shape(value)[1] for value in left]))
     new = ir.node(
         "Split", [split.inputs[0], sizes], {"axis": 1}, num_outputs=len(left), name=split.name,
@@ -78,6 +80,6 @@ def _trim(split: ir.Node, reshape: ir.Node, gemm: ir.Node, stacks: list[ir.Node]
     graph.insert_before(split, new)
     for old, value in zip(left, new.outputs, strict=True):
         value.shape, value.type = old.shape, old.type
-        ir.convenience.replace_all_uses_with(old, value)
+        ir.convenience.replace_all_uses_with(old, value, replace_graph_outputs=True)
         value.name, old.name = old.name, None
     graph.remove(split, safe=True)

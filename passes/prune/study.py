@@ -21,13 +21,13 @@ from ..disturbance import Disturbance
 from ..learned.held_out import split
 from ..learned.kept import origin
 from ..programme import Matrix, kept_to
-from .candidates import candidates, cut_off, named
+from .candidates import Candidate, candidates, cut_off, named
 from .config import PruneBlocksConfig
 from .knapsack import Knapsack
 from .latents import LatentShift
 from .options import closed, paths, removals, ways
 from .repair import repaired
-from .surgery import Removal, pruned
+from .surgery import By, Removal, pruned
 
 NAME = "prune-blocks"
 
@@ -66,7 +66,7 @@ class Study:
         self.candidates = [
             one for one in everything if one.kind in config.kinds and one.name not in config.keep
         ]
-        wanted = [
+        wanted: list[tuple[Candidate, By]] = [
             (one, by)
             for one in self.candidates
             if not cut_off(graph, dict.fromkeys(one.exits, one.entry))
@@ -153,7 +153,7 @@ class Study:
     @staticmethod
     def _weights(program: Program) -> dict[str, NDArray[Any]]:
         initializers = program.variants["full"].graph.initializers
-        stored = {name: initializers[name].const_value for name in program.weights}
+        stored = {name: one.const_value for name, one in initializers.items() if name in program.weights}
         return {name: one.numpy() for name, one in stored.items() if one is not None}
 
     def within(self, limits: Sequence[Limit]) -> list[int]:

@@ -46,12 +46,11 @@ def context(work_folder: Path | None = None) -> Context:
 
 @pytest.fixture(scope="module")
 def pruned() -> Program:
-    config = PruneConfig(blocks=("feed_forward.0",), by="linear")
-    return apply([Prune(config)], small_unet.program(), context())
+    return apply([Prune(PruneConfig(blocks=("feed_forward.0",)))], small_unet.program(), context())
 
 
 def taught(program: Program, given: Context, **config: Any) -> Program:
-    wanted = DistilBlocksConfig.model_validate({"iterations": 60, "learning_rate": 0.02, **config})
+    wanted = DistilBlocksConfig.model_validate({"iterations": 40, "learning_rate": 8e-3, **config})
     return apply([DistilBlocks(wanted)], program, given)
 
 
@@ -59,16 +58,19 @@ def test_what_was_lost_is_learned_back(pruned: Program) -> None:
     program = taught(pruned, context())
     effect = program.history[-1].effect
     held_out = effect["held_out_error"]
-    assert held_out["learned"] < 0.95 * held_out["before"]
+    assert held_out["learned"] < 0.9 * held_out["before"]
     # By the referee, with the weights as they stand in the graph.
     assert effect["output_error"] == pytest.approx(held_out["learned"], rel=1e-3)
-    assert effect["blocks"] == ["r1", "r2", "r3"]
+    assert effect["blocks"] == ["r1", "r2"]
     graph = program.variants["full"].graph
     assert not program.weights & set(graph.initializers)
     assert {"conv_in.distilled", "wq1.distilled"} <= set(graph.initializers)
 
 
-def test_a_student_that_has_learned_nothing_is_the_program(pruned: Program) -> None:
+def test_a_student_that_has_learned_nothing_is_the_program() -> None:
+    """What was fitted is learned on, and what is no weight is not."""
+    linear = PruneConfig(blocks=("feed_forward.0",), by="linear")
+    pruned = apply([Prune(linear)], small_unet.program(), context())
     student = FloatStudent(pruned, "cpu")
     assert "scales" not in student.names and {"conv_in", "wo2"} <= student.names
     assert any(name.startswith("r3/") for name in student.names)
@@ -99,6 +101,7 @@ def test_what_was_interrupted_goes_on_to_the_same_end(
         patch.setattr(lessons, "_error", stops)
         taught(pruned, context(tmp_path), iterations=20)
     resumed = taught(pruned, context(tmp_path), iterations=20)
+    assert "conv_in.distilled" in resumed.variants["full"].graph.initializers
     assert serialised(resumed.variants["full"]) == serialised(whole.variants["full"])
 
 
