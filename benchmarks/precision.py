@@ -30,9 +30,11 @@ from fick.ir.files import write_whole
 from fick.passes.assign import Assign, AssignConfig
 from fick.passes.base import Pass
 from fick.passes.correct import CorrectBias, CorrectNoise
+from fick.passes.learned.blocks import DistilBlocks
 from fick.passes.learned.distil import Distil
 from fick.passes.learned.low_rank import LowRank
 from fick.passes.learned.rounding import LearnRounding
+from fick.passes.prune import PruneBlocks, PruneBlocksConfig
 from fick.passes.quantise import Quantise, QuantiseByStep, QuantiseByStepConfig, QuantiseConfig
 from fick.passes.split_joins import SplitJoins
 
@@ -42,6 +44,10 @@ STEPS, GUIDANCE, ROUNDS = 20, 5.0, 41
 
 def quantise(**settings: Any) -> Quantise:
     return Quantise(QuantiseConfig(**settings))
+
+
+def pruned(share: float) -> PruneBlocks:
+    return PruneBlocks(PruneBlocksConfig(budget=f"latency={share}x"))
 
 
 BEST = {"estimator": "mse", "clip_weights": True}
@@ -82,6 +88,16 @@ ROWS: dict[str, tuple[Pass[Any], ...]] = {
     "W4A8 distilled": (SplitJoins(), quantise(**W4A8), Distil(), CorrectNoise()),
     "W4A8 corrected": (SplitJoins(), quantise(**W4A8), LearnRounding(), CorrectBias(), CorrectNoise()),
     "W4A8 assigned": (SplitJoins(), MIXED),
+    **{f"pruned to {share}x": (pruned(share),) for share in (0.8, 0.65, 0.5)},
+    **{f"pruned to {share}x, distilled": (pruned(share), DistilBlocks()) for share in (0.8, 0.65, 0.5)},
+    "pruned to 0.65x, distilled, W8A8": (
+        pruned(0.65),
+        DistilBlocks(),
+        SplitJoins(),
+        quantise(**BEST),
+        CorrectBias(),
+        CorrectNoise(),
+    ),
     "W4A8 assigned, learned": (SplitJoins(), MIXED, Distil(), CorrectNoise()),
 }
 FLOAT = "float32"

@@ -27,9 +27,11 @@ from ..passes.base import Context, Pass
 from ..passes.caching import BlockCaching, DeepCache, FasterDiffusion, Fora, PredictReuse, TGate
 from ..passes.correct import CorrectBias, CorrectNoise, CorrectReuse
 from ..passes.costs import CostModel
+from ..passes.learned.blocks import DistilBlocks
 from ..passes.learned.distil import Distil
 from ..passes.learned.low_rank import LowRank
 from ..passes.learned.rounding import LearnRounding
+from ..passes.prune import Prune, PruneBlocks, PruneChannels
 from ..passes.pssa import PruneScores
 from ..passes.quantise import Quantise, QuantiseByStep
 from ..passes.schedule import ScheduleReuse
@@ -50,11 +52,15 @@ PASSES: dict[str, type[Pass[Any]]] = {
         CorrectReuse,
         DeepCache,
         Distil,
+        DistilBlocks,
         FasterDiffusion,
         Fora,
         LearnRounding,
         LowRank,
         PredictReuse,
+        Prune,
+        PruneBlocks,
+        PruneChannels,
         PruneScores,
         Quantise,
         QuantiseByStep,

@@ -2,23 +2,17 @@
 
 Errors add up, as those of independent sources do in power, and so do costs. What a product multiplies is stored as
 integers once for all that read it so, beside its numbers where something else reads those: conversions have costs of
-their own, in each of the two cases. Solved to optimality with HiGHS (Huangfu and Hall, Mathematical Programming
-Computation 10, 2018).
+their own, in each of the two cases.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Matrix = NDArray[np.float64]
-
-SCALE = 1e6
-"""The largest coefficient of an objective and of a limit: HiGHS takes what is below 1e-6 for nothing."""
+from ..programme import Matrix, Row, limit, minimise
 
 
 @dataclass(frozen=True)
@@ -82,28 +76,12 @@ class Problem:
         return found
 
     def _solve(self, objective: Matrix, limits: Mapping[str, float]) -> list[int] | None:
-        import scipy.optimize  # pyright: ignore[reportMissingTypeStubs]  # slow to load
-        import scipy.sparse  # pyright: ignore[reportMissingTypeStubs]
-
-        optimize: Any = scipy.optimize
-        sparse: Any = scipy.sparse
         rows = [*self._structure(), *(self._limit(*one) for one in limits.items())]
-        terms = [(index, *term) for index, row in enumerate(rows) for term in row.terms.items()]
-        places, columns, coefficients = (np.array(one) for one in zip(*terms, strict=True))
-        matrix = sparse.csr_array((coefficients, (places, columns)), shape=(len(rows), self._size))
-        bounds = [row.least for row in rows], [row.most for row in rows]
-        largest = float(np.abs(objective).max())
-        found = optimize.milp(
-            objective * (SCALE / largest if largest else 1.0),
-            integrality=np.ones(objective.size),
-            bounds=optimize.Bounds(0, 1),
-            constraints=optimize.LinearConstraint(matrix, *bounds),
-            options={"mip_rel_gap": 0.0},
-        )
-        if found.x is None:
+        found = minimise(objective, rows)
+        if found is None:
             return None
         products, formats = self.errors.shape
-        return [int(one) for one in found.x[: products * formats].reshape(products, formats).argmax(1)]
+        return [int(one) for one in found[: products * formats].reshape(products, formats).argmax(1)]
 
     @property
     def _size(self) -> int:
@@ -123,17 +101,14 @@ class Problem:
             whole[integers], whole[integers + 2] = instead, beside - instead
         return whole
 
-    def _limit(self, quantity: str, limit: float) -> _Row:
-        amounts, room = self._amounts(quantity), limit - self.fixed[quantity]
-        scale = SCALE / max(float(np.abs(amounts).max()), abs(room), 1e-300)
-        terms = {int(place): float(amounts[place] * scale) for place in np.flatnonzero(amounts)}
-        return _Row(terms or {0: 0.0}, -np.inf, room * scale)
+    def _limit(self, quantity: str, amount: float) -> Row:
+        return limit(self._amounts(quantity), amount - self.fixed[quantity])
 
-    def _structure(self) -> Iterator[_Row]:
+    def _structure(self) -> Iterator[Row]:
         """One format a product, and what that means for the values that they read."""
         products, formats = self.errors.shape
         for product in range(products):
-            yield _Row(dict.fromkeys(range(product * formats, (product + 1) * formats), 1.0), 1, 1)
+            yield Row(dict.fromkeys(range(product * formats, (product + 1) * formats), 1.0), 1, 1)
         for index, conversion in enumerate(self.conversions):
             integers = self.errors.size + 3 * index
             numbers, both = integers + 1, integers + 2
@@ -142,21 +117,12 @@ class Problem:
                 readers = [
                     {reader * formats + place: 1.0 for place in places} for reader in conversion.readers
                 ]
-                yield from (_Row({**one, there: -1.0}, -np.inf, 0) for one in readers)
+                yield from (Row({**one, there: -1.0}, -np.inf, 0) for one in readers)
                 if conversion.needed and there == numbers:
-                    yield _Row({there: 1.0}, 1, 1)
+                    yield Row({there: 1.0}, 1, 1)
                 else:
                     everyone = {place: 1.0 for one in readers for place in one}
-                    yield _Row({**everyone, there: -1.0}, 0, np.inf)
-            yield _Row({integers: 1.0, numbers: 1.0, both: -1.0}, -np.inf, 1)
-            yield _Row({integers: 1.0, both: -1.0}, 0, np.inf)
-            yield _Row({numbers: 1.0, both: -1.0}, 0, np.inf)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """A constraint: coefficients by variable, and within what their sum must be."""
-
-    terms: Mapping[int, float]
-    least: float
-    most: float
+                    yield Row({**everyone, there: -1.0}, 0, np.inf)
+            yield Row({integers: 1.0, numbers: 1.0, both: -1.0}, -np.inf, 1)
+            yield Row({integers: 1.0, both: -1.0}, 0, np.inf)
+            yield Row({numbers: 1.0, both: -1.0}, 0, np.inf)

@@ -12,6 +12,7 @@ from ...ir.errors import UserError
 from ...ir.program import Program
 from ..base import Context
 from ..costs import Cost, CostModel
+from ..programme import Matrix, kept_to
 from ..quantise.apply import quantised
 from ..quantise.choices import Choice
 from ..quantise.products import mean_weight_bits, products
@@ -20,15 +21,9 @@ from .budget import Limit, described, written
 from .config import AssignConfig
 from .content import CONTENT_WEIGHTS, content
 from .formats import FORMATS, FormatName, bits
-from .programme import Matrix, Problem
+from .programme import Problem
 from .sensitivity import Measure, Sensitivity
 from .tables import problem
-
-MOST_ROUNDS = 12
-"""Of solving anew, with less room where a program costs more than its parts did."""
-
-MARGIN = 1e-9
-"""Of a limit, below which costs are summed otherwise."""
 
 Assignment = dict[str, FormatName]
 """Formats by the name of a product."""
@@ -148,20 +143,14 @@ class Study:
         self, objective: Problem, wanted: Mapping[str, float], room: Mapping[str, float]
     ) -> Assignment | None:
         """The best whose program keeps to the limits, and not only the sum of its parts."""
-        room = dict(room)
-        for _ in range(MOST_ROUNDS):
-            chosen = objective.solve(room)
-            if chosen is None:
-                return None
-            found = self._named(chosen)
-            cost = self.cost(found)
-            over = [name for name, amount in wanted.items() if cost.total(name) > amount]
-            if not over:
-                return found
-            for name in over:
-                missed = cost.total(name) - objective.cost(name, chosen)
-                room[name] = min(room[name], wanted[name] - missed) - MARGIN * wanted[name]
-        return None
+        chosen = kept_to(
+            wanted,
+            room,
+            objective.solve,
+            objective.cost,
+            lambda one: self.cost(self._named(one)),
+        )
+        return None if chosen is None else self._named(chosen)
 
     def least(self, quantity: str) -> float:
         """What the cheapest program of all costs."""

@@ -73,20 +73,24 @@ class Distil(Pass[DistilConfig]):
             settings = [config.model_dump(mode="json"), context.seed]
             told = origin([program, reference], [*learning, *unseen], settings)
             place = context.work_folder / self.name / f"{told[:32]}.safetensors"
-        from .lessons import teach
+        from .lessons import Course, teach
+        from .student import Student
 
-        lesson = teach(changed, reference, learning, unseen, config, context.seed, place, context.progress)
+        student = Student(changed, config.rank, context.seed, config.device)
+        rates = config.learning_rate, config.scale_rate
+        course = Course(config.iterations, config.batch, config.device, rates)
+        lesson = teach(student, reference, learning, unseen, course, context.seed, place, context.progress)
         if lesson.after < lesson.before:
-            integers = lesson.student.integers()
-            for weight in lesson.student.weights:
+            integers = student.integers()
+            for weight in student.weights:
                 freeze(weight, integers[weight.name])
-            for name, numbers in lesson.student.scales().items():
+            for name, numbers in student.scales().items():
                 graph.initializers[name].const_value = ir.tensor(numbers, name=name)
             RemoveUnusedNodesPass()(changed.variants["full"])
         changed = replace(changed, weights=program.weights & set(graph.initializers))
         return changed, {
-            "weights": len(lesson.student.weights),
-            "activations": len(lesson.student.tables),
+            "weights": len(student.weights),
+            "activations": len(student.tables),
             "held_out_error": {"nearest": lesson.before, "learned": lesson.after},
             "output_error": output_error(context, reference, changed, unseen),
         }

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import safetensors.torch as safetensors
 import torch
@@ -16,11 +16,7 @@ from torch import Tensor
 from ...ir.files import write_whole
 from ...ir.program import Program
 from ..base import Arrays
-from .student import Student
 from .torch_graph import TorchGraph
-
-if TYPE_CHECKING:
-    from .distil import DistilConfig
 
 PARTS = 10
 """Of a lesson: after each the student is examined and what it has learned is kept."""
@@ -28,38 +24,67 @@ PARTS = 10
 WORTH = "worth"
 
 
+class Pupil(Protocol):
+    """A program as torch learns it. ``values`` are what is learned, by name, as functions of the ``variables``, whose
+    groups have rates of their own.
+    """
+
+    @property
+    def variables(self) -> Sequence[Sequence[Tensor]]: ...
+
+    def graph(self, outputs: Sequence[str]) -> TorchGraph: ...
+
+    def values(self) -> dict[str, Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Course:
+    """How it is taught: ``rates`` are Adam's at first, of each group of variables, and fall as a cosine does.
+
+    ``features`` are values inside that are to come out as the teacher's, each counting ``weight`` times as much as an
+    output; squares are shares of the teacher's.
+    """
+
+    iterations: int
+    batch: int
+    device: str
+    rates: Sequence[float]
+    features: Sequence[str] = ()
+    weight: float = 1.0
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """A student as it was at its best, with its errors on calls that it has not learned from, before and then."""
+    """A student's errors on calls that it has not learned from, before and at its best, as which it is left."""
 
-    student: Student
     before: float
     after: float
 
 
 def teach(
-    program: Program,
+    student: Pupil,
     reference: Program,
     learning: Sequence[Arrays],
     unseen: Sequence[Arrays],
-    config: DistilConfig,
+    config: Course,
     seed: int,
     place: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> Lesson:
-    """Learn ``program``'s weights and scales from what ``reference`` gives; go on from ``place``, if that is there."""
-    student = Student(program, config.rank, seed, config.device)
-    names = [str(value.name) for value in reference.variants["full"].graph.outputs]
-    teacher = TorchGraph(reference.variants["full"].graph, names, device=config.device)
-    examples, questions = (_examples(teacher, calls, config.device) for calls in (learning, unseen))
-    region = student.graph(names)
-    signal = sum(float(one.square().sum()) for _, wanted in examples for one in wanted.values()) / len(
-        examples
-    )
-    matrices, factors = student.variables
-    variables = [*matrices, *factors]
-    rates = config.learning_rate, config.scale_rate
-    optimiser = torch.optim.Adam([{"params": matrices}, {"params": factors}])
+    """Learn the student's variables from what ``reference`` gives; go on from ``place``, if that is there."""
+    graph = reference.variants["full"].graph
+    names = [str(value.name) for value in graph.outputs]
+    within = [*names, *config.features]
+    examples = _examples(TorchGraph(graph, within, device=config.device), learning, config.device)
+    questions = _examples(TorchGraph(graph, names, device=config.device), unseen, config.device)
+    region = student.graph(within)
+    sizes = {
+        name: sum(float(wanted[name].square().sum()) for _, wanted in examples) / len(examples) or 1.0
+        for name in within
+    }
+    counts = {name: sizes[name] / (config.weight if name in config.features else 1.0) for name in within}
+    variables = [one for group in student.variables for one in group]
+    optimiser = torch.optim.Adam([{"params": list(group)} for group in student.variables])
 
     def error() -> float:
         with torch.no_grad():
@@ -72,7 +97,7 @@ def teach(
         state.keep_best()
     part = -(-config.iterations // PARTS)
     for iteration in range(done, config.iterations):
-        for group, rate in zip(optimiser.param_groups, rates, strict=True):
+        for group, rate in zip(optimiser.param_groups, config.rates, strict=True):
             group["lr"] = rate * (1 + math.cos(math.pi * iteration / config.iterations)) / 2
         optimiser.zero_grad()
         # By its number alone, so that a lesson that goes on draws what it would have drawn.
@@ -80,10 +105,8 @@ def teach(
         for index in torch.randint(len(examples), (config.batch,), generator=draw):
             inputs, wanted = examples[int(index)]
             given = region({**inputs, **student.values()})
-            squares = [(given[name] - one).square().sum() for name, one in wanted.items()]
-            torch.autograd.backward(
-                sum(squares, torch.zeros((), device=config.device)) / signal / config.batch
-            )
+            shares = [(given[name] - one).square().sum() / counts[name] for name, one in wanted.items()]
+            torch.autograd.backward(sum(shares, torch.zeros((), device=config.device)) / config.batch)
         optimiser.step()  # pyright: ignore[reportUnknownMemberType]
         if progress is not None:
             progress(iteration + 1, config.iterations)
@@ -93,7 +116,7 @@ def teach(
                 state.keep_best()
             state.save(iteration + 1, before, best)
     state.take_best()
-    return Lesson(student, before, best)
+    return Lesson(before, best)
 
 
 Example = tuple[dict[str, Tensor], dict[str, Tensor]]
@@ -109,7 +132,7 @@ def _examples(teacher: TorchGraph, calls: Sequence[Arrays], device: str) -> list
     return found
 
 
-def _error(region: TorchGraph, student: Student, questions: Sequence[Example]) -> float:
+def _error(region: TorchGraph, student: Pupil, questions: Sequence[Example]) -> float:
     noise = signal = 0.0
     values = student.values()
     for inputs, wanted in questions:

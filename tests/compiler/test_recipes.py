@@ -136,4 +136,4 @@ def test_an_estimate_with_a_recipe_is_that_of_the_changed_program(tmp_path: Path
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml")))
 def test_recipes_that_come_with_fick_can_be_read(path: Path) -> None:
     read = read_recipe(path)
-    assert read.passes and read.calibration is not None
+    assert read.passes

@@ -1,0 +1,225 @@
+"""Blocks out of emoji-sd: the knapsack against simpler ways to choose them, and what was predicted against what came.
+
+    python benchmarks/pruning.py [--shares 0.9,0.8,0.65,0.5] [--chart out/pruning.png] [--json FILE] [--predicted]
+
+Every policy has each share of the float program's latency as its budget. Blocks are chosen by calls of prompts of
+concepts that the model has never seen, and errors are told on calls of others: |given - wanted| / |wanted| of the
+UNet's output over whole trajectories. Latency is measured on this machine, block by block and for each program that
+comes of it, or, with --predicted, what the profile says. Three panels: error against latency, the sum of losses against
+the loss of the sum, the sum of savings against the saving of the sum. Losses are kept in the cache: run it again to go
+on. What pictures look like after it is in benchmarks/precision.py, rows "pruned".
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from fick.compiler.calibration import Calibration
+from fick.compiler.frontends import UNET, open_model
+from fick.compiler.programs import unchanged
+from fick.compiler.progress import Silent, terminal
+from fick.compiler.recipes import Recipe
+from fick.ir.files import write_whole
+from fick.ir.program import Program
+from fick.passes.base import Arrays, Context
+from fick.passes.measuring import output_error
+from fick.passes.prune import PruneBlocksConfig
+from fick.passes.prune.simpler import POLICIES
+from fick.passes.prune.study import Study
+from fick.targets import profile
+
+MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
+
+MARKS = {
+    "knapsack": ("the knapsack", "o", "#2060b0"),
+    "greedy": ("greedy, by loss for latency", "^", "#d08030"),
+    "magnitude": ("smallest weights first", "s", "#888888"),
+    "random": ("in an order drawn", "x", "#b03060"),
+}
+"""Labels, marks and colours."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a policy reaches with a share of the float program's latency. Losses are noise over signal, in power."""
+
+    policy: str
+    share: float
+    seed: int
+    removed: Mapping[str, str]
+    latency_s: float
+    predicted_latency_s: float
+    plain_latency_s: float
+    predicted_loss: float
+    loss: float
+    output_error: float
+    unseen_error: float
+
+
+def main(
+    shares: Annotated[
+        str, typer.Option(help="Of the float program's latency, with commas.")
+    ] = "0.9,0.8,0.65,0.5",
+    seeds: Annotated[int, typer.Option(help="Orders drawn for a share.")] = 3,
+    predicted: Annotated[
+        bool, typer.Option("--predicted", help="Take the profile's word for latency.")
+    ] = False,
+    target: Annotated[str, typer.Option(help="A device profile.")] = "host",
+    model: Annotated[Path, typer.Option(help="The folder of a pipeline, with its prompts.")] = MODEL,
+    pictures: Annotated[int, typer.Option(help="To choose by, and as many to judge by.")] = 8,
+    steps: Annotated[int, typer.Option(help="Of each picture.")] = 20,
+    calls: Annotated[int, typer.Option(help="By which blocks are measured.")] = 16,
+    judged: Annotated[int, typer.Option(help="Calls that errors are told on.")] = 32,
+    kinds: Annotated[str | None, typer.Option(help="Of blocks, with commas. [default: all]")] = None,
+    chart: Annotated[Path | None, typer.Option(help="A PNG.")] = Path("out/pruning.png"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+) -> None:
+    """Print a table and draw it."""
+    chosen = {} if kinds is None else {"kinds": kinds.split(",")}
+    config = PruneBlocksConfig.model_validate({"calls": calls, **chosen})
+    with terminal() as reporter:
+        program, context, others = prepared(model, target, pictures, steps, predicted, reporter)
+        reporter.stage("maps")
+        study = Study(program, context, config)
+        reporter.stage("losses and savings")
+        print(f"{len(study.candidates)} blocks, {len(study.problem.losses)} ways for them to go")
+        places = np.linspace(0, len(others) - 1, min(judged, len(others))).round().astype(int)
+        unseen = [others[int(place)] for place in places]
+        reporter.stage("points")
+        wanted = [float(share) for share in shares.split(",")]
+        found = list(points(study, wanted, seeds, context, program, unseen))
+        reporter.finish()
+    show(found)
+    if chart is not None:
+        chart.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(chart, draw(found, model.name))
+    if json_file is not None:
+        write_whole(json_file, (json.dumps([asdict(one) for one in found], indent=1) + "\n").encode())
+
+
+def prepared(
+    model: Path, target: str, pictures: int, steps: int, predicted: bool, reporter: Silent
+) -> tuple[Program, Context, Sequence[Arrays]]:
+    """The program, what blocks are chosen by, and calls of prompts that are not."""
+    program = unchanged(open_model(model).components[UNET].imported())
+    contexts: list[Context] = []
+    for name in ("prompts-held-out.txt", "prompts.txt"):
+        recipe = Recipe(
+            calibration=Calibration(prompts=model / name, pictures=pictures, steps=steps),
+            costs="predicted" if predicted else "measured",
+        )
+        contexts.append(
+            replace(
+                recipe.context(program, model, 0, reporter),
+                cost_model=recipe.cost_model(profile.load(target), "float32"),
+            )
+        )
+    return program, contexts[0], contexts[1].require("calibration", "pruning")
+
+
+def points(
+    study: Study,
+    shares: Sequence[float],
+    seeds: int,
+    context: Context,
+    program: Program,
+    unseen: Sequence[Arrays],
+) -> Iterator[Point]:
+    quiet = replace(context, progress=None)
+    plain = study.plain.total("latency")
+    for share in shares:
+        limits = {"latency": share * plain}
+        for policy, seed in [*((name, 0) for name in MARKS), *(("random", one) for one in range(1, seeds))]:
+            chosen = (
+                study.problem.solve(limits) if policy == "knapsack" else POLICIES[policy](study, limits, seed)
+            )
+            if chosen is None:
+                continue  # this way the budget is not kept
+            found = study.outcome(chosen)
+            yield Point(
+                policy,
+                share,
+                seed,
+                found.removed,
+                found.cost.total("latency"),
+                found.predicted_cost["latency"],
+                plain,
+                found.predicted_loss,
+                found.loss,
+                found.output_error,
+                output_error(quiet, program, found.program, unseen),
+            )
+
+
+def show(found: Sequence[Point]) -> None:
+    table = Table(title="blocks out: error of the output against time a step", title_justify="left")
+    for heading in (
+        "share",
+        "policy",
+        "blocks",
+        "ms",
+        "by sums",
+        "loss",
+        "by sums",
+        "repaired %",
+        "unseen %",
+    ):
+        table.add_column(heading, justify="left" if heading == "policy" else "right")
+    for one in found:
+        table.add_row(
+            f"{one.share:g}x",
+            one.policy,
+            str(len(one.removed)),
+            f"{1e3 * one.latency_s:.2f}",
+            f"{1e3 * one.predicted_latency_s:.2f}",
+            f"{one.loss:.3g}",
+            f"{one.predicted_loss:.3g}",
+            f"{100 * one.output_error:.2f}",
+            f"{100 * one.unseen_error:.2f}",
+        )
+    Console(width=120).print(table)
+
+
+def draw(found: Sequence[Point], name: str) -> bytes:
+    figure = Figure(figsize=(15.6, 4.6), dpi=130, layout="constrained")
+    errors, losses, savings = figure.subplots(1, 3)
+    for policy, (label, mark, colour) in MARKS.items():
+        own = sorted((one for one in found if one.policy == policy), key=lambda one: one.latency_s)
+        style = {"color": colour, "label": label, "ms": 5}
+        joined = "-" if policy == "knapsack" else ""
+        spent = [100 * one.latency_s / one.plain_latency_s for one in own]
+        errors.plot(spent, [100 * one.unseen_error for one in own], mark, ls=joined, **style)
+        losses.plot([one.predicted_loss for one in own], [one.loss for one in own], mark, ls="", **style)
+        by_sums, came = (
+            [100 * (1 - getattr(one, field) / one.plain_latency_s) for one in own]
+            for field in ("predicted_latency_s", "latency_s")
+        )
+        savings.plot(by_sums, came, mark, ls="", **style)
+    errors.set(yscale="log", xlabel="time a step [% of the whole]", ylabel="error of the UNet's output [%]")
+    losses.set(xscale="log", yscale="log", xlabel="sum of the losses of each", ylabel="loss of all together")
+    savings.set(xlabel="sum of the savings of each [%]", ylabel="saving of all together [%]")
+    for axes in (losses, savings):
+        low, high = max(axes.get_xlim()[0], axes.get_ylim()[0]), min(axes.get_xlim()[1], axes.get_ylim()[1])
+        axes.plot([low, high], [low, high], color="#cccccc", zorder=0)
+    for axes in (errors, losses, savings):
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False, fontsize=8)
+        axes.set_title(f"{name}, calls of prompts not chosen by", fontsize=9, loc="left")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()
+
+
+if __name__ == "__main__":
+    typer.run(main)
