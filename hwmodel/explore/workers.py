@@ -102,7 +102,7 @@ def cluster(problem: Problem, address: str) -> Iterator[Walk]:
     def walk(chunks: Iterable[Chunk]) -> Iterator[list[Outcome]]:
         # Impure: two chunks of the same designs are two pieces of work.
         futures = [client.submit(work, packed, version(), chunk, pure=False) for chunk in chunks]
-        for _, outcomes in as_completed(futures, with_results=True):
+        for _, outcomes in as_completed(futures, loop=client.loop, with_results=True):
             yield _checked(outcomes)
 
     with client:

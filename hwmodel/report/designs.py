@@ -9,24 +9,29 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
+from itertools import combinations_with_replacement
 from string import Template
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 
 from ..explore.measures import COLUMNS, Measure
 from ..explore.problem import Problem
+from ..explore.space import Axis
 from .charts import ABOVE, GRID, MARGIN, PLAIN
 from .page import drawing
 
 Facts = Mapping[str, Any]
 Row = Mapping[str, Any]
 
-MOST_SHOWN = 3000
+MOST_SHOWN = 1500
 """Designs beside the front, evenly taken: a browser draws no more at once."""
 
-OTHERS, BEST, BROKEN = "#BDBDBD", "#D55E00", "#E8DCCB"
+MOST_TICKS = 8
+
+OTHERS, BEST, BROKEN, CHOSEN = "#9A9A9A", "#D55E00", "#E0CDB0", "#0072B2"
 MARKS = {"sda": ("diamond", "#0072B2"), "dbsc": ("star", "#009E73")}
 
 
@@ -43,72 +48,123 @@ def page(facts: Facts, rows: Sequence[Row], problem: Problem) -> str:
         sensitivity=drawing(sensitivity(rows, problem), "sensitivity"),
         front="\n".join(_front(facts, problem)),
         columns="".join(f"<th>{escape(name)}</th>" for name in _columns(problem)),
-        rows=json.dumps([one["design"] for one in shown]),
+        paths=json.dumps(paths(shown, problem)),
         said=escape(_said(facts, rows, shown)),
     )
 
 
 def matrix(facts: Facts, rows: Sequence[Row], objectives: Sequence[Measure]) -> go.Figure:
-    """Every objective over every other one."""
-    figure = go.Figure(
-        layout={**PLAIN, "template": "none", "height": 240 + 180 * len(objectives), "dragmode": "select"}
-    )
-    dimensions = [
-        {"label": _labelled(one), "values": [row[one.column] for row in rows]} for one in objectives
-    ]
-    figure.add_splom(
-        dimensions=dimensions, name="designs", text=[_described(row) for row in rows],
-        hovertemplate="%{text}<extra></extra>", diagonal={"visible": False}, showupperhalf=False,
-        marker={
-            "color": [BEST if row["front"] else OTHERS if row["feasible"] else BROKEN for row in rows],
-            "size": [7 if row["front"] else 4 for row in rows], "line": {"width": 0},
-        },
-        unselected={"marker": {"opacity": 0.08}}, showlegend=False,
+    """Every objective over every other one; a single one over the designs' numbers.
+
+    Points are drawn without WebGL, which not every browser has.
+    """
+    columns = [one.column for one in objectives] if len(objectives) > 1 else ["design", objectives[0].column]
+    names = list(map(_labelled, objectives)) if len(objectives) > 1 else ["design", _labelled(objectives[0])]
+    count = len(columns) - 1
+    figure = make_subplots(
+        count, count, shared_xaxes=True, shared_yaxes=True,
+        horizontal_spacing=0.03, vertical_spacing=0.05 / count,
+        specs=[[{} if across <= down else None for across in range(count)] for down in range(count)],
     )  # fmt: skip
-    for name, measures in facts["published"].items():
-        symbol, colour = MARKS[name]
-        text = f"<b>{name}</b> as published<br>" + "<br>".join(_measured(measures))
-        figure.add_splom(
-            dimensions=[
-                {"label": _labelled(one), "values": [measures.get(one.column)]} for one in objectives
-            ],
-            name=f"{name} as published", text=[text], hovertemplate="%{text}<extra></extra>",
-            diagonal={"visible": False}, showupperhalf=False,
-            marker={"color": colour, "symbol": symbol, "size": 13, "line": {"width": 1, "color": "#fff"}},
+    texts = [_described(row) for row in rows]
+    marker = {
+        "color": [BEST if row["front"] else OTHERS if row["feasible"] else BROKEN for row in rows],
+        "size": [8 if row["front"] else 5 for row in rows],
+        "line": {"width": 0},
+    }
+    for across, down in combinations_with_replacement(range(count), 2):
+        x, y, place = columns[across], columns[down + 1], {"row": down + 1, "col": across + 1}
+        first = (down, across) == (0, 0)
+        figure.add_scatter(
+            x=[row[x] for row in rows], y=[row[y] for row in rows], mode="markers", marker=marker, text=texts,
+            hovertemplate="%{text}<extra></extra>", meta="designs", showlegend=False,
+            unselected={"marker": {"opacity": 0.08}}, **place,
         )  # fmt: skip
-    figure.update_layout(legend={**ABOVE, "y": 1.02}, margin={**MARGIN, "l": 80, "t": 50, "b": 60})
-    figure.update_xaxes({**GRID, "automargin": False})
-    figure.update_yaxes({**GRID, "automargin": False})
+        for name, measures in facts["published"].items():
+            if measures.get(x) is not None and measures.get(y) is not None:
+                symbol, colour = MARKS[name]
+                text = f"<b>{name}</b> as published<br>" + "<br>".join(_measured(measures))
+                figure.add_scatter(
+                    x=[measures[x]], y=[measures[y]], mode="markers", name=f"{name} as published",
+                    legendgroup=name, showlegend=first, text=[text], hovertemplate="%{text}<extra></extra>",
+                    marker={"color": colour, "symbol": symbol, "size": 13, "line": {"width": 1, "color": "#fff"}},
+                    **place,
+                )  # fmt: skip
+        if down == count - 1:
+            figure.update_xaxes(title_text=names[across], **place)
+        if across == 0:
+            figure.update_yaxes(title_text=names[down + 1], **place)
+    figure.update_layout(**PLAIN, template="none", height=140 + 280 * count, dragmode="select")
+    figure.update_layout(legend=ABOVE, margin={**MARGIN, "t": 40})
+    figure.update_xaxes(GRID)
+    figure.update_yaxes(GRID)
     return figure
 
 
 def parallel(rows: Sequence[Row], problem: Problem) -> go.Figure:
-    """A line for each design through its choices and its objectives."""
-    dimensions: list[dict[str, Any]] = []
-    for axis in problem.space.axes:
-        if len(axis.labels) > 1:
-            places = {label: place for place, label in enumerate(axis.labels)}
-            dimensions.append(
-                {
-                    "label": _short(axis.name), "values": [places[row[axis.name]] for row in rows],
-                    "tickvals": list(places.values()), "ticktext": [_number(label) for label in places],
-                    "range": [0, len(places) - 1],
-                }
-            )  # fmt: skip
-    for one in problem.objectives:
-        dimensions.append({"label": _labelled(one), "values": [row[one.column] for row in rows]})
-    figure = go.Figure(layout={**PLAIN, "template": "none", "height": 460})
-    figure.add_parcoords(
-        dimensions=dimensions,
-        line={
-            "color": [int(row["front"]) for row in rows], "cmin": 0, "cmax": 1,
-            "colorscale": [[0, OTHERS], [1, BEST]],
-        },
-        labelangle=-18, labelfont={"size": 12}, tickfont={"size": 10},
-        unselected={"line": {"opacity": 0.03}},
-    )  # fmt: skip
-    figure.update_layout(margin={"l": 70, "r": 70, "t": 110, "b": 30})
+    """A line for each design through its choices and its objectives, each axis from its least to its most."""
+    figure = go.Figure(layout={**PLAIN, "template": "none", "height": 480, "dragmode": "select"})
+    axes = _axes(rows, problem)
+    drawn = paths(rows, problem)
+    for best, name, colour in ((False, "designs", OTHERS), (True, "front", BEST)):
+        some = [place for place, row in enumerate(rows) if row["front"] is best]
+        figure.add_scatter(
+            x=[x for _ in some for x in (*range(len(axes)), None)],
+            y=[y for place in some for y in (*drawn[place], None)],
+            customdata=[place for place in some for _ in range(len(axes) + 1)],
+            text=[text for place in some for text in [_described(rows[place])] * (len(axes) + 1)],
+            hovertemplate="%{text}<extra></extra>", name=name, mode="lines+markers", showlegend=True,
+            line={"color": colour, "width": 2 if best else 0.6}, marker={"size": 4}, opacity=1.0 if best else 0.5,
+        )  # fmt: skip
+    figure.add_scatter(
+        x=[], y=[], name="selected", mode="lines", line={"color": CHOSEN, "width": 1.2}, hoverinfo="skip"
+    )
+    for place, (_, ticks) in enumerate(axes):
+        figure.add_scatter(
+            x=[place + 0.04] * len(ticks), y=list(ticks.values()), text=list(ticks), mode="text", showlegend=False,
+            textposition="middle right", textfont={"size": 11, "color": "#222"}, hoverinfo="skip",
+        )  # fmt: skip
+    names = [name for name, _ in axes]
+    figure.update_layout(legend=ABOVE, margin={**MARGIN, "t": 40})
+    figure.update_xaxes(
+        {**GRID, "tickvals": list(range(len(names))), "ticktext": names, "range": [-0.2, len(names) - 0.3]}
+    )
+    figure.update_yaxes(visible=False, range=[-0.05, 1.05])
     return figure
+
+
+def paths(rows: Sequence[Row], problem: Problem) -> list[list[float]]:
+    """Of every design its heights on the axes of ``parallel``."""
+    columns: list[list[float]] = []
+    for axis in _varied(problem):
+        places = {label: place / (len(axis.labels) - 1) for place, label in enumerate(axis.labels)}
+        columns.append([places[row[axis.name]] for row in rows])
+    for one in problem.objectives:
+        low, span = _extent(rows, one)
+        columns.append([round((row[one.column] - low) / span, 4) for row in rows])
+    return [list(heights) for heights in zip(*columns, strict=True)]
+
+
+def _axes(rows: Sequence[Row], problem: Problem) -> list[tuple[str, dict[str, float]]]:
+    """Name and ticks of each axis of ``parallel``."""
+    found: list[tuple[str, dict[str, float]]] = []
+    for axis in _varied(problem):
+        last = len(axis.labels) - 1
+        shown = [axis.labels[0], axis.labels[-1]] if last > MOST_TICKS else axis.labels
+        found.append((_short(axis.name), {_number(one): axis.labels.index(one) / last for one in shown}))
+    for one in problem.objectives:
+        low, span = _extent(rows, one)
+        found.append((_labelled(one), {f"{low + share * span:.4g}": share for share in (0.0, 0.5, 1.0)}))
+    return found
+
+
+def _varied(problem: Problem) -> list[Axis]:
+    return [axis for axis in problem.space.axes if len(axis.labels) > 1]
+
+
+def _extent(rows: Sequence[Row], one: Measure) -> tuple[float, float]:
+    values = [row[one.column] for row in rows]
+    return min(values), (max(values) - min(values)) or 1.0
 
 
 def effects(rows: Sequence[Row], problem: Problem) -> dict[str, dict[str, float]]:
@@ -197,12 +253,11 @@ def _headline(facts: Facts) -> Iterator[str]:
 
 
 def _columns(problem: Problem) -> list[str]:
-    varied = [_short(axis.name) for axis in problem.space.axes if len(axis.labels) > 1]
-    return ["design", *varied, *map(_labelled, problem.objectives)]
+    return ["design", *(_short(axis.name) for axis in _varied(problem)), *map(_labelled, problem.objectives)]
 
 
 def _front(facts: Facts, problem: Problem) -> Iterator[str]:
-    axes = [axis.name for axis in problem.space.axes if len(axis.labels) > 1]
+    axes = [axis.name for axis in _varied(problem)]
     first = problem.objectives[0]
     for one in sorted(facts["front"], key=lambda one: first.cost(one["measures"][first.column])):
         cells = [str(one["design"]), *(_number(one["labels"][name]) for name in axes)]
