@@ -142,7 +142,9 @@ def fronts(folder: Path, reporter: Silent) -> dict[str, Any]:
         for seed in range(SEEDS):
             reporter.stage(f"fronts: {method}, seed {seed}")
             found, _ = run(one, method, count, seed, reporter)
-            shares.setdefault(method, []).append(hypervolume(found.front.costs.values(), reference, best) / true)
+            shares.setdefault(method, []).append(
+                hypervolume(found.front.costs.values(), reference, best) / true
+            )
     return {
         "designs": one.problem.space.size,
         "counts": whole.counts(),
@@ -301,28 +303,46 @@ def show(facts: dict[str, Any]) -> None:
 def lines(facts: dict[str, Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     if known := facts.get("fronts"):
         title = f"share of the true front's hypervolume, {known['asked']} of {known['designs']:,} designs asked for"
-        yield title, [
-            (method, f"{statistics.mean(shares):.4f} ({min(shares):.4f} to {max(shares):.4f})")
-            for method, shares in known["share_of_true_hypervolume"].items()
-        ]
+        yield (
+            title,
+            [
+                (method, f"{statistics.mean(shares):.4f} ({min(shares):.4f} to {max(shares):.4f})")
+                for method, shares in known["share_of_true_hypervolume"].items()
+            ],
+        )
     if known := facts.get("speed"):
         grid = known["grid"]
-        yield "SD-1.5", [
-            ("a warm design", f"{known['warm_point_ms']:.2f} ms"),
-            (f"grid of {grid['designs']:,}", f"{grid['s']:.1f} s, {grid['designs'] / grid['s']:,.0f} designs a second"),
-            ("of them timed", f"{grid['counts']['evaluated']:,}"),
-        ]
-        yield "the same GEMMs, one core", [
-            (name, f"{each['designs_per_s']:,.3g} designs a second") for name, each in known["gemms"].items()
-        ]
+        yield (
+            "SD-1.5",
+            [
+                ("a warm design", f"{known['warm_point_ms']:.2f} ms"),
+                (
+                    f"grid of {grid['designs']:,}",
+                    f"{grid['s']:.1f} s, {grid['designs'] / grid['s']:,.0f} designs a second",
+                ),
+                ("of them timed", f"{grid['counts']['evaluated']:,}"),
+            ],
+        )
+        yield (
+            "the same GEMMs, one core",
+            [
+                (name, f"{each['designs_per_s']:,.3g} designs a second")
+                for name, each in known["gemms"].items()
+            ],
+        )
     if known := facts.get("sda"):
         mine, theirs = known["measures"], known["sda"]
-        yield "SDA's size, SDA's clock", [
-            (name, f"{mine[name]:,.5g} against {theirs[name]:,.5g}") for name in theirs
-        ] + [
-            ("design", ", ".join(f"{name} {label}" for name, label in known["design"].items())),
-            ("cycle by cycle", f"{known['checked']['ways']} ways of {known['checked']['pieces']} pieces agree"),
-        ]
+        yield (
+            "SDA's size, SDA's clock",
+            [(name, f"{mine[name]:,.5g} against {theirs[name]:,.5g}") for name in theirs]
+            + [
+                ("design", ", ".join(f"{name} {label}" for name, label in known["design"].items())),
+                (
+                    "cycle by cycle",
+                    f"{known['checked']['ways']} ways of {known['checked']['pieces']} pieces agree",
+                ),
+            ],
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from .arguments import JsonOption, ModelArgument, ShapeOption, shapes
 from .output import out, show
 
 EXAMPLE = (
-    "Example: `fick explore sd-1.5 --space examples/spaces/zcu102.toml --objectives latency,dsp,bram -o out/zcu102`, then "
+    "Example: `fick explore sd-1.5 --space examples/spaces/zcu102.toml --objectives latency,dsp,bram -o out/zcu102`, "
+    "then "
     "`fick explore sd-1.5 --space examples/spaces/zcu102.toml --explain 1234`"
 )
 
