@@ -45,7 +45,7 @@ clean:
 
 $(VENV)/.full: pyproject.toml setup.py | $(BIN)/python
 	@echo "Installing fick, torch and the development tools into $(VENV) (a few minutes the first time)"
-	@$(INSTALL) '.[compile,torch,metrics,dev]'
+	@$(INSTALL) '.[compile,explore,torch,metrics,dev]'
 	@touch $@
 
 # A half-made environment is removed, so that the next try does not take it for a whole one.

@@ -25,6 +25,9 @@ class Silent:
     def update(self, done: int, total: int) -> None:
         pass
 
+    def rename(self, name: str) -> None:
+        """Shows the stage under another name from now on."""
+
     def finish(self) -> None:
         if self._current is not None:
             name, started = self._current
@@ -48,6 +51,10 @@ class Terminal(Silent):
     def update(self, done: int, total: int) -> None:
         if self._task is not None:
             self._bars.update(self._task, completed=done, total=total)
+
+    def rename(self, name: str) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, description=name)
 
     def finish(self) -> None:
         super().finish()

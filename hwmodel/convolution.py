@@ -41,6 +41,17 @@ class Shape:
     passes: int
     reads: Mapping[str, Fraction]
 
+    def row_cycles(self, bounds: Convolution) -> int:
+        """Of an output row of one tile of outputs over all inputs."""
+        kernel_rows, kernel_columns = bounds.kernel
+        return (
+            math.ceil(bounds.inputs // bounds.groups / self.inputs)
+            * math.ceil(bounds.columns / self.pixels)
+            * kernel_rows
+            * math.ceil(kernel_columns / self.taps)
+            * self.passes
+        )
+
 
 def groupings(task: Task, bounds: Convolution, shape: Shape) -> Iterator[int]:
     """Numbers of outputs that may share a pass over the input; not all of them fit.
@@ -69,14 +80,7 @@ def plan(
     inputs, outputs = bounds.inputs // bounds.groups, bounds.outputs // bounds.groups
     tile_outputs = shape.outputs
     kernel_rows, kernel_columns = bounds.kernel
-    # A row of one tile of outputs over all inputs.
-    row_cycles = (
-        math.ceil(inputs / shape.inputs)
-        * math.ceil(bounds.columns / shape.pixels)
-        * kernel_rows
-        * math.ceil(kernel_columns / shape.taps)
-        * shape.passes
-    )
+    row_cycles = shape.row_cycles(bounds)
 
     filter_bits = inputs * kernel_rows * kernel_columns * filters.bits
     height, width = bounds.size
@@ -147,7 +151,12 @@ def plan(
         for count, size in groups:
             yield from turns(count, group(size, not resident))
 
-    return Plan([*opening, *turns(bounds.groups, whole())], slots, shape.reads)
+    return Plan(lambda: [*opening, *turns(bounds.groups, whole())], slots, shape.reads, resident)
+
+
+def fetched_lines(bounds: Convolution) -> int:
+    """Lines of the input that a picture needs."""
+    return sum(lines * rows for lines, rows in _lines(bounds))
 
 
 def _lines(bounds: Convolution) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -12,11 +12,20 @@ from .pipeline import Nest, work
 
 @dataclass(frozen=True)
 class Plan:
-    """A loop nest, the slots of the buffers that it uses, and the bits that an array cycle takes from each memory."""
+    """A loop nest, the slots of the buffers that it uses, and the bits that an array cycle takes from each memory.
 
-    nest: Nest
+    The nest is built when it is asked for: how it fits the buffers is known before. ``form`` is all of them that it
+    depends on besides.
+    """
+
+    build: Callable[[], Nest]
     slots: Mapping[str, int]
     reads: Mapping[str, Fraction] = field(default_factory=dict[str, Fraction])
+    form: Hashable = None
+
+    @cached_property
+    def nest(self) -> Nest:
+        return self.build()
 
     @cached_property
     def work(self) -> Mapping[tuple[str, str], int]:

@@ -93,10 +93,15 @@ def parse(text: str, where: str) -> Hardware:
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"hardware {where} is not TOML: {error}.") from None
     plain, provenance = unlabelled(tree, f"hardware {where}")
+    return Hardware(validated(plain, f"hardware {where}"), provenance)
+
+
+def validated(tree: Mapping[str, Any], where: str) -> Spec:
+    """A spec from its fields. Raises UserError, which begins with ``where``, for the first that is at fault."""
     try:
-        return Hardware(_SPEC.validate_python(plain), provenance)
+        return _SPEC.validate_python(tree)
     except ValidationError as error:
-        raise UserError(f"hardware {where}: {_complaint(error)}.") from None
+        raise UserError(f"{where}: {_complaint(error)}.") from None
 
 
 def _complaint(error: ValidationError) -> str:

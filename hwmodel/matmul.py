@@ -153,4 +153,4 @@ def plan(
         if resident:
             yield Step(ARRAY, 0, frees=("operand",))
 
-    return Plan([*opening, *turns(gemm.batch, product())], slots, shape.reads)
+    return Plan(lambda: [*opening, *turns(gemm.batch, product())], slots, shape.reads)

@@ -118,6 +118,10 @@ class Interface:
     def _dram_cycles(self, ema_bytes: Mapping[TensorClass, int]) -> float:
         return sum(ema_bytes.values()) * 8 / self._port_bits / self._rate
 
+    def dram_cycles(self, words: int) -> float:
+        """What the DRAM takes for words of the ports."""
+        return words / self._rate
+
     def _stretches(self, words: Mapping[str, int]) -> dict[str, Fraction]:
         """Cycles for a word of each port."""
         waiting, (left, cycles) = dict(words), self._words_per_cycle.as_integer_ratio()

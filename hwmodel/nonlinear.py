@@ -199,4 +199,4 @@ def standalone(spec: Tiled, interface: Interface, task: Task, chunk: int) -> Pla
             yield from turns(count, (load(size), work(VECTORS, size, "in", "out"), store(size, "out")))
 
     constants = interface.read_once(streams.activations, task.constants())
-    return Plan([*constants, *nest()], {"in": held, "block": held, "out": 2, "statistics": 1})
+    return Plan(lambda: [*constants, *nest()], {"in": held, "block": held, "out": 2, "statistics": 1})

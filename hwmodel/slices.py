@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Literal
 
@@ -18,10 +19,34 @@ from .workload import Bounds, Convolution, Vectors
 
 Mode = Literal["convolution", "matmul", "vectors"]
 
-Timings = defaultdict[Hashable, dict[Hashable, Timing | Misfit]]
-"""By slice of a spec and by task without its names: its time, or why no way to cut it fits. Begins as
-``Timings(dict)``.
-"""
+
+@dataclass
+class Way:
+    """One way to cut a task: what it costs at least and, once that was asked for, its time."""
+
+    least: float
+    timing: Timing | None = None
+
+
+class Timings:
+    """By slice of a spec, what is known of tasks by all of them but their names.
+
+    ``times``  the time of a task, or why no way to cut it fits
+    ``ways``   by slices without the sizes of buffers: ways to cut it, by how they fit
+    """
+
+    def __init__(self) -> None:
+        self.times: defaultdict[Hashable, dict[Hashable, Timing | Misfit]] = defaultdict(dict)
+        self.ways: defaultdict[Hashable, dict[Hashable, Way]] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        """How many slices."""
+        return len(self.times) + len(self.ways)
+
+    def clear(self) -> None:
+        self.times.clear()
+        self.ways.clear()
+
 
 ALWAYS = (
     "kind",
@@ -62,9 +87,12 @@ def mode_of(bounds: Bounds) -> Mode:
     return "convolution" if isinstance(bounds, Convolution) and not bounds.pointwise else "matmul"
 
 
-def slice_of(spec: Tiled, interface: Interface, mode: Mode, behind: bool) -> Hashable:
-    """All that the time of a task of a mode depends on, alone or with another operation behind it."""
-    paths = (*ALWAYS, *SLICES[mode], *(BEHIND if behind else ()))
+def slice_of(spec: Tiled, interface: Interface, mode: Mode, behind: bool, *, sized: bool = True) -> Hashable:
+    """All that the time of a task of a mode depends on, alone or with another operation behind it; without the sizes
+    of its buffers if it is not ``sized``.
+    """
+    own = (*SLICES[mode], *(BEHIND if behind else ()))
+    paths = (*ALWAYS, *(path for path in own if sized or not path.startswith("buffers.")))
     array: tuple[Hashable, ...] = ()
     if mode != "vectors":
         (other,) = {"convolution", "matmul"} - {mode}

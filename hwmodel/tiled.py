@@ -12,7 +12,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
-from operator import itemgetter
 from typing import Any
 
 from ..ir.errors import UserError
@@ -22,7 +21,7 @@ from .fitting import Misfit, Plan
 from .memory import ARRAY, STREAMING, VECTORS, Interface, Timing
 from .nonlinear import Drain, Task, chunks, standalone
 from .pipeline import Step
-from .slices import Timings, mode_of, slice_of
+from .slices import Timings, Way, mode_of, slice_of
 from .specs import Stream, Tiled
 from .workload import Convolution, Gemm, Operation, Vectors, followers
 
@@ -39,8 +38,11 @@ class TiledCore(ABC):
     def __init__(self, spec: Tiled, timings: Timings | None = None) -> None:
         self.spec = spec
         self.interface = Interface(spec.memory, spec.clock_hz)
-        known = timings if timings is not None else Timings(dict)
-        self._known = cache(lambda mode, scaled: known[slice_of(spec, self.interface, mode, scaled)])
+        known = timings if timings is not None else Timings()
+        self._times = cache(lambda mode, behind: known.times[slice_of(spec, self.interface, mode, behind)])
+        self._ways = cache(
+            lambda mode, behind: known.ways[slice_of(spec, self.interface, mode, behind, sized=False)]
+        )
 
     @abstractmethod
     def widths(self, operation: Operation) -> tuple[int, int]:
@@ -97,7 +99,7 @@ class TiledCore(ABC):
         even behind computation. A larger buffer allows all that a smaller one does, so it never costs more.
         Raises Misfit if the task cannot be cut to fit.
         """
-        known = self._known(mode_of(task.operation.bounds), task.behind is not None)
+        known = self._times(mode_of(task.operation.bounds), task.behind is not None)
         key = task.nameless
         if key not in known:
             known[key] = self._time(task)
@@ -108,28 +110,31 @@ class TiledCore(ABC):
 
     def _time(self, task: Task) -> Timing | Misfit:
         choices, planned = self.ways(task)
-        plans, misfits = list[Plan](), list[Misfit]()
+        known = self._ways(mode_of(task.operation.bounds), task.behind is not None)
+        found, misfits = list[tuple[Way, Plan]](), list[Misfit]()
         for choice in choices:
             try:
-                plans.append(planned(choice))
+                plan = planned(choice)
             except Misfit as misfit:
                 misfits.append(misfit)
-        if not plans:
-            return misfits[0]
-        plan, timing = self._cheapest(plans)
-        return replace(timing, actions=self._actions(task, plan, timing))
+                continue
+            key = task.nameless, choice, plan.form, *plan.slots.values()
+            if key not in known:
+                known[key] = Way(self.interface.least_cost(plan))
+            found.append((known[key], plan))
+        return self._cheapest(task, found) if found else misfits[0]
 
-    def _cheapest(self, plans: Sequence[Plan]) -> tuple[Plan, Timing]:
-        """The plan that costs least, and its time. Those that cannot are not run."""
+    def _cheapest(self, task: Task, ways: Sequence[tuple[Way, Plan]]) -> Timing:
+        """The time of the way that costs least. Those that cannot are not run."""
         best, least = None, math.inf
-        for bound, plan in sorted(
-            ((self.interface.least_cost(one), one) for one in plans), key=itemgetter(0)
-        ):
-            if bound >= least:
+        for way, plan in sorted(ways, key=lambda one: one[0].least):
+            if way.least >= least:
                 break
-            timing = self.interface.time(plan)
-            if (cost := self.interface.cost(timing)) < least:
-                best, least = (plan, timing), cost
+            if way.timing is None:
+                timing = self.interface.time(plan)
+                way.timing = replace(timing, actions=self._actions(task, plan, timing))
+            if (cost := self.interface.cost(way.timing)) < least:
+                best, least = way.timing, cost
         assert best is not None
         return best
 

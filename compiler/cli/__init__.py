@@ -12,7 +12,19 @@ from typer.exceptions import TyperException
 
 from ...ir.errors import UserError, first_line
 from ...runtime.errors import FickError
-from . import bench, compile, estimate, evaluate, inspect, repack, run, targets, tune, validate_hardware
+from . import (
+    bench,
+    compile,
+    estimate,
+    evaluate,
+    explore,
+    inspect,
+    repack,
+    run,
+    targets,
+    tune,
+    validate_hardware,
+)
 
 app = typer.Typer(
     name="fick",
@@ -22,7 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (compile, run, bench, evaluate, estimate, validate_hardware, inspect, targets, tune, repack):
+VERBS = (compile, run, bench, evaluate, estimate, explore, validate_hardware, inspect, targets, tune, repack)
+for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"), epilog=verb.EXAMPLE)(verb.command)
 
 

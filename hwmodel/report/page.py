@@ -86,11 +86,11 @@ def _headline(facts: Facts) -> Iterator[str]:
 
 def _sections(facts: Facts) -> Iterator[str]:
     for title, explained, drawn in SECTIONS:
-        inner = "".join(f"<div>{_drawing(draw(facts), draw.__name__)}</div>" for draw in drawn)
+        inner = "".join(f"<div>{drawing(draw(facts), draw.__name__)}</div>" for draw in drawn)
         yield f'<section><h2>{title}</h2><p>{explained}</p><div class="charts of{len(drawn)}">{inner}</div></section>'
 
 
-def _drawing(figure: go.Figure, name: str) -> str:
+def drawing(figure: go.Figure, name: str) -> str:
     return to_html(figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=name)
 
 

@@ -73,10 +73,10 @@ def test_a_design_is_timed_as_if_it_were_the_first(name: str, kind: str) -> None
         drawn += 1
         if drawn > 30 and mattered >= wanted:
             return
-        timings = Timings(dict)
+        timings = Timings()
         first = outcome(spec, task, timings)
         for path, design in designs(spec):
-            expected = outcome(design, task, Timings(dict))
+            expected = outcome(design, task, Timings())
             assert outcome(design, task, timings) == expected, path
             if expected != first:
                 mattered.add(path)

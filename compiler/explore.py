@@ -1,0 +1,247 @@
+"""Hardware and software searched together: the programs that passes make of a model, over a space of designs."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ..hwmodel import energy, topology
+from ..hwmodel.explore import results
+from ..hwmodel.explore.advice import advice
+from ..hwmodel.explore.measures import objectives as named
+from ..hwmodel.explore.problem import Evaluator, Problem
+from ..hwmodel.explore.search import LARGEST_GRID, METHODS, Found, Method, search
+from ..hwmodel.explore.space import Software, Space, read_space
+from ..hwmodel.explore.storage import Storage, default_url
+from ..hwmodel.explore.version import version
+from ..hwmodel.explore.workers import walker
+from ..hwmodel.extract import extract
+from ..hwmodel.hardware import load
+from ..hwmodel.report.designs import page
+from ..hwmodel.specs import Bits
+from ..hwmodel.workload import Workload
+from ..ir.errors import UserError
+from ..ir.files import write_whole
+from ..runtime.schedule import order
+from .costs.priced import Priced
+from .programs import random_weights, structure
+from .progress import Silent
+from .quality.table import NAME, digest_of_weights, read_table, weights_of
+from .recipes import NOTHING, read_recipe
+
+PACKAGES = ("optuna", "sqlalchemy", "moocore", "pyarrow")
+
+PUBLISHED = ("sda", "dbsc")
+"""Designs of the literature, shown beside those that are found."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """A problem, the model that it is about, and its first software's workload for any widths."""
+
+    problem: Problem
+    model: Any
+    workload: Callable[[Bits], Workload]
+
+
+def state(
+    model: Any,
+    space: str | os.PathLike[str],
+    *,
+    objectives: str = "latency,dsp,bram",
+    steps: int = 50,
+    dram: str | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    quality: Path | None = None,
+    reporter: Silent | None = None,
+) -> Stated:
+    """What is to be searched. Every software of the space is made once, by its recipe.
+
+    Raises UserError for whatever the user can mend, above all in the space; the sentence says where.
+    """
+    if not all(map(find_spec, PACKAGES)):
+        raise UserError("fick explore needs more packages; install them with `pip install 'fick[explore]'`.")
+    read, wanted = read_space(space), named(objectives)
+    if steps < 1:
+        raise UserError(f"an image of {steps} steps cannot be estimated; give 1 or more.")
+    energy.dram(dram or read.hardware.spec.energy.dram)
+    measured = _qualities(model, read, steps, quality, any(one.name == "quality" for one in wanted))
+    made = {
+        label: _workload(model, one, read, steps, dram, shapes, reporter)
+        for label, one in read.software.items()
+    }
+    widths = read.widths()
+    workloads = {(label, bits): workload(bits) for label, workload in made.items() for bits in widths}
+    problem = Problem(read, workloads, steps, wanted, measured, dram)
+    problem.check()
+    return Stated(problem, model, next(iter(made.values())))
+
+
+def explore(
+    stated: Stated,
+    output: Path,
+    *,
+    method: Method | None = None,
+    count: int = 2000,
+    seed: int = 0,
+    jobs: int = 1,
+    cluster: str | None = None,
+    storage: str | None = None,
+    reporter: Silent | None = None,
+) -> dict[str, Any]:
+    """Searches, and writes points.csv, points.parquet, front/*.toml and report.html into ``output``.
+
+    ``method`` is a grid by default, or nsga2 for spaces of more than 50,000 designs; ``count`` is how many designs
+    others than a grid may ask for. The same problem, method, count and seed give the same front, whatever ``jobs``
+    and ``cluster``. Designs that ``storage`` has, an SQLAlchemy URL, are not timed again.
+
+    Raises UserError if no design keeps to the constraints (which of them is to blame), or if the storage or the
+    cluster cannot be reached.
+    """
+    problem, silent = stated.problem, reporter or Silent()
+    chosen = method or ("grid" if problem.space.size <= LARGEST_GRID else "nsga2")
+    if chosen not in METHODS:
+        raise UserError(f"--method {chosen!r} should be one of {', '.join(METHODS)}.")
+    output.mkdir(parents=True, exist_ok=True)
+    kept = Storage(storage or default_url(output), problem)
+
+    def progress(found: Found, done: int, total: int) -> None:
+        silent.rename(f"explore, hypervolume {found.hypervolume:.3f}")
+        silent.update(done, total)
+
+    silent.stage("explore")
+    with closing(kept), walker(problem, jobs, cluster) as walk:
+        found = search(problem, walk, kept, method=chosen, count=count, seed=seed, progress=progress)
+    silent.stage("write")
+    facts = _facts(stated, found, kept.name, chosen, seed)
+    _write(stated, found, facts, output)
+    silent.finish()
+    return facts
+
+
+def explain(stated: Stated, number: int) -> dict[str, Any]:
+    """What binds a design, and what would better it at the least price: ``hwmodel.explore.advice``."""
+    return advice(stated.problem, number)
+
+
+def _workload(
+    model: Any,
+    software: Software,
+    space: Space,
+    steps: int,
+    dram: str | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    reporter: Silent | None,
+) -> Callable[[Bits], Workload]:
+    """What the model asks of hardware after a recipe's passes, for the widths of what they leave as it was."""
+    recipe = read_recipe(space.folder / software.recipe) if software.recipe else NOTHING
+    recipe.check_hardware(space.hardware.spec.kind, space.hardware.spec.name)
+    if str(model).lower().endswith(".csv"):
+        if recipe.passes or shapes:
+            raise UserError(f"{model} is a table of shapes, which nothing can change; give the model itself.")
+        return partial(topology.load, model)
+    program = structure(
+        model, shapes=shapes, recipe=recipe, reporter=reporter, cost_model=Priced(space.hardware, dram)
+    )
+    if program.schedule:
+        # None may be for so many steps: then one is followed as the runtime follows it.
+        program = replace(program, schedule={steps: order(program.schedule, steps)})
+    return partial(extract, program)
+
+
+def _qualities(model: Any, space: Space, steps: int, given: Path | None, needed: bool) -> dict[str, float]:
+    """Of each software that names a row of the model's table."""
+    place = given or Path(str(model)) / NAME
+    if given is None and not place.is_file():
+        if needed:
+            raise UserError(
+                f"{model} has no table of measured qualities ({NAME}), so quality can be no objective; measure it "
+                "(benchmarks/quality_table.py writes the table), or leave quality out."
+            )
+        return {}
+    table = read_table(place)
+    weights = weights_of(Path(str(model))) if Path(str(model)).is_dir() else []
+    if weights and table.weights != digest_of_weights(weights):
+        if needed:
+            raise UserError(
+                f"quality table {place} was measured with another checkpoint than the one in {model}; measure again."
+            )
+        return {}
+    return {
+        label: table.quality(one.quality, steps, space.quality, f"software.{label}")
+        for label, one in space.software.items()
+        if one.quality is not None
+    }
+
+
+def _facts(stated: Stated, found: Found, study: str, method: str, seed: int) -> dict[str, Any]:
+    problem = stated.problem
+    front = [
+        {
+            "design": number,
+            "labels": problem.space.labels(number),
+            "measures": dict(found.outcomes[number].measures),
+        }
+        for number in found.front.costs
+    ]
+    published: dict[str, dict[str, float]] = {}
+    for name in PUBLISHED:
+        spec = load(name).spec
+        shown = Evaluator(
+            replace(problem, workloads={("published", spec.bits): stated.workload(spec.bits)}, quality={})
+        )
+        try:
+            published[name] = shown.measures(spec, "published")
+        except UserError:
+            # A model that does not fit on it, or operands that it does not multiply: then it has no place here.
+            continue
+    return {
+        "model": next(iter(problem.workloads.values())).name,
+        "random_weights": not str(stated.model).lower().endswith(".csv") and random_weights(stated.model),
+        "hardware": problem.space.hardware.spec.name,
+        "steps": problem.steps,
+        "dram": problem.dram or problem.space.hardware.spec.energy.dram,
+        "objectives": [one.column for one in problem.objectives],
+        "method": method,
+        "seed": seed,
+        "version": version(),
+        "study": study,
+        "size": problem.space.size,
+        "counts": found.counts(),
+        "hypervolume": found.hypervolume,
+        "front": front,
+        "published": published,
+    }
+
+
+def _write(stated: Stated, found: Found, facts: Mapping[str, Any], output: Path) -> None:
+    problem, some = stated.problem, results.rows(found)
+    specs = output / "front"
+    specs.mkdir(exist_ok=True)
+    for old in specs.glob("*.toml"):
+        old.unlink()
+    for number in found.front.costs:
+        place = specs / f"{results.spec_name(problem, number)}.toml"
+        recipe = problem.space.software[problem.space.software_of(number)].recipe
+        words = [
+            "fick",
+            "estimate",
+            str(stated.model),
+            "--hardware",
+            str(place),
+            "--steps",
+            str(problem.steps),
+        ]
+        words += ["--recipe", str(problem.space.folder / recipe)] if recipe else []
+        words += ["--dram", problem.dram] if problem.dram else []
+        write_whole(place, results.spec_file(problem, found.outcomes[number], shlex.join(words)))
+    write_whole(output / "points.csv", results.table(some))
+    write_whole(output / "points.parquet", results.parquet(some))
+    write_whole(output / "report.html", page(facts, some, problem).encode())
