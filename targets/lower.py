@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 
 import onnx_ir as ir
@@ -109,7 +109,7 @@ def _assemble(
     homes: Homes,
     calls: dict[str, list[PendingCall]],
     profile: Target,
-    objects: dict[str, bytes],
+    objects: Mapping[str, bytes],
 ) -> Compiled:
     lasting, sizes, carried = homes.layout()
     limit = profile.buffer_bytes if isinstance(profile, GpuProfile) else None

@@ -69,6 +69,13 @@ def command(
             help="Of weights and of values in memory: float32, bfloat16 or, on GPUs, float16.",
         ),
     ] = "float32",
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="For a GPU: the processor to run on where there is no such GPU. Stores the weights twice.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -90,6 +97,7 @@ def command(
             calibrate=calibrate,
             distil=distil,
             precision=precision,
+            fallback=fallback,
             reporter=reporter,
         )
     show(
