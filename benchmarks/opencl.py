@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from fick.compiler.costs.gpu import costs
-from fick.compiler.programs import structure
+from fick.compiler.frontends import open_model
+from fick.compiler.programs import fused
 from fick.ir.errors import UserError
 from fick.ir.program import Program
 from fick.passes.base import Context, apply
@@ -35,12 +36,13 @@ def main(
     print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     found = list[dict[str, Any]]()
     for model in models:
+        program = fused(open_model(model).main.imported())
         for stored in precision or ["float32", "float16"]:
             for name in target or ["adreno", "mali"]:
                 profile = profiles.load(name)
                 if not isinstance(profile, profiles.GpuProfile):
                     raise UserError(f"target {name!r} is no GPU; name one, such as adreno")
-                figures = figures_of(structure(model), profile, stored)
+                figures = figures_of(program.copy(), profile, stored)
                 found.append({"model": model, "target": name, "precision": stored, **figures})
                 print("| " + " | ".join(_text(value) for value in found[-1].values()) + " |", flush=True)
     if json_file:

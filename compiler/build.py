@@ -16,8 +16,9 @@ from ..ir.program import Program
 from ..ir.saved import pack
 from ..targets.compiled import Compiled, StateTensor
 from ..targets.lower import lower
-from ..targets.profile import Target
+from ..targets.profile import GpuProfile, Target
 from .bundle import FORMAT_VERSION
+from .costs.gpu import figures, kernel_facts
 from .frontends import Imported
 from .link import SPARE, interleaved, kernels_source, link, plan_source, weights_offsets
 from .programs import fused
@@ -95,6 +96,7 @@ def build(
             "triple": profile.triple,
             "cpu_features": list(profile.requires),
             **({"spare": spare.name} if spare else {}),
+            **({"figures": figures(profile)} if isinstance(profile, GpuProfile) else {}),
         },
         "precision": precision,
         "kernels": len({symbol for one in compiled.values() for symbol in one.kernels}),
@@ -110,6 +112,11 @@ def build(
                 programs[component],
                 one,
                 {key: (starts[key], whole[key]) for key in (component, component + SPARE) if key in whole},
+            )
+            | (
+                {"kernels": kernel_facts(programs[component], profile)}
+                if isinstance(profile, GpuProfile)
+                else {}
             )
             for component, one in compiled.items()
         },
