@@ -68,7 +68,7 @@ def figures_of(program: Program, profile: profiles.GpuProfile, precision: str) -
 
 
 def _text(value: object) -> str:
-    return f"{value:,.0f}" if isinstance(value, float) else str(value)
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ from fick.runtime.loader import LIBRARY, check_bundle
 from fick.targets import profile
 from fick.targets.lower import lower
 
+from ..hwmodel.programs import kept
 from ..passes import small_unet
 from . import test_bfloat16, test_int4, test_operators
 from .test_arm import ARM_64
@@ -107,15 +108,15 @@ def test_a_unet_agrees_with_the_referee(tmp_path: Path, monkeypatch: pytest.Monk
             wanted = Interpreter(program)(one)["output"]
             np.testing.assert_allclose(loaded.run(**one)["output"], wanted, rtol=0, atol=2e-5)
         assert sum(call.seconds for call in loaded.profile()) > 0
-    [kept] = (tmp_path / "cache" / "opencl").iterdir()
-    whole = kept.read_bytes()
+    [build_of] = (tmp_path / "cache" / "opencl").iterdir()
+    whole = build_of.read_bytes()
     for content in (whole, whole[:-1]):
-        kept.write_bytes(content)
+        build_of.write_bytes(content)
         with fick.load(path) as again:
             np.testing.assert_allclose(
                 again.run(**twice)["output"], Interpreter(program)(twice)["output"], atol=2e-5
             )
-    assert kept.read_bytes() != whole[:-1]
+    assert build_of.read_bytes() != whole[:-1]
 
 
 def test_minimal_filtering(tmp_path: Path) -> None:
@@ -130,8 +131,8 @@ def test_minimal_filtering(tmp_path: Path) -> None:
     assert np.abs(got - wanted).max() < 1e-4 * np.std(wanted)
 
 
-@pytest.mark.parametrize(("name", "precision"), [("a resnet", "float16"), ("a transformer", "bfloat16")])
-def test_values_stored_in_sixteen_bits(name: str, precision: str, tmp_path: Path) -> None:
+def test_values_stored_in_sixteen_bits(tmp_path: Path) -> None:
+    name, precision = "a resnet", "float16"
     exact, rounded = (
         Interpreter(fused(test_bfloat16.imported(name)[0], precision=one))(test_bfloat16.imported(name)[1])[
             "y"
@@ -145,15 +146,15 @@ def test_values_stored_in_sixteen_bits(name: str, precision: str, tmp_path: Path
     # Sums in another order fall on the other side of a rounding now and then, each time by one unit of it.
     assert np.std(rounded - exact) > 0
     assert np.std(got - rounded) < np.std(rounded - exact)
-    assert np.abs(got - exact).max() < (0.02 if precision == "float16" else 0.05) * np.abs(exact).max()
+    assert np.abs(got - exact).max() < 0.02 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize(
     ("weights", "activations", "precision"),
-    [("int4", "float32", "float16"), ("int8", "float32", "float32"), ("int8", "int8", "float32")],
+    [("int4", "float32", "float16"), ("int8", "int8", "float32")],
 )
 def test_weights_of_few_bits(weights: Any, activations: Any, precision: str, tmp_path: Path) -> None:
-    """Opened in the kernel: W4A16, W8A32 and W8A8."""
+    """Opened in the kernel: W4A16 and W8A8."""
     given, feeds = test_bfloat16.imported("down, up and beside")
     config = QuantiseConfig(weights=weights, activations=activations, least_depth=1)
     recipe = Calibrated(passes=(Quantise(config),), calls=(feeds,))
@@ -165,8 +166,7 @@ def test_weights_of_few_bits(weights: Any, activations: Any, precision: str, tmp
     with fick.load(path) as loaded:
         got = loaded.run(**feeds)["y"]
     # Sums in another order fall on the other side of a rounding now and then, by one unit of what is stored.
-    limit = 1e-4 if (activations, precision) == ("float32", "float32") else 0.02
-    assert np.std(got - wanted) < limit * np.std(exact)
+    assert np.std(got - wanted) < 0.02 * np.std(exact)
     assert np.std(wanted - exact) > 1e-3 * np.std(exact)
 
 
@@ -288,6 +288,17 @@ def test_a_bundle_for_a_board_is_none_for_this_machine(tmp_path: Path) -> None:
     if platform.machine() != "aarch64":
         with pytest.raises(FickError, match="compiled for aarch64"):
             fick.load(path)
+
+
+def test_layers_of_one_shape_share_a_kernel(tmp_path: Path) -> None:
+    """SD-1.5 for a phone: less than 400 kB of source, and no buffer of more than its driver allocates."""
+    gpu = profile.load("mali")
+    assert isinstance(gpu, profile.GpuProfile)
+    unet = lower(kept("sd-1.5", tmp_path), gpu, tmp_path)
+    assert sum(map(len, unet.kernels.values())) < 400_000
+    assert len(unet.variants["full"]) > 3 * len(unet.kernels)
+    assert max(b - a for a, b in pairwise([*unet.chunks, unet.weights_bytes])) <= gpu.buffer_bytes
+    assert unet.arena_bytes <= gpu.buffer_bytes
 
 
 def test_buffers_stay_below_what_a_device_can_allocate() -> None:
