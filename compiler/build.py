@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from ..ir.program import Program
 from ..ir.saved import pack
 from ..targets.compiled import Compiled, StateTensor
 from ..targets.lower import lower
-from ..targets.profile import Target
+from ..targets.profile import GpuProfile, Target
 from .bundle import FORMAT_VERSION
+from .costs.gpu import figures, kernel_facts
 from .frontends import Imported
-from .link import kernels_source, link, plan_source, weights_offsets
+from .link import SPARE, interleaved, kernels_source, link, plan_source, weights_offsets
 from .programs import fused
 from .progress import Silent
 from .recipes import NOTHING, Recipe
@@ -39,9 +40,11 @@ def build(
     recipe: Recipe = NOTHING,
     precision: str = "float32",
     model: Any = None,
+    spare: Target | None = None,
     reporter: Silent | None = None,
 ) -> Skeleton:
-    """Compile imported models, the main one first, into one library. ``recipe`` is for the main one of ``model``.
+    """Compile imported models, the main one first, into one library. ``recipe`` is for the main one of ``model``,
+    ``spare`` a processor that runs them all where there is no such GPU.
 
     Kernels and the core's objects are kept in ``cache_folder`` by content. Raises UserError for what the target
     cannot run.
@@ -66,11 +69,17 @@ def build(
         component: lower(program, profile, cache_folder / "kernels", reporter.update)
         for component, program in programs.items()
     }
+    spares = {
+        component: lower(program, spare, cache_folder / "kernels", reporter.update)
+        for component, program in programs.items()
+        if spare is not None
+    }
     reporter.stage("link")
-    program_id = hashlib.sha256(plan_source(compiled, "").encode()).hexdigest()
-    library = link(compiled, program_id, cache_folder / "core")
+    program_id = hashlib.sha256(plan_source(compiled, "", spares).encode()).hexdigest()
+    library = link(compiled, program_id, cache_folder / "core", spares)
     sources = kernels_source(compiled)
-    starts = weights_offsets(compiled)
+    whole = interleaved(compiled, spares)
+    starts = weights_offsets(whole)
     main = next(iter(components.values()))
     sizes = [_memory(one) for one in compiled.values()]
     manifest = {
@@ -86,23 +95,38 @@ def build(
             "arch": profile.arch,
             "triple": profile.triple,
             "cpu_features": list(profile.requires),
+            **({"spare": spare.name} if spare else {}),
+            **({"figures": figures(profile)} if isinstance(profile, GpuProfile) else {}),
         },
         "precision": precision,
         "kernels": len({symbol for one in compiled.values() for symbol in one.kernels}),
         "memory": {key: sum(size[key] for size in sizes) for key in sizes[0]},
+        "spare_bytes": sum(one.weights_bytes for one in spares.values()),
         "config": main.metadata.get("config", {}),
         "sampler": dict(sampler) if sampler is not None else _sampler(main),
         "pipeline": dict(pipeline_facts or {}),
         "files": sorted({**(files or {}), **sources}),
         "components": {
             component: _component(
-                components[component], programs[component], component, one, starts[component]
+                components[component],
+                programs[component],
+                one,
+                {key: (starts[key], whole[key]) for key in (component, component + SPARE) if key in whole},
+            )
+            | (
+                {"kernels": kernel_facts(programs[component], profile)}
+                if isinstance(profile, GpuProfile)
+                else {}
             )
             for component, one in compiled.items()
         },
     }
     parts = {
-        component: Part(pack(program), _recipe(program), _literals(program, compiled[component]))
+        component: Part(
+            pack(program),
+            _recipe(program),
+            _literals(program, [whole[key] for key in (component, component + SPARE) if key in whole]),
+        )
         for component, program in programs.items()
     }
     return Skeleton(manifest, library, parts, {**(files or {}), **sources})
@@ -126,17 +150,18 @@ def _recipe(program: Program) -> bytes:
     return ir.serde.serialize_model(model).SerializeToString(deterministic=True)
 
 
-def _literals(program: Program, compiled: Compiled) -> dict[str, NDArray[Any]]:
+def _literals(program: Program, compiled: Sequence[Compiled]) -> dict[str, NDArray[Any]]:
     """What the bundle packs that neither a checkpoint brings nor the recipe derives."""
     stored = {name: array for model in program.variants.values() for name, array in tensors(model).items()}
-    used = dict.fromkeys(weight.source for weight in compiled.weights)
+    used = dict.fromkeys(weight.source for one in compiled for weight in one.weights)
     return {name: stored[name] for name in used if name in stored and name not in program.weights}
 
 
 def _component(
-    imported: Imported, program: Program, name: str, compiled: Compiled, weights_start: int
+    imported: Imported, program: Program, compiled: Compiled, stored: Mapping[str, tuple[int, Compiled]]
 ) -> dict[str, Any]:
-    sources = _source_weights(program, compiled)
+    """``stored`` are what has weights of its own, by name, and where those begin."""
+    sources = _source_weights(program, [one for _, one in stored.values()])
     left = residual(program.variants["full"].graph.outputs[0])
     return {
         **({"residual": left} if left else {}),
@@ -160,9 +185,10 @@ def _component(
                 "packing": weight.packing.model_dump(mode="json"),
                 "dtype": weight.dtype,
                 "shape": list(weight.shape),
-                "offset_bytes": weights_start + weight.offset_bytes,
+                "offset_bytes": start + weight.offset_bytes,
             }
-            for weight in compiled.weights
+            for name, (start, one) in stored.items()
+            for weight in one.weights
         },
         "source_weights": sources,
         # These are in the code, and repacking can only see to it that they are the same.
@@ -190,9 +216,9 @@ def _sampler(imported: Imported) -> dict[str, Any]:
     return {"kind": "diffusers", "config": scheduler} if scheduler else {}
 
 
-def _source_weights(program: Program, compiled: Compiled) -> dict[str, list[int]]:
+def _source_weights(program: Program, compiled: Sequence[Compiled]) -> dict[str, list[int]]:
     """Shapes of the source weights that the bundle's tensors come from, directly or by derivation."""
-    used = {weight.source for weight in compiled.weights}
+    used = {weight.source for one in compiled for weight in one.weights}
     if "constant" in program.variants:
         used.update(program.variants["constant"].graph.initializers)
     shapes = {

@@ -58,6 +58,7 @@ def compile(
     distil: bool = False,
     precision: str = "float32",
     tuned: str | os.PathLike[str] | None = None,
+    fallback: str | None = None,
     reporter: Silent | None = None,
 ) -> Report:
     """Compile a diffusion UNet into a bundle.
@@ -68,7 +69,9 @@ def compile(
     stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
     ``precision`` is that of weights and of values between kernels. ``budget``, in place of a recipe, is what the UNet
     may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
-    what is lost is learned back (budgets.py). ``tuned`` is a file of what `fick tune` measured to be fastest.
+    what is lost is learned back (budgets.py). ``tuned`` is a file of what `fick tune` measured to be fastest. Where
+    ``target`` is a GPU, ``fallback`` names a processor that runs the model on devices without such a GPU; the bundle
+    then has the weights twice, laid out for either.
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
@@ -80,12 +83,11 @@ def compile(
     wanted = _wanted(model, recipe, budget, calibrate, distil)
     wanted.check_hardware(profile.kind, profile.name)
     wanted.check_formats(profile)
-    stored = [one for one in PRECISIONS if one in profile.formats]
-    if precision not in stored:
-        raise UserError(
-            f"--precision {precision}: target {profile.name} has no such kernels; it has {', '.join(stored)}; for int8 "
-            "give a --recipe with the pass quantise"
-        )
+    spare = None if fallback is None else _spare(fallback, profile)
+    for one in (profile, spare):
+        _check_precision(precision, one)
+    if spare is not None:
+        wanted.check_formats(spare)
     reporter.stage("import")
     whole = open_model(model, shapes=shapes, seed=seed)
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
@@ -96,12 +98,12 @@ def compile(
     def compiled(profile: profiles.Target) -> Ingredients:
         settings = [
             whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
-            sorted(whole.files.items()), wanted.settings(), precision,
+            sorted(whole.files.items()), wanted.settings(), precision, spare and spare.model_dump_json(),
         ]  # fmt: skip
         name = digest(whole.components, settings)
         place = cache_folder() / "compilations" / f"{name}.fick" if name else None
         return _kept(whole, place) or _built(
-            whole, place, profile, seed, sampler, wanted, precision, model, reporter
+            whole, place, profile, seed, sampler, wanted, precision, model, spare, reporter
         )
 
     skeleton, weights = compiled(profile)
@@ -133,6 +135,26 @@ def compile(
         seconds=dict(reporter.seconds),
         history=next(iter(components.values()))["history"],
     )
+
+
+def _check_precision(precision: str, profile: profiles.Target | None) -> None:
+    stored = [one for one in PRECISIONS if profile is None or one in profile.formats]
+    if precision not in stored:
+        raise UserError(
+            f"--precision {precision}: target {profile and profile.name} has no such kernels; it has "
+            f"{', '.join(stored)}; for int8 give a --recipe with the pass quantise"
+        )
+
+
+def _spare(name: str, profile: profiles.Target) -> profiles.Profile:
+    """A processor in the place of a GPU. Raises UserError where it cannot be that."""
+    spare = profiles.processor(name)
+    if not isinstance(profile, profiles.GpuProfile) or spare.triple != profile.triple:
+        raise UserError(
+            f"--fallback {name} cannot stand in for target {profile.name}; it goes with a GPU, and names a processor "
+            f"of the same architecture as the GPU's own ({profile.arch})"
+        )
+    return spare
 
 
 def _wanted(
@@ -182,6 +204,7 @@ def _built(
     recipe: Recipe,
     precision: str,
     model: Any,
+    spare: profiles.Target | None,
     reporter: Silent,
 ) -> Ingredients:
     from .build import build, tensors  # slow to load: TVM and the rewriter
@@ -205,6 +228,7 @@ def _built(
             recipe=recipe,
             precision=precision,
             model=model,
+            spare=spare,
             reporter=reporter,
         )
     except OSError as error:

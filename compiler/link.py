@@ -32,23 +32,32 @@ KERNELS = "code/kernels.cl"
 GPU_OBJECTS = "core_cl_"
 """What only a GPU's bundle has of the core."""
 
+SPARE = " on a processor"
+"""After the name of a component in whose place it is."""
+
 SPACES = {"weights": 0, "arena": 1, "state": 2, "kept": 3}
 
 
-def link(components: Mapping[str, Compiled], program_id: str, cache_folder: Path) -> bytes:
-    """The shared library of compiled programs for one target, the main one first.
+def link(
+    components: Mapping[str, Compiled],
+    program_id: str,
+    cache_folder: Path,
+    spare: Mapping[str, Compiled] | None = None,
+) -> bytes:
+    """The shared library of compiled programs for one target, the main one first. Where that is a GPU, ``spare`` are
+    the same for a processor that takes its place.
 
     Raises RuntimeError with the linker's words if it fails. The core's objects are kept in ``cache_folder`` by content.
     """
     first = next(iter(components.values()))
-    kernels = {} if first.launches else all_kernels(components)
+    kernels = all_kernels(_on_processors(components, spare))
     target = f"{first.triple}.{OLDEST_LIBC}"
     core = core_objects(first.arch, target, cache_folder)
     if not first.launches:
         core = [path for path in core if not path.name.startswith(GPU_OBJECTS)]
     with tempfile.TemporaryDirectory(prefix="fick-link-") as scratch:
         folder = Path(scratch)
-        (folder / "model.c").write_text(plan_source(components, program_id), encoding="utf-8")
+        (folder / "model.c").write_text(plan_source(components, program_id, spare), encoding="utf-8")
         names = sorted(kernels)
         for name in names:
             (folder / f"{name}.o").write_bytes(kernels[name])
@@ -147,38 +156,80 @@ def weights_offsets(components: Mapping[str, Compiled]) -> dict[str, int]:
     return offsets
 
 
-def plan_source(components: Mapping[str, Compiled], program_id: str) -> str:
+def plan_source(
+    components: Mapping[str, Compiled], program_id: str, spare: Mapping[str, Compiled] | None = None
+) -> str:
     """model.c: the compiled programs as constant tables for the core."""
-    first = next(iter(components.values()))
+    whole = interleaved(components, spare)
     lines = ['#include "fick_plan.h"', ""]
-    launches = {
-        name: one for compiled in components.values() for name, one in sorted(compiled.launches.items())
-    }
-    for name in sorted(all_kernels(components)) if not launches else ():
+    for name in sorted(all_kernels(_on_processors(components, spare))):
         lines.append(
             f"int32_t __tvm_ffi_{name}(void *self, const fick_argument *arguments, int32_t count, "
             "fick_argument *result);"
         )
+    starts = weights_offsets(whole)
+    facts = program_id, sum(compiled.weights_bytes for compiled in whole.values())
+    if spare:
+        spares = {name: starts[name + SPARE] for name in spare}
+        lines += _program_source("static const fick_program processor", "s", spare, spares, facts, "0")
+    fallback = "&processor" if spare else "0"
+    lines += _program_source(
+        "const fick_program fick_model_program", "c", components, starts, facts, fallback
+    )
+    return "\n".join([*lines, ""])
+
+
+def interleaved(
+    components: Mapping[str, Compiled], spare: Mapping[str, Compiled] | None
+) -> dict[str, Compiled]:
+    """Each component, and after it what a processor runs in its place."""
+    both = ((name, one, (spare or {}).get(name)) for name, one in components.items())
+    return {
+        key: compiled
+        for name, one, other in both
+        for key, compiled in ((name, one), (name + SPARE, other))
+        if compiled is not None
+    }
+
+
+def _on_processors(
+    components: Mapping[str, Compiled], spare: Mapping[str, Compiled] | None
+) -> dict[str, Compiled]:
+    return {name: one for name, one in interleaved(components, spare).items() if not one.launches}
+
+
+def _program_source(
+    declared: str,
+    prefix: str,
+    components: Mapping[str, Compiled],
+    starts: Mapping[str, int],
+    facts: tuple[str, int],
+    fallback: str,
+) -> list[str]:
+    first = next(iter(components.values()))
+    launches = {
+        name: one for compiled in components.values() for name, one in sorted(compiled.launches.items())
+    }
     places = {name: place for place, name in enumerate(launches)}
+    lines = _launches_source(f"{prefix}_launches", launches)
     for index, compiled in enumerate(components.values()):
-        lines += _tables_source(f"c{index}", compiled, places)
-    lines += _launches_source(launches)
+        lines += _tables_source(f"{prefix}{index}", compiled, places)
     features = "".join(f"{_text(feature)}, " for feature in first.cpu_features)
     lines += [
-        f"static const char *const features[] = {{{features}0}};",
-        "static const fick_plan components[] = {",
+        f"static const char *const {prefix}_features[] = {{{features}0}};",
+        f"static const fick_plan {prefix}_components[] = {{",
     ]
-    starts = weights_offsets(components)
     for index, (name, compiled) in enumerate(components.items()):
-        lines += _plan_source(f"c{index}", name, starts[name], compiled)
-    total = sum(compiled.weights_bytes for compiled in components.values())
-    lines += [
+        lines += _plan_source(f"{prefix}{index}", name, starts[name], compiled)
+    program_id, total = facts
+    return [
+        *lines,
         "};",
-        "const fick_program fick_model_program = {",
-        f"  {_text(program_id)}, features, {total}u, components, {len(components)},",
-        f"  {'&fick_opencl' if launches else '0'}, launches, {len(launches)}u",
+        f"{declared} = {{",
+        f"  {_text(program_id)}, {prefix}_features, {total}u, {prefix}_components, {len(components)},",
+        f"  {'&fick_opencl' if launches else '0'}, {prefix}_launches, {len(launches)}u, {fallback}",
+        "};",
     ]
-    return "\n".join([*lines, "};", ""])
 
 
 BEFORE = ("prompt", "step")
@@ -258,13 +309,13 @@ def _calls_source(prefix: str, calls: Sequence[Call], launches: Mapping[str, int
     return [*lines, "};"]
 
 
-def _launches_source(launches: Mapping[str, Launch]) -> list[str]:
+def _launches_source(prefix: str, launches: Mapping[str, Launch]) -> list[str]:
     def three(numbers: Sequence[int]) -> str:
         return "{" + ", ".join(f"{number}u" for number in numbers) + "}"
 
     rows = [f"  {{{_text(name)}, {three(one.items)}, {three(one.group)}}}," for name, one in launches.items()]
     # C has no empty arrays.
-    return ["static const fick_launch launches[] = {", *rows, "  {0, {0, 0, 0}, {0, 0, 0}},", "};"]
+    return [f"static const fick_launch {prefix}[] = {{", *rows, "  {0, {0, 0, 0}, {0, 0, 0}},", "};"]
 
 
 def _slots_source(name: str, tensors: Sequence[StateTensor]) -> list[str]:

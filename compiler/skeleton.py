@@ -87,7 +87,7 @@ class Skeleton:
                     return store[name]
             raise UserError(f"{path}: nothing says where tensor {place} comes from; compile the model anew")
 
-        total = self.manifest["memory"]["weights_bytes"]
+        total = self.manifest["memory"]["weights_bytes"] + self.manifest.get("spare_bytes", 0)
         tensors = [weight for name in self.parts for weight in self._weights(name, packs=name in sources)]
         write_bundle(
             path, [weights_entry(tensors, total, array, progress), *self._small_entries()], self.manifest

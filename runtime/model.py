@@ -22,6 +22,7 @@ from .loop import Progress, denoise, guided, of_sample
 from .noise import Noise
 
 MOST_THREADS = 1024
+PROCESSOR = "processor"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class Model:
             os.fsencode(checked.path), ctypes.byref(options), ctypes.byref(self._handle)
         )
         api.check(self._library, status)
+        self.device: str = self._library.fick_device_name(self._handle).decode("utf-8", "replace")
+        if self.device == PROCESSOR and self.manifest["target"].get("kind") == "opencl":
+            reason = self._library.fick_last_error().decode("utf-8", "replace")
+            warnings.warn(f"{checked.path} runs on the processor: {reason}", stacklevel=2)
         self.inputs: Mapping[str, TensorInfo] = self._tensors(api.INPUT)
         self.outputs: Mapping[str, TensorInfo] = self._tensors(api.OUTPUT)
         self.alternatives = self._alternatives()

@@ -59,6 +59,7 @@ SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "fick_component": ([c_int32], c_char_p),
     "fick_open": ([c_char_p, POINTER(Options), POINTER(c_void_p)], c_int32),
     "fick_close": ([c_void_p], None),
+    "fick_device_name": ([c_void_p], c_char_p),
     "fick_tensor_count": ([c_void_p, c_int32], c_int32),
     "fick_tensor_info": ([c_void_p, c_int32, c_int32, POINTER(Tensor)], c_int32),
     "fick_set_input": ([c_void_p, c_char_p, c_void_p, c_uint64], c_int32),

@@ -72,6 +72,13 @@ def command(
     tuned: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `fick tune` measured on the target.")
     ] = None,
+    fallback: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TARGET",
+            help="For a GPU: the processor to run on where there is no such GPU. Stores the weights twice.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -94,6 +101,7 @@ def command(
             distil=distil,
             precision=precision,
             tuned=tuned,
+            fallback=fallback,
             reporter=reporter,
         )
     show(

@@ -7,21 +7,19 @@ Nothing was measured: the figures are the profile's, with its labels, and good f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...ir.errors import UserError
-from ...ir.saved import unpack
-from ...runtime.loader import check_bundle
-from ...targets import profile as profiles
+from ...ir.program import Program
 from ...targets.devices import device_for
 from ...targets.lower import planned_calls
 from ...targets.lowering import PendingCall
 from ...targets.opencl.kernel import Kernel
 from ...targets.profile import GpuProfile
-from ..skeleton import manifest_of, program_entry
+from ..skeleton import manifest_of
 
 
 @dataclass(frozen=True)
@@ -93,33 +91,39 @@ def _cost(name: str, kernel: Kernel, calls: list[PendingCall], profile: GpuProfi
     )
 
 
+def kernel_facts(program: Program, profile: GpuProfile) -> dict[str, list[dict[str, Any]]]:
+    """By variant, what its kernels do and how long that is predicted to take."""
+    planned, _ = planned_calls(program, profile)
+    return {variant: [one.facts() for one in costs(calls, profile)] for variant, calls in planned.items()}
+
+
+def figures(profile: GpuProfile) -> dict[str, Any]:
+    """What predictions rest on."""
+    return {
+        name: getattr(profile, name).model_dump() for name in ("bandwidth", "peak_flops", "launch_seconds")
+    }
+
+
 def inspect_kernels(path: Path) -> dict[str, Any]:
     """The kernels of a GPU's bundle, by component and variant, and the figures that their times come from.
 
     Raises UserError for the bundle of another device.
     """
     manifest = manifest_of(path)
-    target = manifest["target"]
+    target, components = manifest["target"], manifest["components"]
     if target.get("kind") != "opencl":
         raise UserError(
             f"{path} is for {target.get('name')}; --kernels is for bundles of GPUs, such as adreno's"
         )
-    profile = profiles.load(target["name"])
-    assert isinstance(profile, GpuProfile)
-    entries = {name: program_entry(name) for name in manifest["components"]}
-    programs = check_bundle(path, list(entries.values())).entries
-    planned: Mapping[str, Any] = {
-        f"{component}/{variant}": costs(calls, profile)
-        for component, entry in entries.items()
-        for variant, calls in planned_calls(unpack(programs[entry]), profile)[0].items()
+    kernels = {
+        f"{component}/{variant}": found
+        for component, facts in components.items()
+        for variant, found in facts["kernels"].items()
     }
     return {
-        "target": profile.name,
+        "target": target["name"],
         "source_bytes": manifest["entries"]["code/kernels.cl"]["bytes"],
-        "figures": {
-            name: getattr(profile, name).model_dump()
-            for name in ("bandwidth", "peak_flops", "launch_seconds")
-        },
-        "kernels": {name: [one.facts() for one in found] for name, found in planned.items()},
-        "predicted_seconds": {name: sum(one.seconds for one in found) for name, found in planned.items()},
+        "figures": target["figures"],
+        "kernels": kernels,
+        "predicted_seconds": {name: sum(one["seconds"] for one in found) for name, found in kernels.items()},
     }

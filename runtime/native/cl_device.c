@@ -243,4 +243,6 @@ static fick_status changed(fick_device *device, fick_region region, const uint8_
   return write_buffer(device, device->state, region.offset_bytes, region.size_bytes, state + region.offset_bytes);
 }
 
-const fick_backend fick_opencl = {open_device, close_device, begin, call, end, changed};
+static const char *name(const fick_device *device) { return device->gpu.name; }
+
+const fick_backend fick_opencl = {open_device, close_device, begin, call, end, name, changed};

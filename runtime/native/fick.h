@@ -92,6 +92,10 @@ FICK_API const char *fick_component(int32_t index);
 FICK_API fick_status fick_open(const char *path, const fick_options *options, fick_model **model);
 FICK_API void fick_close(fick_model *model);
 
+/* What the model runs on: "processor", or a GPU by its driver's name. A bundle for a GPU that has code for a processor,
+ * too, runs there where it finds no such GPU; fick_last_error says why. */
+FICK_API const char *fick_device_name(const fick_model *model);
+
 FICK_API int32_t fick_tensor_count(const fick_model *model, fick_direction direction);
 FICK_API fick_status fick_tensor_info(const fick_model *model, fick_direction direction, int32_t index,
                                       fick_tensor *info);

@@ -89,7 +89,8 @@ typedef struct fick_backend fick_backend;
 extern const fick_backend fick_opencl;
 
 /* All that a library runs. The first component is the main one. */
-typedef struct {
+typedef struct fick_program fick_program;
+struct fick_program {
   const char *program_id;
   const char *const *cpu_features; /* NULL at the end */
   uint64_t weights_bytes;
@@ -98,7 +99,8 @@ typedef struct {
   const fick_backend *backend; /* NULL: a processor */
   const fick_launch *launches;
   uint32_t launch_count;
-} fick_program;
+  const fick_program *fallback; /* of the same components, where there is no such GPU; or NULL */
+};
 
 extern const fick_program fick_model_program;
 

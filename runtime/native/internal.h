@@ -80,12 +80,14 @@ struct fick_backend {
   fick_status (*begin)(fick_device *device, const uint8_t *state, int32_t branch, int32_t branches);
   fick_status (*call)(fick_device *device, const fick_call *call);
   fick_status (*end)(fick_device *device, const fick_variant *variant, uint8_t *state, double *seconds);
+  const char *(*name)(const fick_device *device);
   /* A run of bytes of the state has changed. */
   fick_status (*changed)(fick_device *device, fick_region region, const uint8_t *state);
 };
 
 /* model.c, run.c, kept.c */
 struct fick_model {
+  const fick_program *program;
   const fick_plan *plan;
   uint8_t *file;
   uint64_t file_bytes, memory_limit_bytes;

@@ -23,7 +23,7 @@ fick_status fick_begin(fick_model *model, int32_t branches) {
     fick_status status = FICK_OK;
     if (bytes > before) status = fick_within_limit(model, bytes - before + fick_memo_bytes(&model->steps));
     if (status != FICK_OK) return status;
-    uint8_t *kept = fick_zeroed(fick_model_program.backend ? 0 : bytes), *whole = fick_zeroed(marks);
+    uint8_t *kept = fick_zeroed(model->program->backend ? 0 : bytes), *whole = fick_zeroed(marks);
     if (!kept || !whole) {
       free(kept);
       free(whole);

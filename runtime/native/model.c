@@ -76,7 +76,7 @@ static fick_status allocate(fick_model *model, const fick_options *options) {
   model->memory_limit_bytes = options->memory_limit_bytes;
   fick_status status = fick_within_limit(model, (prompt_bytes + plan->prompt.carried.size_bytes) * (uint64_t)kept);
   if (status != FICK_OK) return status;
-  model->arena = fick_zeroed(fick_model_program.backend ? 0 : plan->arena_bytes);
+  model->arena = fick_zeroed(model->program->backend ? 0 : plan->arena_bytes);
   model->state = fick_zeroed(plan->state_bytes);
   model->prompt_key = fick_zeroed(prompt_bytes);
   model->step_key = fick_zeroed(step_bytes);
@@ -98,45 +98,38 @@ const char *fick_component(int32_t index) {
   return known ? fick_model_program.components[index].name : NULL;
 }
 
-static const fick_plan *find_component(const char *name) {
-  if (!name) return fick_model_program.components;
-  for (int32_t i = 0; i < fick_model_program.component_count; i++) {
-    if (strcmp(fick_model_program.components[i].name, name) == 0) return &fick_model_program.components[i];
+static const fick_plan *find_component(const fick_program *program, const char *name) {
+  if (!name) return program->components;
+  for (int32_t i = 0; i < program->component_count; i++) {
+    if (strcmp(program->components[i].name, name) == 0) return &program->components[i];
   }
   return NULL;
 }
 
-fick_status fick_open(const char *path, const fick_options *options, fick_model **model) {
-  static const fick_options defaults = {0, 0, 0, NULL};
+static fick_status open_with(const fick_program *program, const char *path, const fick_options *options,
+                             fick_model **model) {
   fick_contents contents;
-  if (!path || !model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: path and model must not be NULL");
-  *model = NULL;
-  if (!options) options = &defaults;
-  if (options->threads < 0 || options->threads > 1024) {
-    return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: %d threads; give 1 to 1024, or 0 for all", options->threads);
-  }
-  const fick_plan *plan = find_component(options->component);
+  const fick_plan *plan = find_component(program, options->component);
   if (!plan) return fick_fail(FICK_ERROR_ARGUMENT, "the bundle has no component %s", options->component);
-  const char *lacking = fick_cpu_lacks(fick_model_program.cpu_features);
+  const char *lacking = fick_cpu_lacks(program->cpu_features);
   if (lacking) {
     return fick_fail(FICK_ERROR_CPU, "the bundle uses %s, which this processor lacks; compile it for this machine",
                      lacking);
   }
   fick_model *opened = calloc(1, sizeof *opened);
   if (!opened) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open %s", path);
+  opened->program = program;
   opened->plan = plan;
   fick_status status = map_file(path, opened);
   if (status == FICK_OK) {
-    status = fick_bundle_read(opened->file, opened->file_bytes, !options->skip_verification, &fick_model_program,
-                              &contents);
+    status = fick_bundle_read(opened->file, opened->file_bytes, !options->skip_verification, program, &contents);
   }
   if (status == FICK_OK) {
     opened->weights = contents.weights + plan->weights.offset_bytes;
     status = allocate(opened, options);
   }
-  const fick_backend *backend = fick_model_program.backend;
-  if (status == FICK_OK && backend) {
-    status = backend->open(&fick_model_program, plan, &contents, opened->weights, &opened->device);
+  if (status == FICK_OK && program->backend) {
+    status = program->backend->open(program, plan, &contents, opened->weights, &opened->device);
   }
   if (status != FICK_OK) {
     fick_close(opened);
@@ -146,9 +139,28 @@ fick_status fick_open(const char *path, const fick_options *options, fick_model 
   return FICK_OK;
 }
 
+fick_status fick_open(const char *path, const fick_options *options, fick_model **model) {
+  static const fick_options defaults = {0, 0, 0, NULL};
+  const fick_program *program = &fick_model_program;
+  if (!path || !model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: path and model must not be NULL");
+  *model = NULL;
+  if (!options) options = &defaults;
+  if (options->threads < 0 || options->threads > 1024) {
+    return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: %d threads; give 1 to 1024, or 0 for all", options->threads);
+  }
+  fick_status status = open_with(program, path, options, model);
+  int lost = status == FICK_ERROR_DEVICE || (program->backend && status == FICK_ERROR_KERNEL);
+  return lost && program->fallback ? open_with(program->fallback, path, options, model) : status;
+}
+
+const char *fick_device_name(const fick_model *model) {
+  if (!model || !model->device) return "processor";
+  return model->program->backend->name(model->device);
+}
+
 void fick_close(fick_model *model) {
   if (!model) return;
-  if (model->device) fick_model_program.backend->close(model->device);
+  if (model->device) model->program->backend->close(model->device);
   fick_pool_destroy(model->pool);
   if (model->file) munmap(model->file, model->file_bytes);
   fick_memo_reserve(&model->prompts, 0, 0, 0);

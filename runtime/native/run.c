@@ -38,7 +38,7 @@ static fick_status run_on_processor(const fick_call *call, uint8_t *const spaces
 }
 
 static fick_status run_variant(fick_model *model, const fick_variant *variant, int32_t branch) {
-  const fick_backend *backend = fick_model_program.backend;
+  const fick_backend *backend = model->program->backend;
   uint8_t *kept = model->kept + (backend ? 0 : (size_t)branch * model->plan->kept_bytes);
   uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state, kept};
   double *seconds = model->seconds + first_call(model->plan, variant);
@@ -87,7 +87,7 @@ static fick_status ensure(fick_model *model, const fick_variant *variant, fick_r
   const uint8_t *kept = key_bytes == memo->key_bytes ? fick_memo_find(memo, key) : NULL;
   if (kept) {
     memcpy(carried, kept, variant->carried.size_bytes);
-    const fick_backend *backend = fick_model_program.backend;
+    const fick_backend *backend = model->program->backend;
     fick_status status = backend ? backend->changed(model->device, variant->carried, model->state) : FICK_OK;
     if (status != FICK_OK) return status;
   } else {

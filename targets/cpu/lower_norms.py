@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from ..lowering import Lowering
 from ..planning.device import Images, Rows
@@ -44,7 +45,7 @@ def _runs(pixels: int, profile: Profile) -> int:
 
 def lower_rows(lowering: Lowering, rows: Rows, profile: Profile) -> None:
     operands = [rows.x, rows.out, *rows.fused.loads]
-    common = {
+    common: dict[str, Any] = {
         "dtypes": lowering.dtypes(operands),
         "rows": rows.rows,
         "columns": rows.columns,

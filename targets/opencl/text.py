@@ -21,16 +21,15 @@ PREAMBLE = """\
 #define ARG(T, I) __global T *restrict p##I, const uint o##I
 #define AT(T, I) p##I = (__global T *)((__global uchar *)p##I + o##I)
 #define GROUP(X, Y, Z) __attribute__((reqd_work_group_size(X, Y, Z)))
-#pragma OPENCL FP_CONTRACT ON
-inline ushort to_bf16(float x) {
+ushort to_bf16(float x) {
   const uint bits = as_uint(x);
   return isnan(x) ? (ushort)0x7fc0 : (ushort)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
-inline ushort2 to_bf162(float2 x) { return (ushort2)(to_bf16(x.s0), to_bf16(x.s1)); }
-inline ushort4 to_bf164(float4 x) { return (ushort4)(to_bf162(x.lo), to_bf162(x.hi)); }
-inline float gelu1(float x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
-inline float2 gelu2(float2 x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
-inline float4 gelu4(float4 x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
+ushort2 to_bf162(float2 x) { return (ushort2)(to_bf16(x.s0), to_bf16(x.s1)); }
+ushort4 to_bf164(float4 x) { return (ushort4)(to_bf162(x.lo), to_bf162(x.hi)); }
+float gelu1(float x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
+float2 gelu2(float2 x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
+float4 gelu4(float4 x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
 """
 
 OPERATORS = {

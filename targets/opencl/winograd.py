@@ -6,7 +6,9 @@ What a work-item transforms is in registers; see ``targets/winograd.py`` for the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ..compiled import Launch
 from ..expressions import Expression
@@ -36,8 +38,8 @@ def transform(code: Code, matrix: Matrix, lanes: int, name: str, result: str) ->
             code.add(f"{result}[i][{row}] = {_sum(entries, terms)};")
 
 
-def _sum(entries: tuple[object, ...], names: list[str]) -> str:
-    factors = [float(entry) for entry in entries]  # type: ignore[arg-type]
+def _sum(entries: Sequence[Fraction], names: Sequence[str]) -> str:
+    factors = [float(entry) for entry in entries]
     terms = [
         name if factor == 1 else f"-{name}" if factor == -1 else f"{number(factor)} * {name}"
         for factor, name in zip(factors, names, strict=True)

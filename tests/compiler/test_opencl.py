@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
+import struct
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,27 +14,34 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
+from typer.testing import CliRunner
 
 import fick
+from fick.compiler.build import build, tensors
 from fick.compiler.bundle import Entry, write_bundle
 from fick.compiler.cache import cache_folder
+from fick.compiler.cli import app
+from fick.compiler.frontends import Imported
 from fick.compiler.link import KERNELS
 from fick.compiler.pipeline import pipeline
 from fick.compiler.programs import fused
 from fick.compiler.recipes import NOTHING
 from fick.compiler.skeleton import read
 from fick.ir import referee
+from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.passes.base import Context, apply
 from fick.passes.quantise import Quantise, QuantiseConfig
 from fick.runtime.errors import FickError
-from fick.runtime.loader import LIBRARY
+from fick.runtime.loader import LIBRARY, check_bundle
 from fick.targets import profile
 from fick.targets.lower import lower
 
+from ..hwmodel.programs import kept
 from ..passes import small_unet
 from . import test_bfloat16, test_int4, test_operators
+from .test_arm import ARM_64
 from .test_int8 import Calibrated, bundle
 
 TARGET = "opencl-host"
@@ -85,10 +94,10 @@ def test_a_unet_agrees_with_the_referee(tmp_path: Path, monkeypatch: pytest.Monk
     each of some thirty layers, of values up to ten, adds some roundings. What the driver built is kept, and a damaged
     file of it is not believed.
     """
-    monkeypatch.setenv("FICK_CACHE", str(tmp_path / "cache"))
     program = small_unet.program()
     ir.save(program.variants["full"], tmp_path / "small.onnx")
     path = fick.compile(tmp_path / "small.onnx", TARGET, tmp_path / "small.fick").bundle
+    monkeypatch.setenv("FICK_CACHE", str(tmp_path / "cache"))
     calls = small_unet.calls()
     twice = {**calls[0], "encoder_hidden_states": -calls[0]["encoder_hidden_states"]}
     feeds = [*calls, twice, calls[0]]  # two prompts in turn: the first one's results are kept
@@ -99,15 +108,15 @@ def test_a_unet_agrees_with_the_referee(tmp_path: Path, monkeypatch: pytest.Monk
             wanted = Interpreter(program)(one)["output"]
             np.testing.assert_allclose(loaded.run(**one)["output"], wanted, rtol=0, atol=2e-5)
         assert sum(call.seconds for call in loaded.profile()) > 0
-    [kept] = (tmp_path / "cache" / "opencl").iterdir()
-    whole = kept.read_bytes()
+    [build_of] = (tmp_path / "cache" / "opencl").iterdir()
+    whole = build_of.read_bytes()
     for content in (whole, whole[:-1]):
-        kept.write_bytes(content)
+        build_of.write_bytes(content)
         with fick.load(path) as again:
             np.testing.assert_allclose(
                 again.run(**twice)["output"], Interpreter(program)(twice)["output"], atol=2e-5
             )
-    assert kept.read_bytes() == whole or len(kept.read_bytes()) != len(whole) - 1
+    assert build_of.read_bytes() != whole[:-1]
 
 
 def test_minimal_filtering(tmp_path: Path) -> None:
@@ -122,8 +131,8 @@ def test_minimal_filtering(tmp_path: Path) -> None:
     assert np.abs(got - wanted).max() < 1e-4 * np.std(wanted)
 
 
-@pytest.mark.parametrize(("name", "precision"), [("a resnet", "float16"), ("a transformer", "bfloat16")])
-def test_values_stored_in_sixteen_bits(name: str, precision: str, tmp_path: Path) -> None:
+def test_values_stored_in_sixteen_bits(tmp_path: Path) -> None:
+    name, precision = "a resnet", "float16"
     exact, rounded = (
         Interpreter(fused(test_bfloat16.imported(name)[0], precision=one))(test_bfloat16.imported(name)[1])[
             "y"
@@ -137,15 +146,15 @@ def test_values_stored_in_sixteen_bits(name: str, precision: str, tmp_path: Path
     # Sums in another order fall on the other side of a rounding now and then, each time by one unit of it.
     assert np.std(rounded - exact) > 0
     assert np.std(got - rounded) < np.std(rounded - exact)
-    assert np.abs(got - exact).max() < (0.02 if precision == "float16" else 0.05) * np.abs(exact).max()
+    assert np.abs(got - exact).max() < 0.02 * np.abs(exact).max()
 
 
 @pytest.mark.parametrize(
     ("weights", "activations", "precision"),
-    [("int4", "float32", "float16"), ("int8", "float32", "float32"), ("int8", "int8", "float32")],
+    [("int4", "float32", "float16"), ("int8", "int8", "float32")],
 )
 def test_weights_of_few_bits(weights: Any, activations: Any, precision: str, tmp_path: Path) -> None:
-    """Opened in the kernel: W4A16, W8A32 and W8A8."""
+    """Opened in the kernel: W4A16 and W8A8."""
     given, feeds = test_bfloat16.imported("down, up and beside")
     config = QuantiseConfig(weights=weights, activations=activations, least_depth=1)
     recipe = Calibrated(passes=(Quantise(config),), calls=(feeds,))
@@ -157,8 +166,7 @@ def test_weights_of_few_bits(weights: Any, activations: Any, precision: str, tmp
     with fick.load(path) as loaded:
         got = loaded.run(**feeds)["y"]
     # Sums in another order fall on the other side of a rounding now and then, by one unit of what is stored.
-    limit = 1e-4 if (activations, precision) == ("float32", "float32") else 0.02
-    assert np.std(got - wanted) < limit * np.std(exact)
+    assert np.std(got - wanted) < 0.02 * np.std(exact)
     assert np.std(wanted - exact) > 1e-3 * np.std(exact)
 
 
@@ -176,13 +184,37 @@ def test_scales_of_blocks(tmp_path: Path) -> None:
         np.testing.assert_allclose(got[name], one, rtol=0, atol=1e-5, err_msg=name)
 
 
+def compiled(graph: ir.Model, folder: Path, **options: Any) -> Path:
+    weights, inputs = (
+        frozenset(graph.graph.initializers),
+        {str(one.name): "sample" for one in graph.graph.inputs},
+    )
+    imported = Imported(canonicalise(graph), "graph", "onnx", inputs, weights)
+    skeleton = build({"graph": imported}, profile.load(TARGET), cache_folder(), name="graph", **options)
+    skeleton.write(folder / "graph.fick", {"graph": tensors(imported.model)})
+    return folder / "graph.fick"
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("gpu")
-    ir.save(
-        test_operators.model(GRAPHS["groups of three channels"], np.random.default_rng(7)), folder / "g.onnx"
-    )
-    return fick.compile(folder / "g.onnx", TARGET, folder / "g.fick").bundle
+    graph = test_operators.model(GRAPHS["groups of three channels"], np.random.default_rng(7))
+    return compiled(graph, tmp_path_factory.mktemp("gpu"))
+
+
+def test_what_kernels_move_and_take_is_predicted(small: Path, tmp_path: Path) -> None:
+    json_file = tmp_path / "kernels.json"
+    result = CliRunner().invoke(app, ["inspect", str(small), "--kernels", "--json", str(json_file)])
+    assert result.exit_code == 0 and "assumed" in result.output
+    facts = json.loads(json_file.read_text())
+    [found] = facts["kernels"].values()
+    [kernel] = [one for one in found if one["kernel"].startswith("groupnorm")]
+    # An image of 2 x 12 x 5 x 7 numbers read and one written, with 12 scales and 12 biases.
+    assert kernel["moved_bytes"] == 4 * (2 * 840 + 2 * 12)
+    gpu = profile.load(TARGET)
+    assert isinstance(gpu, profile.GpuProfile)
+    roof = max(kernel["flops"] / gpu.peak_flops.value, kernel["moved_bytes"] / gpu.bandwidth.value)
+    assert kernel["seconds"] == pytest.approx(gpu.launch_seconds.value + roof)
+    assert kernel["kernel"] in read(small)[0].files[KERNELS].decode()
 
 
 def test_a_machine_without_opencl(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +224,42 @@ def test_a_machine_without_opencl(small: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("FICK_OPENCL", "libm.so.6")
     with pytest.raises(FickError, match="has no clGetPlatformIDs"):
         fick.load(small)
+
+
+def test_a_processor_takes_the_place_of_a_missing_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = test_operators.model(GRAPHS["groups of three channels"], np.random.default_rng(7))
+    x = np.random.default_rng(8).standard_normal((2, 12, 5, 7)).astype(np.float32)
+    wanted = referee.run(graph, {"x": x})["y"]
+    path = compiled(graph, tmp_path, spare=profile.load("host"))
+    with fick.load(path) as loaded:
+        assert loaded.device != "processor"
+        np.testing.assert_allclose(loaded.run(x=x)["y"], wanted, rtol=0, atol=5e-6)
+    monkeypatch.setenv("FICK_OPENCL", "/nowhere/libOpenCL.so")
+    with (
+        pytest.warns(UserWarning, match="runs on the processor: .* no OpenCL library here"),
+        fick.load(path) as loaded,
+    ):
+        assert loaded.device == "processor"
+        np.testing.assert_allclose(loaded.run(x=x)["y"], wanted, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "fallback", "precision", "said"),
+    [
+        ("host", "host", "float32", "it goes with a GPU"),
+        (TARGET, "mali", "float32", "is no processor"),
+        (TARGET, "host", "float16", "target .* has no such kernels; it has float32, bfloat16"),
+    ],
+)
+def test_a_fallback_that_cannot_be(
+    target: str, fallback: str, precision: str, said: str, tmp_path: Path
+) -> None:
+    ir.save(small_unet.program().variants["full"], tmp_path / "g.onnx")
+    with pytest.raises(UserError, match=said):
+        fick.compile(tmp_path / "g.onnx", target, tmp_path / "g.fick", fallback=fallback, precision=precision)
+    assert not (tmp_path / "g.fick").exists()
 
 
 def test_a_kernel_that_does_not_build_is_named(small: Path, tmp_path: Path) -> None:
@@ -212,22 +280,35 @@ def test_a_kernel_that_does_not_build_is_named(small: Path, tmp_path: Path) -> N
         fick.load(tmp_path / "broken.fick")
 
 
-def test_a_bundle_for_a_phone_is_no_bundle_for_this_machine(tmp_path: Path) -> None:
+def test_a_bundle_for_a_board_is_none_for_this_machine(tmp_path: Path) -> None:
     ir.save(small_unet.program().variants["full"], tmp_path / "small.onnx")
-    for name in ("adreno", "mali"):
-        path = fick.compile(tmp_path / "small.onnx", name, tmp_path / f"{name}.fick").bundle
-        if platform.machine() != "aarch64":
-            with pytest.raises(FickError, match="compiled for aarch64"):
-                fick.load(path)
+    path = fick.compile(tmp_path / "small.onnx", "mali", tmp_path / "mali.fick").bundle
+    (machine,) = struct.unpack_from("<H", check_bundle(path).entries[LIBRARY], 18)
+    assert machine == ARM_64
+    if platform.machine() != "aarch64":
+        with pytest.raises(FickError, match="compiled for aarch64"):
+            fick.load(path)
+
+
+def test_layers_of_one_shape_share_a_kernel(tmp_path: Path) -> None:
+    """SD-1.5 for a phone: less than 400 kB of source, and no buffer of more than its driver allocates."""
+    gpu = profile.load("mali")
+    assert isinstance(gpu, profile.GpuProfile)
+    unet = lower(kept("sd-1.5", tmp_path), gpu, tmp_path)
+    assert sum(map(len, unet.kernels.values())) < 400_000
+    assert len(unet.variants["full"]) > 3 * len(unet.kernels)
+    assert max(b - a for a, b in pairwise([*unet.chunks, unet.weights_bytes])) <= gpu.buffer_bytes
+    assert unet.arena_bytes <= gpu.buffer_bytes
 
 
 def test_buffers_stay_below_what_a_device_can_allocate() -> None:
     program = apply(pipeline(), small_unet.program(), Context())
     gpu = profile.load(TARGET)
-    few = gpu.model_copy(update={"buffer_bytes": 1 << 14})
-    whole, cut = (lower(program, one, cache_folder()) for one in (gpu, few))
-    assert whole.chunks == (0,) and len(cut.chunks) > 2
-    assert max(b - a for a, b in pairwise([*cut.chunks, cut.weights_bytes])) <= 1 << 14
+    whole = lower(program, gpu, cache_folder())
+    limit = whole.arena_bytes  # weights are twice as large
+    cut = lower(program, gpu.model_copy(update={"buffer_bytes": limit}), cache_folder())
+    assert whole.chunks == (0,) and len(cut.chunks) > 1
+    assert max(b - a for a, b in pairwise([*cut.chunks, cut.weights_bytes])) <= limit
     assert set(cut.chunks) <= {one.offset_bytes for one in cut.weights}
     with pytest.raises(UserError, match="a buffer of the target holds"):
         lower(program, gpu.model_copy(update={"buffer_bytes": 1 << 10}), cache_folder())

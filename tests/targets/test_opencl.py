@@ -107,9 +107,7 @@ def check(cases: list[Case]) -> None:
         given = case.operands[case.out]
         got = found[f"p{number}_{case.out}"].view(given.dtype)[: given.size].reshape(given.shape)
         title = f"{type(case.kernel).__name__}: {case.kernel}"
-        np.testing.assert_allclose(
-            got.astype(np.float64), case.wanted, rtol=0, atol=case.tolerance, err_msg=title
-        )
+        assert np.all(np.abs(got.astype(np.float64) - case.wanted) <= case.tolerance), title
 
 
 Draw = Callable[[st.SearchStrategy[int]], int]
@@ -250,12 +248,12 @@ def gather(draw: Draw) -> Case:
 
 
 TEMPLATES: list[Callable[[Draw], Case]] = [
-    product, product, convolution, convolution, attention, group_norm, lambda draw: rows_of(draw, None),
+    product, convolution, attention, group_norm, lambda draw: rows_of(draw, None),
     lambda draw: rows_of(draw, 1e-5), strided_map, frame, gather,
 ]  # fmt: skip
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=2, deadline=None)
 @given(st.data())
 def test_templates_agree_over_drawn_shapes(data: st.DataObject) -> None:
     check([template(data.draw) for template in TEMPLATES])
@@ -270,7 +268,6 @@ def test_mathematics() -> None:
             x = np.abs(x)
         kernel = Map(("float32",) * 2, (x.size,), (1,), Apply(op, (Load(1, (1,)),)))
         wanted = exact(x.astype(np.float64))
-        cases.append(
-            Case(kernel, [np.full_like(x, np.nan), x], 0, wanted, 12e-6 if op in "Swish Gelu" else 1e-6)
-        )
+        tolerance = 1e-6 * np.maximum(np.abs(wanted), 1)
+        cases.append(Case(kernel, [np.full_like(x, np.nan), x], 0, wanted, tolerance))
     check(cases)
