@@ -33,6 +33,7 @@ from fick.compiler.recipes import Recipe
 from fick.ir.files import write_whole
 from fick.ir.program import Program
 from fick.passes.base import Arrays, Context
+from fick.passes.costs import CostModel
 from fick.passes.measuring import output_error
 from fick.passes.prune import PruneBlocksConfig
 from fick.passes.prune.simpler import POLICIES
@@ -52,7 +53,9 @@ MARKS = {
 
 @dataclass(frozen=True)
 class Point:
-    """What a policy reaches with a share of the float program's latency. Losses are noise over signal, in power."""
+    """What a policy reaches with a share of the float program's latency. Losses are noise over signal, in power;
+    ``profile_share`` is the latency by the profile's word alone, of the whole's.
+    """
 
     policy: str
     share: float
@@ -61,6 +64,7 @@ class Point:
     latency_s: float
     predicted_latency_s: float
     plain_latency_s: float
+    profile_share: float
     predicted_loss: float
     loss: float
     output_error: float
@@ -98,7 +102,8 @@ def main(
         unseen = [others[int(place)] for place in places]
         reporter.stage("points")
         wanted = [float(share) for share in shares.split(",")]
-        found = list(points(study, wanted, seeds, context, program, unseen))
+        by_profile = Recipe().cost_model(profile.load(target), "float32")
+        found = list(points(study, wanted, seeds, context, program, unseen, by_profile))
         reporter.finish()
     show(found)
     if chart is not None:
@@ -135,8 +140,10 @@ def points(
     context: Context,
     program: Program,
     unseen: Sequence[Arrays],
+    by_profile: CostModel,
 ) -> Iterator[Point]:
     quiet = replace(context, progress=None)
+    whole = by_profile(program).total("latency")
     plain = study.plain.total("latency")
     for share in shares:
         limits = {"latency": share * plain}
@@ -155,6 +162,7 @@ def points(
                 found.cost.total("latency"),
                 found.predicted_cost["latency"],
                 plain,
+                by_profile(found.program).total("latency") / whole,
                 found.predicted_loss,
                 found.loss,
                 found.output_error,
@@ -206,9 +214,13 @@ def draw(found: Sequence[Point], name: str) -> bytes:
             for field in ("predicted_latency_s", "latency_s")
         )
         savings.plot(by_sums, came, mark, ls="", **style)
+        told = [100 * (1 - one.profile_share) for one in own]
+        savings.plot(told, came, mark, ls="", ms=5, color=colour, fillstyle="none")
     errors.set(yscale="log", xlabel="time a step [% of the whole]", ylabel="error of the UNet's output [%]")
     losses.set(xscale="log", yscale="log", xlabel="sum of the losses of each", ylabel="loss of all together")
-    savings.set(xlabel="sum of the savings of each [%]", ylabel="saving of all together [%]")
+    savings.set(
+        xlabel="sum of the savings of each; hollow: by the profile [%]", ylabel="saving of all together [%]"
+    )
     for axes in (losses, savings):
         low, high = max(axes.get_xlim()[0], axes.get_ylim()[0]), min(axes.get_xlim()[1], axes.get_ylim()[1])
         axes.plot([low, high], [low, high], color="#cccccc", zorder=0)
