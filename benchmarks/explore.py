@@ -73,20 +73,20 @@ from zigzag.api import get_hardware_performance_zigzag
 logging.disable(logging.CRITICAL)
 inputs = pathlib.Path(str(files(zigzag))) / "inputs"
 layers = [
-    {"id": place, "operator_type": "Gemm", "equation": "O[b][k]+=I[b][c]*W[c][k]", "dimension_relations": [],
-     "loop_dims": ["B", "C", "K"], "loop_sizes": [m, k, n],
+    {"id": place, "operator_type": "Gemm", "equation": "O[d0][d2]+=I[d0][d1]*W[d1][d2]", "dimension_relations": [],
+     "loop_dims": ["D0", "D1", "D2"], "loop_sizes": [m, k, n],
      "operand_precision": {"W": 8, "I": 8, "O": 32, "O_final": 8}, "operand_source": {"I": place, "W": place}}
     for place, (m, n, k) in enumerate(json.loads(sys.argv[1]))
 ]
 with tempfile.TemporaryDirectory() as scratch:
     started = time.process_time()
     energy, cycles, _ = get_hardware_performance_zigzag(
-        layers, str(inputs / "hardware" / "tpu_like.yaml"), str(inputs / "mapping" / "tpu_like.yaml"),
+        layers, str(inputs / "hardware" / "gemm_l1_l3.yaml"), str(inputs / "mapping" / "gemm_l1_l3.yaml"),
         opt="latency", dump_folder=scratch, loma_show_progress_bar=False,
     )
     print(json.dumps([cycles, time.process_time() - started]))
 """
-"""One design, the one of 32 x 32 multipliers that it comes with; every layer's best temporal mapping of its search."""
+"""One design, the one for GEMMs that it comes with; of every layer the best temporal mapping of its search."""
 
 
 def main(

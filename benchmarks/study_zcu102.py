@@ -75,18 +75,22 @@ def body(stated: Stated, facts: Mapping[str, Any], name: str) -> list[str]:
     fastest = {one["labels"]["software"]: one for one in reversed(front)}
     for one in sorted(fastest.values(), key=seconds):
         labels = {key.rpartition(".")[2]: value for key, value in one["labels"].items() if key != "software"}
-        chosen = ", ".join(f"{key} {value}" for key, value in labels.items())
+        chosen = ", ".join(f"{key} {label(value)}" for key, value in labels.items())
         lines.append(f"| {one['design']} | {one['labels']['software']} | {row(one['measures'])} | {chosen} |")
     shares = ", ".join(
         f"{kind} {share:.0%}" for kind, share in sorted(advice["bound"].items(), key=lambda one: -one[1])
     )
     lines += ["", f"The fastest, design {best['design']}, is bound by: {shares} of its time."]
     for one in advice["neighbours"][:1]:
-        changed = ", ".join(f"{key} to {value}" for key, value in one["changes"].items())
+        changed = ", ".join(f"{key} to {label(value)}" for key, value in one["changes"].items())
         lines.append(f"Its next cheapest improvement would be {changed}: {one['gain']:.1%} less time.")
     if not advice["neighbours"]:
         lines.append("None of its neighbours in the space that fit is faster.")
     return [*lines, ""]
+
+
+def label(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,.12g}"
 
 
 def seconds(one: Point) -> float:

@@ -17,7 +17,7 @@ from ..hwmodel.explore import results
 from ..hwmodel.explore.advice import advice
 from ..hwmodel.explore.measures import objectives as named
 from ..hwmodel.explore.problem import Evaluator, Problem
-from ..hwmodel.explore.search import LARGEST_GRID, METHODS, Found, Method, search
+from ..hwmodel.explore.search import Found, method_of, search
 from ..hwmodel.explore.space import Software, Space, read_space
 from ..hwmodel.explore.storage import Storage, default_url
 from ..hwmodel.explore.version import version
@@ -88,7 +88,7 @@ def explore(
     stated: Stated,
     output: Path,
     *,
-    method: Method | None = None,
+    method: str | None = None,
     count: int = 2000,
     seed: int = 0,
     jobs: int = 1,
@@ -106,10 +106,11 @@ def explore(
     cluster cannot be reached.
     """
     problem, silent = stated.problem, reporter or Silent()
-    chosen = method or ("grid" if problem.space.size <= LARGEST_GRID else "nsga2")
-    if chosen not in METHODS:
-        raise UserError(f"--method {chosen!r} should be one of {', '.join(METHODS)}.")
-    output.mkdir(parents=True, exist_ok=True)
+    chosen = method_of(method, problem)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write into {output}: {error.strerror or error}") from None
     kept = Storage(storage or default_url(output), problem)
 
     def progress(found: Found, done: int, total: int) -> None:

@@ -122,7 +122,7 @@ def _front(facts: Mapping[str, Any]) -> Table:
     front = sorted(facts["front"], key=lambda one: one["measures"][objectives[0]])
     every = max(1, -(-len(front) // MOST_SHOWN))
     for one in front[::every]:
-        chosen = ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in one["labels"].items())
+        chosen = ", ".join(_said(name.rpartition(".")[2], value) for name, value in one["labels"].items())
         table.add_row(
             str(one["design"]), *(f"{one['measures'][name]:,.5g}" for name in objectives), escape(chosen)
         )
@@ -133,7 +133,7 @@ def _front(facts: Mapping[str, Any]) -> Table:
 
 def _explained(facts: Mapping[str, Any], json_file: Path | None) -> None:
     rows = {
-        "is": ", ".join(f"{name} {value}" for name, value in facts["labels"].items()),
+        "is": ", ".join(_said(name, value) for name, value in facts["labels"].items()),
         "costs": ", ".join(f"{name} {value:,.5g}" for name, value in facts["measures"].items()),
         "bound by": ", ".join(
             f"{name} {share:.0%}" for name, share in sorted(facts["bound"].items(), key=lambda one: -one[1])
@@ -150,12 +150,16 @@ def _explained(facts: Mapping[str, Any], json_file: Path | None) -> None:
         for name in ("better by", "price", "design"):
             table.add_column(name, justify="right")
         for one in facts["neighbours"]:
-            changed = ", ".join(f"{name} {value}" for name, value in one["changes"].items())
+            changed = ", ".join(_said(name, value) for name, value in one["changes"].items())
             table.add_row(escape(changed), f"{one['gain']:.2%}", f"{one['price']:+.2%}", str(one["design"]))
         out.print(table)
 
 
+def _said(name: str, value: float | str) -> str:
+    return f"{name} {value}" if isinstance(value, str) else f"{name} {value:,.12g}"
+
+
 def _step(one: Mapping[str, Any]) -> str:
-    changed = ", ".join(f"{name} to {value}" for name, value in one["changes"].items())
+    changed = ", ".join(_said(f"{name} to", value) for name, value in one["changes"].items())
     grows = [f"{name} {share:+.1%}" for name, share in one["growth"].items() if abs(share) > 5e-4]
     return f"{changed}: {one['gain']:.2%} better for {', '.join(grows) or 'nothing'}"

@@ -24,7 +24,7 @@ from .storage import Storage
 from .workers import Chunk, Walk
 
 Method = Literal["grid", "random", "nsga2", "nsga3", "tpe"]
-METHODS = get_args(Method)
+METHODS: tuple[Method, ...] = get_args(Method)
 
 CHUNK = 256
 """Designs that one worker takes at a time, at most: no more are lost when it is killed."""
@@ -40,6 +40,16 @@ LARGEST_GRID = 50_000
 
 BROKEN = 1e6
 """By how much a design that does not fit breaks its limits."""
+
+
+def method_of(name: str | None, problem: Problem) -> Method:
+    """By name; without one a grid if the space is not too large. Raises UserError for one that is not known."""
+    if name is None:
+        return "grid" if problem.space.size <= LARGEST_GRID else "nsga2"
+    for one in METHODS:
+        if one == name:
+            return one
+    raise UserError(f"--method {name!r} should be one of {', '.join(METHODS)}.")
 
 
 @dataclass

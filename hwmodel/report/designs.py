@@ -73,7 +73,8 @@ def matrix(facts: Facts, rows: Sequence[Row], objectives: Sequence[Measure]) -> 
         "line": {"width": 0},
     }
     for across, down in combinations_with_replacement(range(count), 2):
-        x, y, place = columns[across], columns[down + 1], {"row": down + 1, "col": across + 1}
+        x, y = columns[across], columns[down + 1]
+        place: dict[str, Any] = {"row": down + 1, "col": across + 1}
         first = (down, across) == (0, 0)
         figure.add_scatter(
             x=[row[x] for row in rows], y=[row[y] for row in rows], mode="markers", marker=marker, text=texts,

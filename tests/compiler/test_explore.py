@@ -101,7 +101,7 @@ def test_killed_and_called_again(model: Path) -> None:
         "lines": range(1_966_080, 2_000_000, 2000), "shortcut": range(819_200, 840_000, 2000),
     }.items()))  # fmt: skip
     command = [sys.executable, "-c", "from fick.compiler.cli import main; main()", "explore", str(model)]
-    command += ["--space", str(space), "--jobs", "1", "--steps", "4", "--method", "random", "--count", "1500"]
+    command += ["--space", str(space), "--jobs", "1", "--steps", "4", "--method", "random", "--count", "700"]
     process = subprocess.Popen([*command, "-o", str(out)])
     stated = state(model, space, steps=4)
     database = out / "points.db"
@@ -111,8 +111,8 @@ def test_killed_and_called_again(model: Path) -> None:
     assert process.wait() != 0
     before = _trials(database)
     assert before
-    resumed = explore(stated, out, method="random", count=1500)
-    whole = explore(stated, model.parent / "whole", method="random", count=1500)
+    resumed = explore(stated, out, method="random", count=700)
+    whole = explore(stated, model.parent / "whole", method="random", count=700)
     assert resumed["front"] == whole["front"]
     assert _trials(database) == _trials(model.parent / "whole" / "points.db") > before
 

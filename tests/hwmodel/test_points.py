@@ -1,4 +1,6 @@
-"""Design after design against an estimate from scratch: whatever part of a spec changes, the totals are the same."""
+"""Design after design against an estimate from scratch: whatever part of a spec changes, the totals are the same, and
+no less than their floor.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +67,13 @@ def check(points: Points, workload: Workload, hardware: Hardware) -> bool:
     assert totals.step.ema_bytes == pytest.approx(facts["ema_bytes"], abs=1)
     assert totals.step.energy_mj == pytest.approx(facts["step_energy_mj"], rel=1e-9)
     assert totals.image.energy_mj == pytest.approx(facts["image_energy_mj"], rel=1e-9)
+    # Whatever its buffers, a design takes no less than its floor.
+    least = points.least(hardware.spec)
+    for floor, whole in ((least.step, totals.step), (least.image, totals.image)):
+        assert floor.cycles <= whole.cycles * (1 + 1e-9)
+        assert sum(floor.ema_bytes.values()) <= sum(whole.ema_bytes.values()) + len(whole.ema_bytes)
+        assert floor.energy.core <= whole.energy.core * (1 + 1e-9)
+        assert floor.energy.total <= whole.energy.total * (1 + 1e-9)
     return True
 
 
