@@ -19,11 +19,12 @@ from ..targets.lower import lower
 from ..targets.profile import Profile
 from .bundle import FORMAT_VERSION
 from .frontends import Imported
+from .golden import golden
 from .link import link, plan_source, weights_offsets
 from .programs import fused
 from .progress import Silent
 from .recipes import NOTHING, Recipe
-from .skeleton import Part, Skeleton
+from .skeleton import GOLDEN, Part, Skeleton
 
 
 def build(
@@ -39,12 +40,13 @@ def build(
     recipe: Recipe = NOTHING,
     precision: str = "float32",
     model: Any = None,
+    self_test: bool = False,
     reporter: Silent | None = None,
 ) -> Skeleton:
     """Compile imported models, the main one first, into one library. ``recipe`` is for the main one of ``model``.
 
-    Kernels and the core's objects are kept in ``cache_folder`` by content. Raises UserError for what the target
-    cannot run.
+    With ``self_test`` the bundle can check its kernels (golden.py). Kernels and the core's objects are kept in
+    ``cache_folder`` by content. Raises UserError for what the target cannot run.
     """
     reporter = reporter or Silent()
     reporter.stage("optimise")
@@ -66,6 +68,10 @@ def build(
         component: lower(program, profile, cache_folder / "kernels", reporter.update)
         for component, program in programs.items()
     }
+    files = dict(files or {})
+    if self_test:
+        reporter.stage("golden values")
+        files[GOLDEN] = golden(programs, compiled)
     reporter.stage("link")
     program_id = hashlib.sha256(plan_source(compiled, "").encode()).hexdigest()
     library = link(compiled, program_id, cache_folder / "core")
@@ -91,7 +97,7 @@ def build(
         "config": main.metadata.get("config", {}),
         "sampler": dict(sampler) if sampler is not None else _sampler(main),
         "pipeline": dict(pipeline_facts or {}),
-        "files": sorted(files or {}),
+        "files": sorted(files),
         "components": {
             component: _component(
                 components[component], programs[component], component, one, starts[component]
@@ -103,7 +109,7 @@ def build(
         component: Part(pack(program), _recipe(program), _literals(program, compiled[component]))
         for component, program in programs.items()
     }
-    return Skeleton(manifest, library, parts, dict(files or {}))
+    return Skeleton(manifest, library, parts, files)
 
 
 def tensors(model: ir.Model) -> dict[str, NDArray[Any]]:

@@ -56,6 +56,7 @@ def compile(
     calibrate: str | os.PathLike[str] | None = None,
     distil: bool = False,
     precision: str = "float32",
+    self_test: bool = False,
     reporter: Silent | None = None,
 ) -> Report:
     """Compile a diffusion UNet into a bundle.
@@ -66,7 +67,8 @@ def compile(
     stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
     ``precision`` is that of weights and of values between kernels. ``budget``, in place of a recipe, is what the UNet
     may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
-    what is lost is learned back (budgets.py).
+    what is lost is learned back (budgets.py). With ``self_test`` the bundle says what its kernels should give, for
+    `fick-run --self-test`; that is of this checkpoint, and repacking leaves it out.
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
@@ -92,12 +94,12 @@ def compile(
     def compiled(profile: profiles.Profile) -> Ingredients:
         settings = [
             whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
-            sorted(whole.files.items()), wanted.settings(), precision,
+            sorted(whole.files.items()), wanted.settings(), precision, self_test,
         ]  # fmt: skip
         name = digest(whole.components, settings)
         place = cache_folder() / "compilations" / f"{name}.fick" if name else None
         return _kept(whole, place) or _built(
-            whole, place, profile, seed, sampler, wanted, precision, model, reporter
+            whole, place, profile, seed, sampler, wanted, precision, self_test, model, reporter
         )
 
     skeleton, weights = compiled(profile)
@@ -177,6 +179,7 @@ def _built(
     sampler: Mapping[str, Any] | None,
     recipe: Recipe,
     precision: str,
+    self_test: bool,
     model: Any,
     reporter: Silent,
 ) -> Ingredients:
@@ -201,6 +204,7 @@ def _built(
             recipe=recipe,
             precision=precision,
             model=model,
+            self_test=self_test,
             reporter=reporter,
         )
     except OSError as error:

@@ -9,7 +9,7 @@ This is all that the bundle writer needs to know. Every address is a space and a
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..ir.program import PROLOGUE
@@ -35,6 +35,19 @@ class Call:
     kernel: str
     operands: tuple[Operand, ...]
     node: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where, after call number ``call`` of its variant, an element of the program's ``value`` lies."""
+
+    value: str
+    dtype: str
+    shape: tuple[int, ...]
+    call: int
+    space: Space
+    offset_bytes: int
+    strides_bytes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +100,7 @@ class Compiled:
     ``variants`` are "prompt" and "step", where there are any, and the alternatives, "full" first. ``kernels`` maps a
     symbol to the object file that defines ``__tvm_ffi_<symbol>``. ``carried`` gives for each variant the byte range
     (offset, size) of the state space that it fills for others: of "step", one row of the table that the runtime keeps.
+    ``results`` are the program's values that calls of a variant end in.
     """
 
     arch: str
@@ -103,6 +117,7 @@ class Compiled:
     carried: dict[str, tuple[int, int]]
     kept_bytes: int = 0
     kept: tuple[Kept, ...] = ()
+    results: dict[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
 
     @property
     def alternatives(self) -> list[str]:

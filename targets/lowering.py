@@ -106,7 +106,7 @@ class Lowering:
     """``copy`` adds a call that copies one view into another: the device family supplies it.
 
     ``frames`` are the frames that readers want around values, by name; ``framed`` gives such a value's view that
-    of it with its frame, and the frame.
+    of it with its frame, and the frame. ``results`` are values of groups, their views, and the last call by then.
     """
 
     copy: Callable[[Lowering, View, View, str], None]
@@ -116,6 +116,7 @@ class Lowering:
     views: dict[str, View] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
     calls: list[PendingCall] = field(default_factory=list)
+    results: list[tuple[str, View, int]] = field(default_factory=list)
     frames: dict[str, Frame] = field(default_factory=dict)
     framed: dict[View, tuple[View, Frame]] = field(default_factory=dict)
     variant: str = ""

@@ -22,6 +22,9 @@ class Profile(BaseModel):
 
     name: str = Field(description="The name given to --target.")
     description: str = Field(description="One line for `fick targets`.")
+    base: str | None = Field(
+        default=None, description="The profile that gives what this one does not say: that of a board's core."
+    )
     kind: Literal["cpu"] = Field(description="Which lowering applies.")
     arch: Literal["x86_64", "aarch64"] = Field(description="Instruction set architecture.")
     triple: str = Field(description="Triple of the code generator and the linker.")
@@ -98,10 +101,11 @@ def load(name: str) -> Profile:
 
 
 def fitting() -> list[Profile]:
-    """The shipped profiles whose required features this machine has."""
+    """The shipped profiles of kinds of cores whose required features this machine has."""
     shipped = (load(name) for name in names() if name != "host")
     machine = platform.machine()
-    return [one for one in shipped if one.arch == machine and _cpu_flags().issuperset(one.requires)]
+    families = [one for one in shipped if one.base is None]
+    return [one for one in families if one.arch == machine and _cpu_flags().issuperset(one.requires)]
 
 
 def _known() -> str:
@@ -110,7 +114,12 @@ def _known() -> str:
 
 def _parse(text: str, where: str) -> Profile:
     try:
-        return Profile.model_validate(tomllib.loads(text))
+        given = tomllib.loads(text)
+        if (base := given.get("base")) is not None:
+            if base not in names()[1:]:
+                raise UserError(f"target {where}: base {base!r} is not known; it may be one of {_known()}")
+            given = {**load(base).model_dump(), **given}
+        return Profile.model_validate(given)
     except tomllib.TOMLDecodeError as error:
         raise UserError(f"target {where}: not TOML: {error}") from None
     except ValidationError as error:

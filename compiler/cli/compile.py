@@ -65,6 +65,10 @@ def command(
     precision: Annotated[
         str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
     ] = "float32",
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="Store what every kernel should give, for `fick-run --self-test`."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -86,6 +90,7 @@ def command(
             calibrate=calibrate,
             distil=distil,
             precision=precision,
+            self_test=self_test,
             reporter=reporter,
         )
     show(

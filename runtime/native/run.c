@@ -14,14 +14,14 @@ static double now(void) {
 }
 
 /* prompt, step, and the alternatives in order; NULL after the last. */
-static const fick_variant *variant_at(const fick_plan *plan, int32_t index) {
+const fick_variant *fick_variant_at(const fick_plan *plan, int32_t index) {
   if (index < 2) return index ? &plan->step : &plan->prompt;
   return index - 2 < plan->alternative_count ? &plan->alternatives[index - 2] : NULL;
 }
 
 static uint32_t first_call(const fick_plan *plan, const fick_variant *variant) {
   uint32_t first = 0;
-  for (int32_t i = 0; variant_at(plan, i) != variant; i++) first += variant_at(plan, i)->call_count;
+  for (int32_t i = 0; fick_variant_at(plan, i) != variant; i++) first += fick_variant_at(plan, i)->call_count;
   return first;
 }
 
@@ -30,7 +30,8 @@ uint32_t fick_total_calls(const fick_plan *plan) { return first_call(plan, NULL)
 static fick_status run_variant(fick_model *model, const fick_variant *variant, int32_t branch) {
   uint8_t *kept = model->kept + (size_t)branch * model->plan->kept_bytes;
   uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state, kept};
-  double *seconds = model->seconds + first_call(model->plan, variant);
+  uint32_t first = first_call(model->plan, variant);
+  double *seconds = model->seconds + first;
   fick_pool_use(model->pool);
   for (uint32_t i = 0; i < variant->call_count; i++) {
     const fick_call *call = &variant->calls[i];
@@ -43,11 +44,15 @@ static fick_status run_variant(fick_model *model, const fick_variant *variant, i
       const fick_operand *operand = &call->operands[j];
       arguments[j] = (fick_argument){FICK_OPAQUE_POINTER, 0, {spaces[operand->space] + operand->offset_bytes}};
     }
+    fick_stream_before(&model->stream, model->weights, call);
     double started = now();
     if (call->kernel(NULL, arguments, (int32_t)call->operand_count, &result) != 0) {
       return fick_fail(FICK_ERROR_KERNEL, "kernel %s failed at %s", call->kernel_name, call->node);
     }
     seconds[i] = now() - started;
+    model->total_seconds[first + i] += seconds[i];
+    model->runs[first + i]++;
+    if (model->after) model->after(model, variant, i, spaces, model->after_user);
   }
   return FICK_OK;
 }
@@ -155,10 +160,10 @@ fick_status fick_call_info(const fick_model *model, int32_t index, fick_call_pro
   }
   uint32_t position = (uint32_t)index;
   int32_t which = 0;
-  while (position >= variant_at(model->plan, which)->call_count) {
-    position -= variant_at(model->plan, which++)->call_count;
+  while (position >= fick_variant_at(model->plan, which)->call_count) {
+    position -= fick_variant_at(model->plan, which++)->call_count;
   }
-  const fick_variant *variant = variant_at(model->plan, which);
+  const fick_variant *variant = fick_variant_at(model->plan, which);
   const fick_call *call = &variant->calls[position];
   *profile = (fick_call_profile){variant->name, call->node, call->kernel_name, model->seconds[index]};
   return FICK_OK;
