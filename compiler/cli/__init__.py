@@ -12,7 +12,19 @@ from typer.exceptions import TyperException
 
 from ...ir.errors import UserError, first_line
 from ...runtime.errors import FickError
-from . import bench, compile, estimate, evaluate, inspect, repack, run, runner, targets, validate_hardware
+from . import (
+    bench,
+    compile,
+    deploy,
+    estimate,
+    evaluate,
+    inspect,
+    repack,
+    run,
+    runner,
+    targets,
+    validate_hardware,
+)
 
 app = typer.Typer(
     name="fick",
@@ -22,7 +34,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (compile, run, runner, bench, evaluate, estimate, validate_hardware, inspect, targets, repack):
+for verb in (
+    compile,
+    run,
+    runner,
+    deploy,
+    bench,
+    evaluate,
+    estimate,
+    validate_hardware,
+    inspect,
+    targets,
+    repack,
+):
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"), epilog=verb.EXAMPLE)(verb.command)
 
 

@@ -1,0 +1,116 @@
+"""fick-run on this machine and, emulated, on 64-bit Arm: bytes, working sets and pictures of a pipeline.
+
+    python benchmarks/device.py [--model models/emoji-sd] [--targets host,rpi5] [--steps 20] [--json FILE]
+
+Every picture is held to that of the host in Python, in units of 255. The working set is what the kernel says of the
+process when it ends (VmHWM by wait4); under an emulator it includes the emulator, whose own share is that of
+`fick-run --help`. Times of emulated runs mean nothing and are not given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+import fick
+from fick.compiler.cache import cache_folder
+from fick.compiler.runner import program
+from fick.ir.errors import UserError
+from fick.runtime import TextToImage
+from fick.targets.profile import load
+
+PROMPT = "google smiley, loudly crying face"
+SEED = 7
+SHARE = 4
+"""Streamed weights get a quarter of what all of them take."""
+
+
+@dataclass(frozen=True)
+class Row:
+    target: str
+    precision: str
+    memory_limit: int
+    runner_bytes: int
+    bundle_bytes: int
+    weight_bytes: int
+    working_set_bytes: int
+    off_by: int
+    seconds: float | None
+
+
+def measured(command: list[str]) -> tuple[int, float]:
+    """The largest working set of a command in bytes, and its seconds."""
+    started = time.perf_counter()
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    assert process.stderr is not None
+    said = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise UserError(said.strip())
+    return usage.ru_maxrss * 1024, time.perf_counter() - started
+
+
+def main(
+    model: Annotated[Path, typer.Option()] = Path("models/emoji-sd"),
+    targets: Annotated[str, typer.Option()] = "host,rpi5",
+    precisions: Annotated[str, typer.Option()] = "float32",
+    steps: Annotated[int, typer.Option()] = 20,
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for precision in precisions.split(","):
+            wanted = None
+            for target in dict.fromkeys(("host", *targets.split(","))):
+                arch = load(target).arch
+                bundle = folder / f"{target}-{precision}.fick"
+                report = fick.compile(model, target, bundle, precision=precision, self_test=True)
+                if wanted is None:
+                    with fick.load(bundle) as opened:
+                        assert isinstance(opened, TextToImage)
+                        wanted = opened.generate(PROMPT, steps=steps, seed=SEED)
+                runner = folder / f"fick-run-{arch}"
+                runner.write_bytes(program(arch, cache_folder() / "core"))
+                runner.chmod(0o755)
+                native = arch == platform.machine()
+                command = [] if native else [shutil.which(f"qemu-{arch}") or f"qemu-{arch}"]
+                base = 0 if native else measured([*command, str(runner), "--help"])[0]
+                measured([*command, str(runner), str(bundle), "--self-test"])
+                least = report.weight_bytes // SHARE + report.arena_bytes + report.state_bytes
+                for limit in (0, least):
+                    limited = ["--memory-limit", str(limit)] if limit else []
+                    drawing = ["--prompt", PROMPT, "--steps", str(steps), "--seed", str(SEED), "-o"]
+                    picture = folder / "x.png"
+                    used, seconds = measured(
+                        [*command, str(runner), str(bundle), *limited, *drawing, str(picture)]
+                    )
+                    with Image.open(picture) as image:
+                        off = int(np.abs(np.asarray(image).astype(int) - wanted.astype(int)).max())
+                    sizes = (runner.stat().st_size, bundle.stat().st_size, report.weight_bytes)
+                    row = Row(target, precision, limit, *sizes, used - base, off, seconds if native else None)
+                    rows.append(row)
+                    print(
+                        f"{target} {precision}, limit {limit / 1e6:.1f} MB: runner {row.runner_bytes / 1e3:.0f} KB, "
+                        f"weights {row.weight_bytes / 1e6:.1f} MB, working set {row.working_set_bytes / 1e6:.1f} MB, "
+                        f"off by {off} of 255" + (f", {seconds:.1f} s" if native else "")
+                    )
+    if json_file:
+        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+if __name__ == "__main__":
+    typer.run(main)
