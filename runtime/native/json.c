@@ -133,7 +133,8 @@ int fick_json_integer(fick_json value, int64_t *number) {
 int fick_json_number(fick_json value, double *number) {
   char text[64], *stop;
   size_t size = (size_t)(value.end - value.at);
-  if (value.at >= value.end || size >= sizeof text || !(*value.at == '-' || (*value.at >= '0' && *value.at <= '9'))) return 0;
+  if (value.at >= value.end || size >= sizeof text) return 0;
+  if (*value.at != '-' && !(*value.at >= '0' && *value.at <= '9')) return 0;
   memcpy(text, value.at, size);
   text[size] = 0;
   *number = strtod(text, &stop);

@@ -29,7 +29,8 @@ fick_status fick_open(const char *path, const fick_options *options, fick_model 
   if (!path || !model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: path and model must not be NULL");
   *model = NULL;
   fick_status status = fick_source_map(path, &source);
-  if (status == FICK_OK) status = fick_source_check(&source, &fick_model_program, !(options && options->skip_verification));
+  int verify = !(options && options->skip_verification);
+  if (status == FICK_OK) status = fick_source_check(&source, &fick_model_program, verify);
   if (status == FICK_OK) status = fick_model_open(&fick_model_program, &source, NULL, options, model);
   if (status == FICK_OK) (*model)->own = source;
   else fick_source_close(&source);

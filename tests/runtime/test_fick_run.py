@@ -57,6 +57,7 @@ def assert_same(path: Path, bundle: Path, **how: object) -> None:
     assert np.abs(found.astype(int) - wanted.astype(int)).max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore:the model has schedules")
 @pytest.mark.parametrize("sampler", [None, *samplers.KINDS])
 def test_it_draws_what_python_draws(bundle: Path, run: Run, tmp_path: Path, sampler: str | None) -> None:
     """Alternatives run where the schedule says so: theirs is another picture."""

@@ -53,7 +53,7 @@ def c(core_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL
     return native.load(core_cache, tmp_path_factory.mktemp("native"))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(spec=CONFIGS, steps=st.sampled_from([None, 1, 2, 5, 16, 60]), uneven=st.booleans())
 @example(spec={"kind": "diffusers", "config": {"_class_name": "PNDMScheduler"}}, steps=4, uneven=False)
 @example(
@@ -131,7 +131,7 @@ def tokenizers(c: ctypes.CDLL) -> Iterator[tuple[native.Tokenizer, Tokenizer]]:
     yield native.Tokenizer(c, vocabulary, merges, facts), Tokenizer(vocabulary, merges, facts)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(
     st.one_of(
         st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), max_size=12),

@@ -7,7 +7,8 @@
 
 static int rising_or_low(const fick_sampler *s) {
   for (int32_t i = 0; i < s->count; i++) {
-    if (!isfinite(s->sigmas[i]) || !(s->sigmas[i] >= s->sigma_min) || (i && !(s->sigmas[i] < s->sigmas[i - 1]))) return 1;
+    if (!isfinite(s->sigmas[i]) || !(s->sigmas[i] >= s->sigma_min)) return 1;
+    if (i && !(s->sigmas[i] < s->sigmas[i - 1])) return 1;
   }
   return !(s->sigma_min >= 0);
 }
