@@ -24,6 +24,9 @@ from ..emulated import run_program
 from . import pipelines
 
 PROMPT, STEPS, SEED = "Cat & dog", 3, 7
+TABLE_BYTES = 65536
+"""More than what three steps have in common with every picture takes."""
+
 DRAWN = ("--prompt", PROMPT, "--steps", str(STEPS), "--seed", str(SEED), "--threads", "2", "--quiet")
 
 
@@ -63,6 +66,25 @@ def test_it_draws_what_diffusers_draws(
     [wanted] = theirs(PROMPT, generator=generator, num_inference_steps=STEPS, guidance_scale=5.0).images
     with Image.open(tmp_path / "x.png") as image:
         assert np.abs(np.asarray(image).astype(int) - np.asarray(wanted).astype(int)).max() <= 1
+
+
+def test_weights_that_do_not_fit_are_read_again(bundle: Path, runner: Path, tmp_path: Path) -> None:
+    def drawn(limit: int) -> tuple[int, str]:
+        """The exit code and what was said, with the picture in a file named after the limit."""
+        place = ("-o", str(tmp_path / f"{limit}.png"))
+        ran = run_program(runner, "cortex-a76", str(bundle), *DRAWN, "--memory-limit", str(limit), *place)
+        return ran.returncode, ran.stderr
+
+    code, said = drawn(1000)
+    assert code == 2
+    least = int(said.split("needs ")[1].split()[0])
+    with zipfile.ZipFile(bundle) as archive:
+        unet = json.loads(archive.read("manifest.json"))["components"]["unet"]
+    enough = 10 * unet["memory"]["peak_bytes"]
+    assert least + TABLE_BYTES < unet["memory"]["peak_bytes"]
+    assert drawn(enough)[0] == drawn(least + TABLE_BYTES)[0] == 0
+    assert (tmp_path / f"{enough}.png").read_bytes() == (tmp_path / f"{least + TABLE_BYTES}.png").read_bytes()
+    assert drawn(least - 1)[0] == 2
 
 
 def test_every_kernel_gives_what_the_referee_gives(bundle: Path, runner: Path, tmp_path: Path) -> None:
