@@ -2,16 +2,15 @@
 
     python benchmarks/device.py [--model models/emoji-sd] [--targets host,rpi5] [--steps 20] [--json FILE]
 
-Every picture is held to that of the host in Python, in units of 255. The working set is what the kernel says of the
-process when it ends (VmHWM by wait4); under an emulator it includes the emulator, whose own share is that of
-`fick-run --help`. Times of emulated runs mean nothing and are not given.
+Every picture is held to that of the host in Python, in units of 255. The working set is what
+fick-run says that it had; under an emulator that includes the emulator's own. Times of emulated runs mean nothing and are not given.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
+import re
 import shutil
 import subprocess
 import tempfile
@@ -51,16 +50,13 @@ class Row:
 
 
 def measured(command: list[str]) -> tuple[int, float]:
-    """The largest working set of a command in bytes, and its seconds."""
+    """The working set that fick-run says it had, in bytes, and its seconds."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    assert process.stderr is not None
-    said = process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise UserError(said.strip())
-    return usage.ru_maxrss * 1024, time.perf_counter() - started
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise UserError(ran.stderr.strip())
+    found = re.search(r"working set ([\d.]+) MB", ran.stderr)
+    return int(float(found[1]) * 1e6) if found else 0, time.perf_counter() - started
 
 
 def main(
@@ -88,7 +84,6 @@ def main(
                 runner.chmod(0o755)
                 native = arch == platform.machine()
                 command = [] if native else [shutil.which(f"qemu-{arch}") or f"qemu-{arch}"]
-                base = 0 if native else measured([*command, str(runner), "--help"])[0]
                 measured([*command, str(runner), str(bundle), "--self-test"])
                 least = report.weight_bytes // SHARE + report.arena_bytes + report.state_bytes
                 for limit in (0, least):
@@ -101,7 +96,7 @@ def main(
                     with Image.open(picture) as image:
                         off = int(np.abs(np.asarray(image).astype(int) - wanted.astype(int)).max())
                     sizes = (runner.stat().st_size, bundle.stat().st_size, report.weight_bytes)
-                    row = Row(target, precision, limit, *sizes, used - base, off, seconds if native else None)
+                    row = Row(target, precision, limit, *sizes, used, off, seconds if native else None)
                     rows.append(row)
                     print(
                         f"{target} {precision}, limit {limit / 1e6:.1f} MB: runner {row.runner_bytes / 1e3:.0f} KB, "

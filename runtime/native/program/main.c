@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
-#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -147,6 +146,18 @@ static int32_t show(uint64_t done, uint64_t total, void *user) {
   return 0;
 }
 
+/* The most that was in memory at once. What getrusage says includes the process that this one was forked from. */
+static double working_set_bytes(void) {
+  char line[256];
+  unsigned long long kilobytes = 0;
+  FILE *file = fopen("/proc/self/status", "r");
+  while (file && fgets(line, sizeof line, file)) {
+    if (sscanf(line, "VmHWM: %llu", &kilobytes) == 1) break;
+  }
+  if (file) fclose(file);
+  return (double)kilobytes * 1024;
+}
+
 static int test(fick_pipeline *pipeline) {
   fick_self_test result;
   if (fick_pipeline_self_test(pipeline, &result) != FICK_OK) return failed();
@@ -183,11 +194,10 @@ static int draw(fick_pipeline *pipeline, const request *r) {
   free(pixels);
   if (status != FICK_OK) return failed();
   fick_memory memory;
-  struct rusage use;
-  if (r->quiet || fick_pipeline_memory(pipeline, &memory) != FICK_OK || getrusage(RUSAGE_SELF, &use) != 0) return 0;
+  if (r->quiet || fick_pipeline_memory(pipeline, &memory) != FICK_OK) return 0;
   fprintf(stderr, "%s: %d x %d, %.2f s; weights %.1f MB, activations %.1f MB, state and tables %.1f MB; working set %.1f MB\n",
           r->output, width, height, now() - started, (double)memory.weights_bytes / 1e6, (double)memory.arena_bytes / 1e6,
-          (double)(memory.state_bytes + memory.table_bytes) / 1e6, (double)use.ru_maxrss * 1024 / 1e6);
+          (double)(memory.state_bytes + memory.table_bytes) / 1e6, working_set_bytes() / 1e6);
   return 0;
 }
 
