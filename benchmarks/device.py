@@ -2,8 +2,8 @@
 
     python benchmarks/device.py [--model models/emoji-sd] [--targets host,rpi5] [--steps 20] [--json FILE]
 
-Every picture is held to that of the host in Python, in units of 255. The working set is what
-fick-run says that it had; under an emulator that includes the emulator's own. Times of emulated runs mean nothing and are not given.
+Every picture is held to that of the host in Python, in units of 255. The working set is what fick-run says that it had;
+under an emulator that includes the emulator's own. Times of emulated runs mean nothing and are not given.
 """
 
 from __future__ import annotations
