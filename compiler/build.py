@@ -20,11 +20,12 @@ from ..targets.profile import GpuProfile, Target
 from .bundle import FORMAT_VERSION
 from .costs.gpu import figures, kernel_facts
 from .frontends import Imported
+from .golden import golden
 from .link import SPARE, interleaved, kernels_source, link, plan_source, weights_offsets
 from .programs import fused
 from .progress import Silent
 from .recipes import NOTHING, Recipe
-from .skeleton import Part, Skeleton
+from .skeleton import GOLDEN, Part, Skeleton
 
 
 def build(
@@ -41,13 +42,14 @@ def build(
     precision: str = "float32",
     model: Any = None,
     spare: Target | None = None,
+    self_test: bool = False,
     reporter: Silent | None = None,
 ) -> Skeleton:
     """Compile imported models, the main one first, into one library. ``recipe`` is for the main one of ``model``,
     ``spare`` a processor that runs them all where there is no such GPU.
 
-    Kernels and the core's objects are kept in ``cache_folder`` by content. Raises UserError for what the target
-    cannot run.
+    With ``self_test`` the bundle can check its kernels (golden.py). Kernels and the core's objects are kept in
+    ``cache_folder`` by content. Raises UserError for what the target cannot run.
     """
     reporter = reporter or Silent()
     reporter.stage("optimise")
@@ -74,10 +76,13 @@ def build(
         for component, program in programs.items()
         if spare is not None
     }
+    files = {**(files or {}), **kernels_source(compiled)}
+    if self_test:
+        reporter.stage("golden values")
+        files[GOLDEN] = golden(programs, compiled)
     reporter.stage("link")
     program_id = hashlib.sha256(plan_source(compiled, "", spares).encode()).hexdigest()
     library = link(compiled, program_id, cache_folder / "core", spares)
-    sources = kernels_source(compiled)
     whole = interleaved(compiled, spares)
     starts = weights_offsets(whole)
     main = next(iter(components.values()))
@@ -105,7 +110,7 @@ def build(
         "config": main.metadata.get("config", {}),
         "sampler": dict(sampler) if sampler is not None else _sampler(main),
         "pipeline": dict(pipeline_facts or {}),
-        "files": sorted({**(files or {}), **sources}),
+        "files": sorted(files),
         "components": {
             component: _component(
                 components[component],
@@ -129,7 +134,7 @@ def build(
         )
         for component, program in programs.items()
     }
-    return Skeleton(manifest, library, parts, {**(files or {}), **sources})
+    return Skeleton(manifest, library, parts, files)
 
 
 def tensors(model: ir.Model) -> dict[str, NDArray[Any]]:

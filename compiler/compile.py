@@ -59,6 +59,7 @@ def compile(
     precision: str = "float32",
     tuned: str | os.PathLike[str] | None = None,
     fallback: str | None = None,
+    self_test: bool = False,
     reporter: Silent | None = None,
 ) -> Report:
     """Compile a diffusion UNet into a bundle.
@@ -71,7 +72,8 @@ def compile(
     may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
     what is lost is learned back (budgets.py). ``tuned`` is a file of what `fick tune` measured to be fastest. Where
     ``target`` is a GPU, ``fallback`` names a processor that runs the model on devices without such a GPU; the bundle
-    then has the weights twice, laid out for either.
+    then has the weights twice, laid out for either. With ``self_test`` the bundle says what its kernels should give,
+    for `fick-run --self-test`; that is of this checkpoint, and repacking leaves it out.
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
@@ -98,12 +100,12 @@ def compile(
     def compiled(profile: profiles.Target) -> Ingredients:
         settings = [
             whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
-            sorted(whole.files.items()), wanted.settings(), precision, spare and spare.model_dump_json(),
+            sorted(whole.files.items()), wanted.settings(), precision, spare and spare.model_dump_json(), self_test,
         ]  # fmt: skip
         name = digest(whole.components, settings)
         place = cache_folder() / "compilations" / f"{name}.fick" if name else None
         return _kept(whole, place) or _built(
-            whole, place, profile, seed, sampler, wanted, precision, model, spare, reporter
+            whole, place, profile, seed, sampler, wanted, precision, self_test, model, spare, reporter
         )
 
     skeleton, weights = compiled(profile)
@@ -203,6 +205,7 @@ def _built(
     sampler: Mapping[str, Any] | None,
     recipe: Recipe,
     precision: str,
+    self_test: bool,
     model: Any,
     spare: profiles.Target | None,
     reporter: Silent,
@@ -229,6 +232,7 @@ def _built(
             precision=precision,
             model=model,
             spare=spare,
+            self_test=self_test,
             reporter=reporter,
         )
     except OSError as error:

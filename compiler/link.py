@@ -61,8 +61,8 @@ def link(
         names = sorted(kernels)
         for name in names:
             (folder / f"{name}.o").write_bytes(kernels[name])
-        headers = os.fspath(_native())
-        _zig(
+        headers = os.fspath(native_folder())
+        zig(
             folder,
             cache_folder,
             ["-target", target, f"-mcpu={BASELINE[first.arch]}", *FLAGS, f"-I{headers}", "-c", "model.c"],
@@ -74,12 +74,13 @@ def link(
         (folder / "objects").write_text("\n".join(objects), encoding="utf-8")
         # Kernels export their entry points; only the core's interface is to be seen from outside.
         (folder / "exports").write_text("{ global: fick_*; local: *; };\n", encoding="utf-8")
-        _zig(
+        zig(
             folder,
             cache_folder,
             [
                 "-target", target, "-shared", "-Wl,-z,defs", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none",
-                "-Wl,--version-script=exports", "-o", "libmodel.so", "@objects", *libraries,
+                # Where a runner finds the plan that has no dynamic linker (native/pipeline/loader.c).
+                "-Wl,-e,fick_attach", "-Wl,--version-script=exports", "-o", "libmodel.so", "@objects", *libraries,
             ],
         )  # fmt: skip
         return (folder / "libmodel.so").read_bytes()
@@ -101,15 +102,16 @@ def kernels_source(components: Mapping[str, Compiled]) -> dict[str, bytes]:
     return {KERNELS: b"".join([PREAMBLE.encode(), *marked])}
 
 
-def _native() -> Path:
+def native_folder() -> Path:
+    """The C sources."""
     return Path(str(files("fick.runtime").joinpath("native")))
 
 
 def core_objects(arch: str, target: str, cache_folder: Path) -> list[Path]:
     """The core compiled for ``target``: from the cache where its sources have not changed."""
-    sources = sorted(_native().glob("*.c"))
+    sources = sorted(native_folder().glob("*.c"))
     digest = hashlib.sha256(repr((target, FLAGS, BASELINE[arch])).encode())
-    for path in sorted([*sources, *_native().glob("*.h")]):
+    for path in sorted([*sources, *native_folder().glob("*.h")]):
         digest.update(path.read_bytes())
     folder = cache_folder / f"core-{digest.hexdigest()[:16]}"
     objects = [folder / f"core_{path.stem}.o" for path in sources]
@@ -119,8 +121,8 @@ def core_objects(arch: str, target: str, cache_folder: Path) -> list[Path]:
             built = Path(scratch) / "core"
             built.mkdir()
             for path, made in zip(sources, objects, strict=True):
-                flags = ["-target", target, f"-mcpu={BASELINE[arch]}", *FLAGS, f"-I{_native()}"]
-                _zig(built, cache_folder, [*flags, "-c", os.fspath(path), "-o", made.name])
+                flags = ["-target", target, f"-mcpu={BASELINE[arch]}", *FLAGS, f"-I{native_folder()}"]
+                zig(built, cache_folder, [*flags, "-c", os.fspath(path), "-o", made.name])
             try:
                 built.rename(folder)
             except OSError:
@@ -132,7 +134,7 @@ def core_objects(arch: str, target: str, cache_folder: Path) -> list[Path]:
 LONGEST_LINK_S = 600
 
 
-def _zig(folder: Path, cache_folder: Path, arguments: Sequence[str]) -> None:
+def zig(folder: Path, cache_folder: Path, arguments: Sequence[str]) -> None:
     command = [sys.executable, "-m", "ziglang", "cc", *arguments]
     own = os.fspath((cache_folder / "zig").absolute())
     environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": own, "ZIG_LOCAL_CACHE_DIR": own}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..ir.errors import UserError
 from .checkpoint import read_checkpoint, require_numbers
-from .skeleton import manifest_of, read
+from .skeleton import GOLDEN, manifest_of, read
 
 WEIGHTS = "weights.safetensors"
 
@@ -41,6 +41,8 @@ def repack(
     if chosen not in components:
         raise UserError(f"{path} has no component {chosen}; its components are {', '.join(components)}")
     skeleton.manifest["random_weights"] = False
+    skeleton.files.pop(GOLDEN, None)  # it is of the old weights
+    skeleton.manifest["files"] = sorted(skeleton.files)
     if learned := skeleton.learned_weights(chosen):
         raise UserError(
             f"{path} holds what was learned for its own checkpoint in place of {len(learned)} of its tensors, "

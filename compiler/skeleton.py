@@ -23,6 +23,9 @@ from ..targets.compiled import PackedWeight
 from ..targets.packing import Dense, Packing
 from .bundle import Entry, weights_entry, write_bundle
 
+GOLDEN = "golden.json"
+"""The file of what kernels should give with a checkpoint (golden.py)."""
+
 PACKING: TypeAdapter[Packing] = TypeAdapter(Packing)
 
 Tensors = Mapping[str, NDArray[Any]]

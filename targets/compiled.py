@@ -56,6 +56,19 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Result:
+    """Where, after call number ``call`` of its variant, an element of the program's ``value`` lies."""
+
+    value: str
+    dtype: str
+    shape: tuple[int, ...]
+    call: int
+    space: Space
+    offset_bytes: int
+    strides_bytes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class StateTensor:
     """A dense row-major tensor in the state space, read or written from outside the kernels."""
 
@@ -106,7 +119,7 @@ class Compiled:
     symbol to the object file that defines ``__tvm_ffi_<symbol>``, or of a GPU to its source, with how many work-items
     run it in ``launches``; there, weights are a buffer from each of ``chunks`` on. ``carried`` gives for each variant
     the byte range (offset, size) of the state space that it fills for others: of "step", one row of the table that the
-    runtime keeps.
+    runtime keeps. ``results`` are the program's values that calls of a variant end in.
     """
 
     arch: str
@@ -125,6 +138,7 @@ class Compiled:
     kept: tuple[Kept, ...] = ()
     launches: Mapping[str, Launch] = field(default_factory=dict[str, Launch])
     chunks: tuple[int, ...] = ()
+    results: dict[str, tuple[Result, ...]] = field(default_factory=dict[str, tuple[Result, ...]])
 
     @property
     def alternatives(self) -> list[str]:

@@ -13,12 +13,13 @@ from ..ir.groups import Group, groups
 from ..ir.operators import VIEWS
 from ..ir.program import Program
 from . import memory
-from .compiled import Call, Compiled, Operand, PackedWeight
+from .compiled import Call, Compiled, Operand, PackedWeight, Result
 from .devices import device_for
 from .homes import Homes
 from .lowering import Buffer, Constant, Lowering, PendingCall, Question
 from .planning.operators import check_supported, lower_group, lower_view
 from .profile import GpuProfile, Target
+from .views import View
 
 BEFORE = ("prompt", "step")
 """Variants that a run may need before its own. "constant" is evaluated when compiling."""
@@ -35,10 +36,10 @@ def lower(
     ``progress(done, total)`` counts kernels. Raises UserError, before anything is compiled, for an operator
     or a shape that the target has no kernel for.
     """
-    lowering, homes, calls = _planned(program, profile)
+    lowering, homes, calls, results = _planned(program, profile)
     kernels = [pending.kernel for variant in calls.values() for pending in variant]
     objects = lowering.device.build(kernels, cache_folder, progress)
-    return _assemble(lowering, homes, calls, profile, objects)
+    return _assemble(lowering, homes, calls, results, profile, objects)
 
 
 def planned_calls(
@@ -48,7 +49,7 @@ def planned_calls(
 
     Raises UserError as ``lower`` does.
     """
-    lowering, _, calls = _planned(program, profile)
+    lowering, _, calls, _ = _planned(program, profile)
     return calls, lowering.buffers
 
 
@@ -57,7 +58,12 @@ def questions(program: Program, profile: Target) -> dict[str, Question]:
     return _planned(program, profile)[0].questions
 
 
-def _planned(program: Program, profile: Target) -> tuple[Lowering, Homes, dict[str, list[PendingCall]]]:
+Results = dict[str, list[tuple[str, View, int]]]
+
+
+def _planned(
+    program: Program, profile: Target
+) -> tuple[Lowering, Homes, dict[str, list[PendingCall]], Results]:
     variants = [name for name in BEFORE if name in program.variants] + program.alternatives
     for name in variants:
         for node in program.variants[name].graph:
@@ -67,13 +73,15 @@ def _planned(program: Program, profile: Target) -> tuple[Lowering, Homes, dict[s
     _place_constants(lowering, program)
     homes = Homes(lowering, program)
     calls: dict[str, list[PendingCall]] = {}
+    results: Results = {}
     for name in variants:
         # Alternatives may give one name to values of their own each.
         lowering.variant, lowering.calls, lowering.views = name, [], dict(homes.views)
+        lowering.results = []
         _lower_variant(lowering, program.variants[name])
         homes.settle(name)
-        calls[name] = lowering.calls
-    return lowering, homes, calls
+        calls[name], results[name] = lowering.calls, lowering.results
+    return lowering, homes, calls, results
 
 
 def _place_constants(lowering: Lowering, program: Program) -> None:
@@ -98,6 +106,9 @@ def _lower_variant(lowering: Lowering, model: ir.Model) -> None:
     for node in model.graph:
         if (group := last_of.get(id(node))) is not None:
             lower_group(lowering, group)
+            for value in node.outputs:
+                if (view := lowering.views.get(str(value.name))) is not None and lowering.calls:
+                    lowering.results.append((str(value.name), view, len(lowering.calls) - 1))
         elif id(node) not in inside:
             if opens(node):
                 continue  # products take the codes
@@ -112,6 +123,7 @@ def _assemble(
     lowering: Lowering,
     homes: Homes,
     calls: dict[str, list[PendingCall]],
+    results: Results,
     profile: Target,
     objects: Mapping[str, bytes],
 ) -> Compiled:
@@ -150,6 +162,15 @@ def _assemble(
 
     variants = {name: tuple(finished(one) for one in pending) for name, pending in calls.items()}
     launches = {name: lowering.device.launch(kernel) for kernel, name in symbols.items()}
+
+    def placed_result(value: str, view: View, call: int) -> Result:
+        buffer = lowering.buffers[view.buffer]
+        item = buffer.size_bytes // buffer.count
+        return Result(
+            value, buffer.dtype, view.shape, call, buffer.space, offsets[view.buffer] + view.offset * item,
+            tuple(step * item for step in view.strides),
+        )  # fmt: skip
+
     inputs, outputs = homes.tensors(lasting)
     return Compiled(
         arch=profile.arch,
@@ -168,6 +189,12 @@ def _assemble(
         kept=homes.kept(lasting),
         launches={name: launch for name, launch in launches.items() if launch is not None},
         chunks=chunks,
+        results={
+            name: tuple(
+                placed_result(*one) for one in found if lowering.buffers[one[1].buffer].space != "weights"
+            )
+            for name, found in results.items()
+        },
     )
 
 

@@ -134,7 +134,7 @@ class Lowering:
 
     ``frames`` are the frames that readers want around values, by name; ``framed`` gives such a value's view that
     of it with its frame, and the frame. ``tuned`` names what was measured to be fastest, by problem; all that was
-    asked is in ``questions``.
+    asked is in ``questions``. ``results`` are values of groups, their views, and the last call by then.
     """
 
     device: Device
@@ -144,6 +144,7 @@ class Lowering:
     views: dict[str, View] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
     calls: list[PendingCall] = field(default_factory=list)
+    results: list[tuple[str, View, int]] = field(default_factory=list)
     frames: dict[str, Frame] = field(default_factory=dict)
     framed: dict[View, tuple[View, Frame]] = field(default_factory=dict)
     variant: str = ""

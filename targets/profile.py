@@ -23,6 +23,9 @@ class Target(BaseModel):
 
     name: str = Field(description="The name given to --target.")
     description: str = Field(description="One line for `fick targets`.")
+    base: str | None = Field(
+        default=None, description="The profile that gives what this one does not say: that of a board's core."
+    )
     kind: Literal["cpu", "opencl"] = Field(description="Which lowering applies.")
     arch: Literal["x86_64", "aarch64"] = Field(
         description="Instruction set of the processor that runs the core."
@@ -141,13 +144,16 @@ def load(name: str) -> Target:
 
 
 def fitting() -> list[Profile]:
-    """The shipped profiles whose required features this machine has."""
+    """The shipped profiles of kinds of cores whose required features this machine has."""
     shipped = (load(name) for name in names() if name != "host")
     machine = platform.machine()
     return [
         one
         for one in shipped
-        if isinstance(one, Profile) and one.arch == machine and _cpu_flags().issuperset(one.requires)
+        if isinstance(one, Profile)
+        and one.base is None
+        and one.arch == machine
+        and _cpu_flags().issuperset(one.requires)
     ]
 
 
@@ -169,6 +175,10 @@ KINDS: dict[Any, type[Target]] = {"cpu": Profile, "opencl": GpuProfile}
 def _parse(text: str, where: str) -> Target:
     try:
         facts = tomllib.loads(text)
+        if (base := facts.get("base")) is not None:
+            if base not in names()[1:]:
+                raise UserError(f"target {where}: base {base!r} is not known; it may be one of {_known()}")
+            facts = {**load(base).model_dump(), **facts}
         if facts.get("arch") == "host":
             machine = platform.machine()
             facts |= {"arch": machine, "triple": f"{machine}-linux-gnu"}

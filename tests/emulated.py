@@ -40,11 +40,8 @@ def run_bundle(path: Path, core: str, feeds: Mapping[str, np.ndarray]) -> dict[s
         (folder / "libmodel.so").write_bytes(checked.entries[LIBRARY])
         ordered = [np.ascontiguousarray(feeds[one["name"]], one["dtype"]) for one in facts["inputs"]]
         (folder / "inputs").write_bytes(b"".join(array.tobytes() for array in ordered))
-        command = [
-            _qemu(), "-L", os.fspath(SYSTEM), "-cpu", CORES[core], os.fspath(_driver()), "./libmodel.so",
-            os.fspath(path.absolute()), "inputs", "outputs",
-        ]  # fmt: skip
-        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        files = ("./libmodel.so", os.fspath(path.absolute()), "inputs", "outputs")
+        ran = run_program(_driver(), core, *files, cwd=folder)
         if ran.returncode != 0:
             raise RuntimeError(f"exit code {ran.returncode}: {ran.stderr}")
         data, found = (folder / "outputs").read_bytes(), dict[str, np.ndarray]()
@@ -55,6 +52,14 @@ def run_bundle(path: Path, core: str, feeds: Mapping[str, np.ndarray]) -> dict[s
         at += array.nbytes
     assert at == len(data)
     return found
+
+
+def run_program(
+    program: Path, core: str, *arguments: str, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A program for 64-bit Arm on the core of a profile."""
+    command = [_qemu(), "-L", os.fspath(SYSTEM), "-cpu", CORES[core], os.fspath(program), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def _qemu() -> str:

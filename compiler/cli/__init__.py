@@ -15,12 +15,14 @@ from ...runtime.errors import FickError
 from . import (
     bench,
     compile,
+    deploy,
     estimate,
     evaluate,
     explore,
     inspect,
     repack,
     run,
+    runner,
     targets,
     tune,
     validate_hardware,
@@ -34,7 +36,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-VERBS = (compile, run, bench, evaluate, estimate, explore, validate_hardware, inspect, targets, tune, repack)
+VERBS = (
+    compile, run, runner, deploy, bench, evaluate, estimate, explore, validate_hardware, inspect, targets, tune, repack,
+)  # fmt: skip
 for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"), epilog=verb.EXAMPLE)(verb.command)
 

@@ -79,6 +79,10 @@ def command(
             help="For a GPU: the processor to run on where there is no such GPU. Stores the weights twice.",
         ),
     ] = None,
+    self_test: Annotated[
+        bool,
+        typer.Option("--self-test", help="Store what every kernel should give, for `fick-run --self-test`."),
+    ] = False,
     seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
@@ -102,6 +106,7 @@ def command(
             precision=precision,
             tuned=tuned,
             fallback=fallback,
+            self_test=self_test,
             reporter=reporter,
         )
     show(

@@ -11,7 +11,7 @@ static int same_digest(const uint8_t digest[SHA256_BYTES], const char *hex) {
   return hex[2 * SHA256_BYTES] == 0;
 }
 
-static fick_status check_entry(const fick_entry *entry, fick_json entries, int verify) {
+fick_status fick_bundle_entry(const fick_entry *entry, fick_json entries, int verify, fick_passed passed) {
   char name[128], wanted[2 * SHA256_BYTES + 1];
   fick_json facts, value;
   int64_t bytes;
@@ -31,7 +31,7 @@ static fick_status check_entry(const fick_entry *entry, fick_json entries, int v
   }
   if (verify) {
     uint8_t digest[SHA256_BYTES];
-    fick_sha256(entry->data, entry->size, digest);
+    fick_sha256(entry->data, entry->size, passed, digest);
     if (!same_digest(digest, wanted)) {
       return fick_fail(FICK_ERROR_DAMAGED, "entry %s of the bundle is damaged (its SHA-256 differs); copy it anew",
                        name);
@@ -59,15 +59,11 @@ static fick_status find_weights(const fick_zip *zip, const fick_program *program
   return FICK_OK;
 }
 
-fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_program *program,
-                             fick_contents *contents) {
-  fick_zip zip;
-  fick_json root, entries, value;
+fick_status fick_bundle_manifest(const fick_zip *zip, fick_json *found) {
+  fick_json root, value;
   char text[80];
   int64_t version;
-  fick_status status = fick_zip_read(data, size, &zip);
-  if (status != FICK_OK) return status;
-  const fick_entry *manifest = fick_zip_find(&zip, "manifest.json");
+  const fick_entry *manifest = fick_zip_find(zip, "manifest.json");
   if (manifest && !fick_zip_intact(manifest)) {
     return fick_fail(FICK_ERROR_DAMAGED, "entry manifest.json of the bundle is damaged (its CRC differs); copy it anew");
   }
@@ -77,33 +73,40 @@ fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, con
   root = (fick_json){(const char *)manifest->data, (const char *)manifest->data + manifest->size};
   if (!fick_json_member(root, "format", &value) || !fick_json_string(value, text, sizeof text) ||
       strcmp(text, "fick-bundle") != 0 || !fick_json_member(root, "format_version", &value) ||
-      !fick_json_integer(value, &version) || !fick_json_member(root, "entries", &entries)) {
+      !fick_json_integer(value, &version) || !fick_json_member(root, "entries", &value)) {
     return fick_fail(FICK_ERROR_FORMAT, "the file is not a fick bundle: its manifest lacks format and entries");
   }
   if (version > FICK_FORMAT_VERSION) {
     return fick_fail(FICK_ERROR_VERSION, "the bundle has format version %lld and this runtime reads up to %d; update fick",
                      (long long)version, FICK_FORMAT_VERSION);
   }
+  *found = root;
+  return FICK_OK;
+}
+
+fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, fick_passed passed,
+                             const fick_program *program, fick_contents *contents) {
+  fick_zip zip;
+  fick_json root = {NULL, NULL}, entries = root, value;
+  char text[80];
+  fick_status status = fick_zip_read(data, size, &zip);
+  if (status == FICK_OK) status = fick_bundle_manifest(&zip, &root);
+  if (status != FICK_OK) return status;
   if (!fick_json_member(root, "program_id", &value) || !fick_json_string(value, text, sizeof text) ||
       strcmp(text, program->program_id) != 0) {
     return fick_fail(FICK_ERROR_FORMAT, "the bundle was compiled for another library than this one; load its own");
   }
+  fick_json_member(root, "entries", &entries);
   for (int32_t i = 0; i < zip.count; i++) {
-    if (&zip.entries[i] == manifest) continue;
-    status = check_entry(&zip.entries[i], entries, verify);
+    if (zip.entries[i].data == (const uint8_t *)root.at) continue;
+    status = fick_bundle_entry(&zip.entries[i], entries, verify, passed);
     if (status != FICK_OK) return status;
   }
   const fick_entry *source = fick_zip_find(&zip, "code/kernels.cl");
   if (program->backend && !source) {
     return fick_fail(FICK_ERROR_FORMAT, "the bundle has no code/kernels.cl; compile it anew");
   }
-  contents->source = source ? source->data : NULL;
-  contents->source_bytes = source ? source->size : 0;
+  contents->kernels = source ? source->data : NULL;
+  contents->kernels_bytes = source ? source->size : 0;
   return find_weights(&zip, program, contents);
-}
-
-fick_status fick_check(const void *data, uint64_t size_bytes) {
-  fick_contents contents;
-  if (!data) return fick_fail(FICK_ERROR_ARGUMENT, "fick_check: data is NULL");
-  return fick_bundle_read(data, size_bytes, 1, &fick_model_program, &contents);
 }

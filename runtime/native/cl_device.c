@@ -120,7 +120,7 @@ static fick_status open_device(const fick_program *program, const fick_plan *pla
   }
   if (status == FICK_OK) status = fick_gpu_open(&device->gpu);
   if (status == FICK_OK) {
-    status = fick_gpu_build(&device->gpu, (const char *)contents->source, contents->source_bytes, &device->built);
+    status = fick_gpu_build(&device->gpu, (const char *)contents->kernels, contents->kernels_bytes, &device->built);
   }
   if (status == FICK_OK) status = find_kernels(device);
   if (status == FICK_OK) status = load_weights(device, weights);

@@ -66,7 +66,7 @@ static int has(const char *feature) {
   return 0;
 }
 
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) || defined(__arm__)
 #include <sys/auxv.h>
 
 static const struct {
@@ -74,8 +74,12 @@ static const struct {
   unsigned long auxiliary;
   int bit;
 } known[] = {
+#ifdef __arm__
+    {"neon", AT_HWCAP, 12},    {"vfpv4", AT_HWCAP, 16},
+#else
     {"asimd", AT_HWCAP, 1},    {"fphp", AT_HWCAP, 9}, {"asimdhp", AT_HWCAP, 10}, {"asimddp", AT_HWCAP, 20},
     {"i8mm", AT_HWCAP2, 13},   {"bf16", AT_HWCAP2, 14},
+#endif
 };
 
 static int has(const char *feature) {
@@ -89,7 +93,7 @@ static int permitted(const char *feature) {
   return 1;
 }
 #else
-#error "fick's core knows x86-64 and 64-bit Arm"
+#error "fick's core knows x86-64 and Arm"
 #endif
 
 const char *fick_cpu_lacks(const char *const *features) {

@@ -18,9 +18,7 @@ const char *fick_last_error(void) { return last_error; }
 
 uint32_t fick_abi_version(void) { return FICK_ABI_VERSION; }
 
-/* Compiled kernels report a refused argument through this symbol of TVM's. */
-void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count);
-void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count) {
+void fick_kernel_raised(const char *kind, const char **parts, int32_t count) {
   char text[384];
   size_t used = 0;
   text[0] = 0;

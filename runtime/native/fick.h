@@ -47,7 +47,7 @@ typedef struct fick_model fick_model;
 typedef struct {
   int32_t threads;             /* 0: as many as the process may use */
   int32_t skip_verification;   /* 1: trust the weights and save hashing them */
-  uint64_t memory_limit_bytes; /* 0: no limit */
+  uint64_t memory_limit_bytes; /* 0: no limit. Weights that do not fit are read again as they are needed */
   const char *component;       /* NULL: the main one */
 } fick_options;
 

@@ -104,4 +104,22 @@ struct fick_program {
 
 extern const fick_program fick_model_program;
 
+/* What kernels call. TVM's code hands a loop to the first, and reports a refused argument to the second. */
+typedef struct {
+  void *sync_handle;
+  int32_t num_task;
+} fick_environment;
+typedef int (*fick_task)(int task, fick_environment *environment, void *closure);
+typedef struct {
+  int (*launch)(fick_task task, void *closure, int tasks);
+  void (*raise)(const char *kind, const char **parts, int32_t count);
+} fick_hooks;
+
+/* Of everything in this header: a library and a core that differ in it must not meet. */
+#define FICK_PLAN_VERSION 1
+
+/* For a program that has a core of its own, such as fick-run: from here on kernels call its hooks, and the core in
+ * this library is not used. NULL for another version. */
+FICK_API const fick_program *fick_attach(uint32_t plan_version, const fick_hooks *hooks);
+
 #endif

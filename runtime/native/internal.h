@@ -12,9 +12,11 @@
 
 /* error.c */
 fick_status fick_fail(fick_status status, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void fick_kernel_raised(const char *kind, const char **parts, int32_t count);
 
-/* sha256.c */
-void fick_sha256(const uint8_t *data, uint64_t size, uint8_t digest[SHA256_BYTES]);
+/* sha256.c: passed, if not NULL, gets what has been read. */
+typedef void (*fick_passed)(const uint8_t *data, uint64_t size);
+void fick_sha256(const uint8_t *data, uint64_t size, fick_passed passed, uint8_t digest[SHA256_BYTES]);
 
 /* json.c: a cursor over a document that fick_json_valid has accepted. */
 typedef struct {
@@ -24,6 +26,12 @@ int fick_json_valid(const char *text, uint64_t size);
 int fick_json_member(fick_json object, const char *key, fick_json *value);
 int fick_json_string(fick_json value, char *buffer, size_t size);
 int fick_json_integer(fick_json value, int64_t *number);
+int fick_json_number(fick_json value, double *number);
+/* The text of a string, escapes resolved, as UTF-8 without a zero at its end: its length, -1 if it is none or too long. */
+int64_t fick_json_text(fick_json value, char *buffer, size_t size);
+/* The next of an object's or an array's values, 0 after the last. rest is the container at first; key may be NULL. */
+int fick_json_next(fick_json *rest, fick_json *key, fick_json *value);
+int fick_json_is(fick_json value, const char *word);
 
 /* zip.c */
 typedef struct {
@@ -41,14 +49,27 @@ fick_status fick_zip_read(const uint8_t *data, uint64_t size, fick_zip *zip);
 const fick_entry *fick_zip_find(const fick_zip *zip, const char *name);
 int fick_zip_intact(const fick_entry *entry);
 
-/* bundle.c */
+/* bundle.c: a manifest is of a bundle; an entry is as the manifest's entries say; all are, and fit a program. */
+fick_status fick_bundle_manifest(const fick_zip *zip, fick_json *manifest);
+fick_status fick_bundle_entry(const fick_entry *entry, fick_json entries, int verify, fick_passed passed);
 typedef struct {
   const uint8_t *weights;
-  const uint8_t *source; /* of a GPU's kernels, or NULL */
-  uint64_t source_bytes;
+  const uint8_t *kernels; /* a GPU's, as source; or NULL */
+  uint64_t kernels_bytes;
 } fick_contents;
-fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, const fick_program *program,
-                             fick_contents *contents);
+fick_status fick_bundle_read(const uint8_t *data, uint64_t size, int verify, fick_passed passed,
+                             const fick_program *program, fick_contents *contents);
+
+/* source.c: a bundle's file in memory. */
+typedef struct {
+  uint8_t *data;
+  uint64_t bytes;
+  fick_contents contents;
+} fick_source;
+fick_status fick_source_map(const char *path, fick_source *source);
+fick_status fick_source_check(fick_source *source, const fick_program *program, int verify);
+void fick_source_close(fick_source *source);
+void fick_source_drop(const uint8_t *data, uint64_t size);
 
 /* cpu.c: the first of the features that this processor lacks, or NULL. */
 const char *fick_cpu_lacks(const char *const *features);
@@ -58,6 +79,7 @@ typedef struct fick_pool fick_pool;
 fick_pool *fick_pool_create(int32_t threads);
 void fick_pool_destroy(fick_pool *pool);
 void fick_pool_use(fick_pool *pool);
+int fick_pool_launch(fick_task lambda, void *closure, int tasks);
 
 /* memo.c: results of a variant by the bytes of the inputs it depends on. */
 typedef struct {
@@ -85,14 +107,25 @@ struct fick_backend {
   fick_status (*changed)(fick_device *device, fick_region region, const uint8_t *state);
 };
 
+/* stream.c: weights that are let go of behind the calls that have read them, where memory is short. */
+typedef struct {
+  uint64_t *starts; /* of tensors, rising; one more for the end */
+  uint64_t count, most_bytes, resident_bytes;
+} fick_stream;
+int fick_stream_plan(fick_stream *stream, const fick_plan *plan);
+uint64_t fick_stream_least(const fick_stream *stream, const fick_plan *plan);
+void fick_stream_before(fick_stream *stream, const uint8_t *weights, const fick_call *call);
+
 /* model.c, run.c, kept.c */
 struct fick_model {
   const fick_program *program;
   const fick_plan *plan;
-  uint8_t *file;
-  uint64_t file_bytes, memory_limit_bytes;
+  fick_source own; /* nothing where the file is another's */
+  uint64_t memory_limit_bytes;
   const uint8_t *weights;
+  fick_stream stream;
   uint8_t *arena, *state;
+  int arena_is_own;
   uint8_t *kept;  /* of each branch, kept_bytes */
   uint8_t *whole; /* of each branch, for each kept value: whether a run has left it since the picture began */
   int32_t branches;
@@ -103,14 +136,28 @@ struct fick_model {
   fick_memo prompts, steps;
   uint8_t *prompt_key, *step_key; /* what the carried values were computed from; NULL key: nothing yet */
   int prompt_valid, step_valid;
-  double *seconds;
+  double *seconds, *total_seconds; /* of a call's last run, and of all */
+  uint64_t *runs;
   fick_progress progress;
   void *user;
+  /* NULL, or called after each kernel call. */
+  void (*after)(fick_model *model, const fick_variant *variant, uint32_t call, uint8_t *const spaces[4], void *user);
+  void *after_user;
   atomic_int cancelled;
 };
 
-/* Fails where `more` bytes beside what the model occupies exceed its limit. */
-fick_status fick_within_limit(const fick_model *model, uint64_t more);
+/* A component of a program, on a bundle that is mapped and checked. arena is as long as the plan's, for components that
+ * never run at once; NULL for one of its own. */
+fick_status fick_model_open(const fick_program *program, const fick_source *source, uint8_t *arena,
+                            const fick_options *options, fick_model **model);
+
+/* Bytes beside the weights and the arena, tables of steps excluded. */
+uint64_t fick_model_beside(const fick_plan *plan);
+
+const fick_variant *fick_variant_at(const fick_plan *plan, int32_t index);
+
+/* Fails where `more` bytes beside what the model occupies exceed its limit, even if weights are streamed. */
+fick_status fick_within_limit(fick_model *model, uint64_t more);
 
 /* Aligned memory of zeros, or NULL. */
 uint8_t *fick_zeroed(uint64_t bytes);

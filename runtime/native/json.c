@@ -1,4 +1,5 @@
 /* json.c: just enough JSON (RFC 8259) to read a manifest: validate once, then look members up. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "internal.h"
@@ -127,4 +128,93 @@ int fick_json_integer(fick_json value, int64_t *number) {
   }
   *number = total;
   return 1;
+}
+
+int fick_json_number(fick_json value, double *number) {
+  char text[64], *stop;
+  size_t size = (size_t)(value.end - value.at);
+  if (value.at >= value.end || size >= sizeof text) return 0;
+  if (*value.at != '-' && !(*value.at >= '0' && *value.at <= '9')) return 0;
+  memcpy(text, value.at, size);
+  text[size] = 0;
+  *number = strtod(text, &stop);
+  return *stop == 0;
+}
+
+int fick_json_is(fick_json value, const char *word) {
+  size_t size = (size_t)(value.end - value.at);
+  return size == strlen(word) && memcmp(value.at, word, size) == 0;
+}
+
+int fick_json_next(fick_json *rest, fick_json *key, fick_json *value) {
+  fick_json none;
+  if (rest->at >= rest->end) return 0;
+  int first = *rest->at == '{' || *rest->at == '[', object = 0;
+  if (!first && *rest->at != ',') return 0;
+  /* What encloses the values is told from how they stand: a value of an object has a key before it. */
+  rest->at++;
+  skip_space(rest);
+  if (rest->at >= rest->end || *rest->at == '}' || *rest->at == ']') return 0;
+  if (!key) key = &none;
+  key->at = rest->at;
+  if (!skip_value(rest, 0)) return 0;
+  key->end = rest->at;
+  object = take(rest, ':');
+  if (object) skip_space(rest);
+  value->at = object ? rest->at : key->at;
+  if (object && !skip_value(rest, 0)) return 0;
+  value->end = rest->at;
+  skip_space(rest);
+  return 1;
+}
+
+static int hexadecimal(const char *at, uint32_t *number) {
+  *number = 0;
+  for (int i = 0; i < 4; i++) {
+    char c = at[i];
+    uint32_t digit = c >= '0' && c <= '9' ? (uint32_t)(c - '0') : (uint32_t)((c | 32) - 'a' + 10);
+    if (digit > 15) return 0;
+    *number = *number << 4 | digit;
+  }
+  return 1;
+}
+
+static size_t utf8(uint32_t c, char out[4]) {
+  static const uint8_t marks[] = {0, 0, 0xc0, 0xe0, 0xf0};
+  size_t size = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+  for (size_t i = size - 1; i > 0; i--, c >>= 6) out[i] = (char)(0x80 | (c & 0x3f));
+  out[0] = (char)(marks[size] | c);
+  return size;
+}
+
+int64_t fick_json_text(fick_json value, char *buffer, size_t size) {
+  static const char escapes[] = "\"\\/bfnrt", meant[] = "\"\\/\b\f\n\r\t";
+  size_t length = 0;
+  if (value.end - value.at < 2 || *value.at != '"') return -1;
+  for (const char *at = value.at + 1, *end = value.end - 1; at < end;) {
+    char piece[4];
+    size_t count = 1;
+    piece[0] = *at++;
+    if (piece[0] == '\\') {
+      const char *known = at < end ? strchr(escapes, *at) : NULL;
+      uint32_t code, low;
+      if (known && *known) {
+        piece[0] = meant[known - escapes];
+        at++;
+      } else {
+        if (end - at < 5 || *at != 'u' || !hexadecimal(at + 1, &code)) return -1;
+        at += 5;
+        if (code >> 10 == 0x36 && end - at >= 6 && at[0] == '\\' && at[1] == 'u' && hexadecimal(at + 2, &low) &&
+            low >> 10 == 0x37) {
+          code = 0x10000 + ((code & 0x3ff) << 10 | (low & 0x3ff));
+          at += 6;
+        }
+        count = utf8(code, piece);
+      }
+    }
+    if (length + count > size) return -1;
+    memcpy(buffer + length, piece, count);
+    length += count;
+  }
+  return (int64_t)length;
 }

@@ -1,41 +1,16 @@
-/* model.c: open a bundle, describe it, move tensors in and out. */
+/* model.c: open a component, describe it, move tensors in and out. */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "internal.h"
 
 #define PROMPTS_KEPT 2 /* with guidance, the conditional and the unconditional one */
 
-static fick_status map_file(const char *path, fick_model *model) {
-  struct stat facts;
-  int file = open(path, O_RDONLY | O_CLOEXEC);
-  if (file < 0) return fick_fail(FICK_ERROR_FILE, "cannot open %s: %s", path, strerror(errno));
-  if (fstat(file, &facts) != 0 || !S_ISREG(facts.st_mode)) {
-    close(file);
-    return fick_fail(FICK_ERROR_FILE, "cannot read %s: it is not a regular file", path);
-  }
-  if (facts.st_size == 0) {
-    close(file);
-    return fick_fail(FICK_ERROR_FORMAT, "%s is empty; copy or compile it anew", path);
-  }
-  model->file_bytes = (uint64_t)facts.st_size;
-  void *mapped = mmap(NULL, model->file_bytes, PROT_READ, MAP_PRIVATE, file, 0);
-  close(file);
-  if (mapped == MAP_FAILED) return fick_fail(FICK_ERROR_MEMORY, "cannot map %s: %s", path, strerror(errno));
-  model->file = mapped;
-  return FICK_OK;
-}
-
 uint8_t *fick_zeroed(uint64_t bytes) {
   void *memory = NULL;
-  if (posix_memalign(&memory, 64, bytes ? bytes : 64) != 0) return NULL;
-  return memset(memory, 0, bytes);
+  if (bytes > SIZE_MAX / 2 || posix_memalign(&memory, 64, bytes ? (size_t)bytes : 64) != 0) return NULL;
+  return memset(memory, 0, (size_t)bytes);
 }
 
 uint64_t fick_key_bytes(const fick_plan *plan, fick_rate rate) {
@@ -59,11 +34,24 @@ static uint64_t state_bytes(const fick_model *model) {
   return model->plan->state_bytes + model->plan->kept_bytes * (uint64_t)model->branches;
 }
 
-fick_status fick_within_limit(const fick_model *model, uint64_t more) {
+uint64_t fick_model_beside(const fick_plan *plan) {
+  uint64_t prompt = fick_key_bytes(plan, FICK_PROMPT) + plan->prompt.carried.size_bytes;
+  return plan->state_bytes + plan->kept_bytes + (plan->prompt.call_count ? PROMPTS_KEPT * prompt : 0);
+}
+
+/* Where all weights and `more` exceed the limit, weights get what the rest leaves. */
+fick_status fick_within_limit(fick_model *model, uint64_t more) {
   const fick_plan *plan = model->plan;
-  uint64_t needed = plan->weights.size_bytes + plan->arena_bytes + state_bytes(model) + fick_memo_bytes(&model->prompts);
-  needed = more > UINT64_MAX - needed ? UINT64_MAX : needed + more;
-  if (!model->memory_limit_bytes || needed <= model->memory_limit_bytes) return FICK_OK;
+  uint64_t limit = model->memory_limit_bytes, least = fick_stream_least(&model->stream, plan);
+  uint64_t rest = plan->arena_bytes + state_bytes(model) + fick_memo_bytes(&model->prompts);
+  rest = more > UINT64_MAX - rest ? UINT64_MAX : rest + more;
+  model->stream.most_bytes = 0;
+  if (!limit || (rest <= limit && plan->weights.size_bytes <= limit - rest)) return FICK_OK;
+  if (rest <= limit && least <= limit - rest) {
+    model->stream.most_bytes = limit - rest;
+    return FICK_OK;
+  }
+  uint64_t needed = least > UINT64_MAX - rest ? UINT64_MAX : rest + least;
   return fick_fail(FICK_ERROR_MEMORY, "the model needs %llu bytes and the limit is %llu",
                    (unsigned long long)needed, (unsigned long long)model->memory_limit_bytes);
 }
@@ -71,17 +59,21 @@ fick_status fick_within_limit(const fick_model *model, uint64_t more) {
 static fick_status allocate(fick_model *model, const fick_options *options) {
   const fick_plan *plan = model->plan;
   uint64_t prompt_bytes = fick_key_bytes(plan, FICK_PROMPT), step_bytes = fick_key_bytes(plan, FICK_STEP);
-  size_t calls = fick_total_calls(plan);
+  size_t calls = fick_total_calls(plan) + 1; /* none is none, and no failure */
   int kept = plan->prompt.call_count ? PROMPTS_KEPT : 0;
   model->memory_limit_bytes = options->memory_limit_bytes;
+  if (!fick_stream_plan(&model->stream, plan)) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a model");
   fick_status status = fick_within_limit(model, (prompt_bytes + plan->prompt.carried.size_bytes) * (uint64_t)kept);
   if (status != FICK_OK) return status;
-  model->arena = fick_zeroed(model->program->backend ? 0 : plan->arena_bytes);
+  if (model->arena_is_own) model->arena = fick_zeroed(model->program->backend ? 0 : plan->arena_bytes);
   model->state = fick_zeroed(plan->state_bytes);
   model->prompt_key = fick_zeroed(prompt_bytes);
   model->step_key = fick_zeroed(step_bytes);
-  model->seconds = calloc(calls ? calls : 1, sizeof *model->seconds);
+  model->seconds = calloc(calls, sizeof *model->seconds);
+  model->total_seconds = calloc(calls, sizeof *model->total_seconds);
+  model->runs = calloc(calls, sizeof *model->runs);
   if (!model->arena || !model->state || !model->prompt_key || !model->step_key || !model->seconds ||
+      !model->total_seconds || !model->runs ||
       !fick_memo_reserve(&model->prompts, prompt_bytes, plan->prompt.carried.size_bytes, kept)) {
     return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's %llu bytes",
                      (unsigned long long)(plan->weights.size_bytes + plan->arena_bytes + plan->state_bytes));
@@ -93,11 +85,6 @@ static fick_status allocate(fick_model *model, const fick_options *options) {
   return FICK_OK;
 }
 
-const char *fick_component(int32_t index) {
-  int known = index >= 0 && index < fick_model_program.component_count;
-  return known ? fick_model_program.components[index].name : NULL;
-}
-
 static const fick_plan *find_component(const fick_program *program, const char *name) {
   if (!name) return program->components;
   for (int32_t i = 0; i < program->component_count; i++) {
@@ -106,9 +93,14 @@ static const fick_plan *find_component(const fick_program *program, const char *
   return NULL;
 }
 
-static fick_status open_with(const fick_program *program, const char *path, const fick_options *options,
-                             fick_model **model) {
-  fick_contents contents;
+fick_status fick_model_open(const fick_program *program, const fick_source *source, uint8_t *arena,
+                            const fick_options *options, fick_model **model) {
+  static const fick_options defaults = {0, 0, 0, NULL};
+  *model = NULL;
+  if (!options) options = &defaults;
+  if (options->threads < 0 || options->threads > 1024) {
+    return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: %d threads; give 1 to 1024, or 0 for all", options->threads);
+  }
   const fick_plan *plan = find_component(program, options->component);
   if (!plan) return fick_fail(FICK_ERROR_ARGUMENT, "the bundle has no component %s", options->component);
   const char *lacking = fick_cpu_lacks(program->cpu_features);
@@ -117,19 +109,15 @@ static fick_status open_with(const fick_program *program, const char *path, cons
                      lacking);
   }
   fick_model *opened = calloc(1, sizeof *opened);
-  if (!opened) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open %s", path);
+  if (!opened) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a model");
   opened->program = program;
   opened->plan = plan;
-  fick_status status = map_file(path, opened);
-  if (status == FICK_OK) {
-    status = fick_bundle_read(opened->file, opened->file_bytes, !options->skip_verification, program, &contents);
-  }
-  if (status == FICK_OK) {
-    opened->weights = contents.weights + plan->weights.offset_bytes;
-    status = allocate(opened, options);
-  }
+  opened->weights = source->contents.weights + plan->weights.offset_bytes;
+  opened->arena = arena;
+  opened->arena_is_own = !arena;
+  fick_status status = allocate(opened, options);
   if (status == FICK_OK && program->backend) {
-    status = program->backend->open(program, plan, &contents, opened->weights, &opened->device);
+    status = program->backend->open(program, plan, &source->contents, opened->weights, &opened->device);
   }
   if (status != FICK_OK) {
     fick_close(opened);
@@ -137,20 +125,6 @@ static fick_status open_with(const fick_program *program, const char *path, cons
   }
   *model = opened;
   return FICK_OK;
-}
-
-fick_status fick_open(const char *path, const fick_options *options, fick_model **model) {
-  static const fick_options defaults = {0, 0, 0, NULL};
-  const fick_program *program = &fick_model_program;
-  if (!path || !model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: path and model must not be NULL");
-  *model = NULL;
-  if (!options) options = &defaults;
-  if (options->threads < 0 || options->threads > 1024) {
-    return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: %d threads; give 1 to 1024, or 0 for all", options->threads);
-  }
-  fick_status status = open_with(program, path, options, model);
-  int lost = status == FICK_ERROR_DEVICE || (program->backend && status == FICK_ERROR_KERNEL);
-  return lost && program->fallback ? open_with(program->fallback, path, options, model) : status;
 }
 
 const char *fick_device_name(const fick_model *model) {
@@ -162,16 +136,19 @@ void fick_close(fick_model *model) {
   if (!model) return;
   if (model->device) model->program->backend->close(model->device);
   fick_pool_destroy(model->pool);
-  if (model->file) munmap(model->file, model->file_bytes);
+  fick_source_close(&model->own);
   fick_memo_reserve(&model->prompts, 0, 0, 0);
   fick_memo_reserve(&model->steps, 0, 0, 0);
-  free(model->arena);
+  if (model->arena_is_own) free(model->arena);
+  free(model->stream.starts);
   free(model->state);
   free(model->kept);
   free(model->whole);
   free(model->prompt_key);
   free(model->step_key);
   free(model->seconds);
+  free(model->total_seconds);
+  free(model->runs);
   free(model);
 }
 

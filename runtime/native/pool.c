@@ -14,12 +14,7 @@
 
 #define SPINS 20000
 #define TASKS_A_THREAD 4
-
-typedef struct {
-  void *sync_handle;
-  int32_t num_task;
-} parallel_environment;
-typedef int (*parallel_lambda)(int task, parallel_environment *environment, void *closure);
+#define STACK_BYTES (4 << 20) /* kernels keep tiles there, and musl's threads have little */
 
 struct fick_pool {
   pthread_mutex_t mutex;
@@ -27,7 +22,7 @@ struct fick_pool {
   /* The launch in the high half, its next task in the low. A thread that takes a task does so by exchanging the whole,
    * which fails if the launch it knew is over: so what it read of the launch before was of that launch. */
   _Atomic uint64_t ticket;
-  _Atomic(parallel_lambda) lambda;
+  _Atomic(fick_task) lambda;
   _Atomic(void *) closure;
   atomic_int tasks, finished, failed, sleeping, stop;
   int32_t threads;
@@ -49,9 +44,9 @@ static uint32_t launch_of(uint64_t ticket) { return (uint32_t)(ticket >> 32); }
 static void run_tasks(fick_pool *pool, uint32_t launch) {
   uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
   while (launch_of(ticket) == launch) {
-    parallel_lambda lambda = atomic_load_explicit(&pool->lambda, memory_order_relaxed);
+    fick_task lambda = atomic_load_explicit(&pool->lambda, memory_order_relaxed);
     void *closure = atomic_load_explicit(&pool->closure, memory_order_relaxed);
-    parallel_environment environment = {NULL, atomic_load_explicit(&pool->tasks, memory_order_relaxed)};
+    fick_environment environment = {NULL, atomic_load_explicit(&pool->tasks, memory_order_relaxed)};
     int32_t task = (int32_t)(uint32_t)ticket;
     if (task >= environment.num_task) return;
     if (!atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket + 1, memory_order_acq_rel,
@@ -100,8 +95,8 @@ static uint32_t announce(fick_pool *pool) {
   return launch;
 }
 
-/* TVM's kernels call through this variable; the number of tasks is the pool's to choose. */
-static int launch(parallel_lambda lambda, void *closure, int tasks) {
+/* The number of tasks is the pool's to choose. */
+int fick_pool_launch(fick_task lambda, void *closure, int tasks) {
   fick_pool *pool = current;
   (void)tasks;
   int32_t count = pool->threads > 1 ? TASKS_A_THREAD * pool->threads : 1;
@@ -117,10 +112,6 @@ static int launch(parallel_lambda lambda, void *closure, int tasks) {
   }
   return atomic_load(&pool->failed) ? -1 : 0;
 }
-
-/* Kernel objects define this weakly and empty: here is the definition that wins. */
-extern int (*__TVMBackendParallelLaunch)(parallel_lambda, void *, int);
-int (*__TVMBackendParallelLaunch)(parallel_lambda, void *, int) = launch;
 
 void fick_pool_use(fick_pool *pool) { current = pool; }
 
@@ -139,10 +130,14 @@ fick_pool *fick_pool_create(int32_t threads) {
   pthread_mutex_init(&pool->mutex, NULL);
   pthread_cond_init(&pool->wake, NULL);
   pool->threads = 1;
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, STACK_BYTES);
   for (int32_t i = 1; i < threads; i++) {
-    if (pthread_create(&pool->workers[i], NULL, work, pool) != 0) break; /* run on the threads that there are */
+    if (pthread_create(&pool->workers[i], &attributes, work, pool) != 0) break; /* run on the threads that there are */
     pool->threads = i + 1;
   }
+  pthread_attr_destroy(&attributes);
   return pool;
 }
 

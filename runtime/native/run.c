@@ -14,14 +14,14 @@ static double now(void) {
 }
 
 /* prompt, step, and the alternatives in order; NULL after the last. */
-static const fick_variant *variant_at(const fick_plan *plan, int32_t index) {
+const fick_variant *fick_variant_at(const fick_plan *plan, int32_t index) {
   if (index < 2) return index ? &plan->step : &plan->prompt;
   return index - 2 < plan->alternative_count ? &plan->alternatives[index - 2] : NULL;
 }
 
 static uint32_t first_call(const fick_plan *plan, const fick_variant *variant) {
   uint32_t first = 0;
-  for (int32_t i = 0; variant_at(plan, i) != variant; i++) first += variant_at(plan, i)->call_count;
+  for (int32_t i = 0; fick_variant_at(plan, i) != variant; i++) first += fick_variant_at(plan, i)->call_count;
   return first;
 }
 
@@ -41,7 +41,8 @@ static fick_status run_variant(fick_model *model, const fick_variant *variant, i
   const fick_backend *backend = model->program->backend;
   uint8_t *kept = model->kept + (backend ? 0 : (size_t)branch * model->plan->kept_bytes);
   uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state, kept};
-  double *seconds = model->seconds + first_call(model->plan, variant);
+  uint32_t first = first_call(model->plan, variant);
+  double *seconds = model->seconds + first;
   fick_status status = FICK_OK;
   fick_pool_use(model->pool);
   if (backend) status = backend->begin(model->device, model->state, branch, model->branches);
@@ -53,15 +54,23 @@ static fick_status run_variant(fick_model *model, const fick_variant *variant, i
     } else if (backend) {
       status = backend->call(model->device, call);
     } else {
+      fick_stream_before(&model->stream, model->weights, call);
       double started = now();
       status = run_on_processor(call, spaces);
       seconds[i] = now() - started;
+      if (status == FICK_OK && model->after) model->after(model, variant, i, spaces, model->after_user);
     }
   }
-  if (!backend) return status;
-  /* What was started ends, whatever became of the rest. */
-  fick_status ended = backend->end(model->device, status == FICK_OK ? variant : NULL, model->state, seconds);
-  return status == FICK_OK ? ended : status;
+  if (backend) {
+    /* What was started ends, whatever became of the rest. */
+    fick_status ended = backend->end(model->device, status == FICK_OK ? variant : NULL, model->state, seconds);
+    if (status == FICK_OK) status = ended;
+  }
+  for (uint32_t i = 0; i < variant->call_count && status == FICK_OK; i++) {
+    model->total_seconds[first + i] += seconds[i];
+    model->runs[first + i]++;
+  }
+  return status;
 }
 
 /* Bring what a variant carries into the state space for the inputs as they are: kept, from the table, or by
@@ -170,10 +179,10 @@ fick_status fick_call_info(const fick_model *model, int32_t index, fick_call_pro
   }
   uint32_t position = (uint32_t)index;
   int32_t which = 0;
-  while (position >= variant_at(model->plan, which)->call_count) {
-    position -= variant_at(model->plan, which++)->call_count;
+  while (position >= fick_variant_at(model->plan, which)->call_count) {
+    position -= fick_variant_at(model->plan, which++)->call_count;
   }
-  const fick_variant *variant = variant_at(model->plan, which);
+  const fick_variant *variant = fick_variant_at(model->plan, which);
   const fick_call *call = &variant->calls[position];
   *profile = (fick_call_profile){variant->name, call->node, call->kernel_name, model->seconds[index]};
   return FICK_OK;

@@ -97,12 +97,18 @@ static void blocks(uint32_t state[8], const uint8_t *data, uint64_t count) {
   blocks_plain(state, data, count);
 }
 
-void fick_sha256(const uint8_t *data, uint64_t size, uint8_t digest[SHA256_BYTES]) {
+#define PIECE_BYTES (1u << 20)
+
+void fick_sha256(const uint8_t *data, uint64_t size, fick_passed passed, uint8_t digest[SHA256_BYTES]) {
   uint32_t state[8] = {0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a,
                        0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19};
   uint8_t tail[128] = {0};
   uint64_t whole = size / 64, rest = size % 64, tail_blocks = rest < 56 ? 1 : 2;
-  blocks(state, data, whole);
+  for (uint64_t at = 0; at < whole * 64; at += PIECE_BYTES) {
+    uint64_t piece = whole * 64 - at < PIECE_BYTES ? whole * 64 - at : PIECE_BYTES;
+    blocks(state, data + at, piece / 64);
+    if (passed) passed(data + at, piece);
+  }
   if (rest) memcpy(tail, data + whole * 64, rest);
   tail[rest] = 0x80;
   for (int i = 0; i < 8; i++) tail[tail_blocks * 64 - 1 - (uint64_t)i] = (uint8_t)(size * 8 >> 8 * i);

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import platform
 from math import ceil
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fick.ir.errors import UserError
 from fick.targets import profile as profiles
 from fick.targets.cpu.contraction import choose_tile
 
@@ -50,3 +52,18 @@ def test_a_tile_fits_the_registers(
     assert vectors % parts == 0 and tile.rows <= rows
     factors = tile.rows if tile.by_lane else 1
     assert tile.rows * vectors + held * (vectors + factors) + held - 1 <= profile.vector_registers
+
+
+def test_a_board_is_its_core_with_numbers_of_its_own(tmp_path: Path) -> None:
+    core, board = profiles.load("cortex-a76"), profiles.load("rpi5")
+    own = {"name", "base", "description", "memory_bytes"}
+    assert board.base == "cortex-a76"
+    assert board.model_dump(exclude=own) == core.model_dump(exclude=own)
+    assert profiles.load("rpi4").requires == ("asimd",)
+    (tmp_path / "mine.toml").write_text(
+        'name = "mine"\nbase = "cortex-a76"\ndescription = "mine"\ncores = 2\n'
+    )
+    assert profiles.load(str(tmp_path / "mine.toml")).cores == 2
+    (tmp_path / "mine.toml").write_text('base = "host"')
+    with pytest.raises(UserError, match="base 'host' is not known"):
+        profiles.load(str(tmp_path / "mine.toml"))

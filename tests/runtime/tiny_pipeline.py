@@ -1,0 +1,229 @@
+"""A pipeline from a prompt to a picture whose kernels are a few lines of C: no compiler, no torch.
+
+text_encoder   encoder_hidden_states[t, w] = 0.01 ids[t] + 0.1 w
+unet           prompt  carried_p[b] = mean of encoder_hidden_states[b]
+               step    carried_t = cos(timestep / 500)
+               full    output = sample * scales + carried_p + 0.1 carried_t, task by task
+               rest    the same of output as full left it, in place of sample * scales
+vae_decoder    image[c, y, x] = sin(latent[c, y / 2, x / 2])
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from fick.compiler.bundle import Entry, weights_entry, write_bundle
+from fick.compiler.link import link, weights_offsets
+from fick.runtime.tokenizer import BYTE_LETTERS
+from fick.targets.compiled import Call, Compiled, Kept, Operand, PackedWeight, StateTensor
+from fick.targets.packing import Dense
+from fick.targets.profile import load
+
+PROGRAM_ID = "cd" * 32
+TOKENS, WIDTH, CHANNELS, SIDE = 12, 3, 4, 3
+LATENT = CHANNELS * SIDE * SIDE
+
+SOURCE = f"""
+#include <math.h>
+#include <stdint.h>
+typedef struct {{ int32_t type; uint32_t zero; void *pointer; }} argument;
+typedef struct {{ void *sync; int32_t num_task; }} environment;
+typedef int (*lambda)(int, environment *, void *);
+__attribute__((weak)) int (*__TVMBackendParallelLaunch)(lambda, void *, int);
+void TVMFFIErrorSetRaisedFromCStrParts(const char *kind, const char **parts, int32_t count);
+#define KERNEL(name) int32_t __tvm_ffi_##name(void *self, const argument *a, int32_t n, argument *result); \\
+  int32_t __tvm_ffi_##name(void *self, const argument *a, int32_t n, argument *result)
+#define FLOATS(i) ((float *)a[i].pointer)
+enum {{ TOKENS = {TOKENS}, WIDTH = {WIDTH}, CHANNELS = {CHANNELS}, SIDE = {SIDE}, LATENT = {LATENT} }};
+
+KERNEL(encode) {{
+  for (int t = 0; t < TOKENS; t++) {{
+    for (int w = 0; w < WIDTH; w++) FLOATS(1)[t * WIDTH + w] = 0.01f * (float)((int64_t *)a[0].pointer)[t] + 0.1f * (float)w;
+  }}
+  return 0;
+}}
+KERNEL(average) {{
+  for (int b = 0; b < 2; b++) {{
+    float sum = 0;
+    for (int i = 0; i < TOKENS * WIDTH; i++) sum += FLOATS(0)[b * TOKENS * WIDTH + i];
+    FLOATS(1)[b] = sum / (TOKENS * WIDTH);
+  }}
+  return 0;
+}}
+KERNEL(angle) {{ FLOATS(1)[0] = cosf(FLOATS(0)[0] / 500); return 0; }}
+static int scale(int task, environment *e, void *closure) {{
+  const argument *a = closure;
+  for (int i = task; i < 2 * LATENT; i += e->num_task) FLOATS(2)[i] = FLOATS(0)[i] * FLOATS(1)[i % LATENT];
+  return 0;
+}}
+KERNEL(scaled) {{
+  if (FLOATS(1)[0] < 0) {{
+    const char *parts[] = {{"the first scale ", "is negative"}};
+    TVMFFIErrorSetRaisedFromCStrParts("ValueError", parts, 2);
+    return -1;
+  }}
+  return __TVMBackendParallelLaunch(scale, (void *)a, 0);
+}}
+KERNEL(shifted) {{
+  for (int i = 0; i < 2 * LATENT; i++) FLOATS(3)[i] = FLOATS(0)[i] + FLOATS(1)[i / LATENT] + 0.1f * FLOATS(2)[0];
+  return 0;
+}}
+KERNEL(decode) {{
+  for (int c = 0; c < 3; c++) {{
+    for (int i = 0; i < 4 * SIDE * SIDE; i++) {{
+      int y = i / (2 * SIDE), x = i % (2 * SIDE);
+      FLOATS(1)[c * 4 * SIDE * SIDE + i] = sinf(FLOATS(0)[(c * SIDE + y / 2) * SIDE + x / 2]);
+    }}
+  }}
+  return 0;
+}}
+KERNEL(moments) {{
+  for (int i = 0; i < LATENT; i++) FLOATS(1)[i] = FLOATS(0)[i % (12 * SIDE * SIDE)], FLOATS(2)[i] = 0.1f;
+  return 0;
+}}
+"""
+KERNELS = ("encode", "average", "angle", "scaled", "shifted", "decode", "moments")
+SCALES = np.linspace(-0.5, 1, LATENT, dtype=np.float32)[::-1].copy()
+
+
+@cache
+def kernels(folder: Path) -> dict[str, bytes]:
+    """The first object has all of them."""
+    made: dict[str, bytes] = {}
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", load("host").triple, "-O1", "-fPIC", "-c"]
+    for name, source in (("all", SOURCE), ("none", "typedef int nothing;")):
+        (folder / f"{name}.c").write_text(source)
+        subprocess.run([*command, f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
+    for name in KERNELS:
+        made[name] = (folder / ("none.o" if made else "all.o")).read_bytes()
+    return made
+
+
+def _component(objects: dict[str, bytes], **facts: object) -> Compiled:
+    profile = load("host")
+    nothing: dict[str, object] = {
+        "arch": profile.arch, "triple": profile.triple, "cpu_features": (), "kernels": objects, "weights": (),
+        "weights_bytes": 0, "arena_bytes": 64, "carried": {},
+    }  # fmt: skip
+    return Compiled(**{**nothing, **facts})  # type: ignore[arg-type]
+
+
+def components(objects: dict[str, bytes]) -> dict[str, Compiled]:
+    def state(offset: int) -> Operand:
+        return Operand("state", offset)
+
+    def tensor(name: str, shape: tuple[int, ...], offset: int, rate: str = "sample", dtype: str = "float32"):
+        return StateTensor(name, dtype, shape, offset, rate)  # type: ignore[arg-type]
+
+    latents = (CHANNELS, SIDE, SIDE)
+    sample, step, prompt, mean, angle, output = 0, 512, 576, 1024, 1088, 1152
+    scaled, kept = Operand("arena", 0), Operand("kept", 0)
+    shift = (state(mean), state(angle))
+    unet = _component(
+        objects,
+        variants={
+            "prompt": (Call("average", (state(prompt), state(mean)), "prompt/average"),),
+            "step": (Call("angle", (state(step), state(angle)), "time/angle"),),
+            "full": (
+                Call("scaled", (state(sample), Operand("weights", 0), scaled), "unet/scaled"),
+                Call("shifted", (scaled, *shift, kept), "unet/kept"),
+                Call("shifted", (scaled, *shift, state(output)), "unet/shifted"),
+            ),
+            "rest": (Call("shifted", (kept, *shift, state(output)), "unet/shifted"),),
+        },
+        inputs=(
+            tensor("sample", (2, *latents), sample),
+            tensor("timestep", (1,), step, "step"),
+            tensor("encoder_hidden_states", (2, TOKENS, WIDTH), prompt, "prompt"),
+        ),
+        outputs=(tensor("noise_pred", (2, *latents), output),),
+        weights=(PackedWeight("scales", "scales", Dense(), "float32", (LATENT,), 0),),
+        weights_bytes=192,
+        arena_bytes=320,
+        state_bytes=1472,
+        carried={"prompt": (mean, 8), "step": (angle, 4)},
+        kept_bytes=320,
+        kept=(Kept("before", "float32", (2, *latents), 0, ("rest",), ("full",)),),
+    )
+    image = (1, 3, 2 * SIDE, 2 * SIDE)
+    return {
+        "unet": unet,
+        "text_encoder": _component(
+            objects,
+            variants={"full": (Call("encode", (state(0), state(128)), "text/encode"),)},
+            inputs=(tensor("input_ids", (1, TOKENS), 0, dtype="int64"),),
+            outputs=(tensor("encoder_hidden_states", (1, TOKENS, WIDTH), 128),),
+            state_bytes=320,
+        ),
+        "vae_decoder": _component(
+            objects,
+            variants={"full": (Call("decode", (state(0), state(192)), "vae/decode"),)},
+            inputs=(tensor("latent", (1, *latents), 0),),
+            outputs=(tensor("image", image, 192),),
+            state_bytes=640,
+        ),
+        "vae_encoder": _component(
+            objects,
+            variants={"full": (Call("moments", (state(0), state(448), state(640)), "vae/moments"),)},
+            inputs=(tensor("image", image, 0),),
+            outputs=(tensor("mean", (1, *latents), 448), tensor("deviation", (1, *latents), 640)),
+            state_bytes=832,
+        ),
+    }
+
+
+def files() -> tuple[dict[str, bytes], dict[str, int]]:
+    letters = sorted(BYTE_LETTERS)
+    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>")]
+    pieces = [*letters, *(f"{one}</w>" for one in letters), *(a + b for a, b in merges), "<s>", "</s>"]
+    vocabulary = json.dumps({piece: number for number, piece in enumerate(pieces)}, ensure_ascii=False)
+    found = {
+        "tokenizer/vocab.json": vocabulary.encode(),
+        "tokenizer/merges.txt": "".join(f"{a} {b}\n" for a, b in merges).encode(),
+    }
+    end = len(pieces) - 1
+    return found, {"tokens": TOKENS, "start": end - 1, "end": end, "padding": end}
+
+
+def golden(output: float) -> dict[str, object]:
+    """What the encoder's last element is, and ``output``, the network's first."""
+    rows = [[2, 2, 0, 1e-5, 1152, output]]
+    last = 128 + 4 * (TOKENS * WIDTH - 1)
+    return {"components": {"text_encoder": {"full": [[0, 2, 0, 1e-6, last, 0.21]]}, "unet": {"full": rows}}}
+
+
+def write(path: Path, folder: Path, cache_folder: Path, **changed: object) -> Path:
+    """The bundle; ``changed`` are manifest fields in place of the right ones, ``scales`` and ``golden`` excepted."""
+    parts, found = components(kernels(folder)), files()
+    scales, expected = changed.pop("scales", SCALES), changed.pop("golden", None)
+    manifest = {
+        "format": "fick-bundle",
+        "format_version": 1,
+        "name": "tiny",
+        "program_id": PROGRAM_ID,
+        "target": {"name": "host", "arch": parts["unet"].arch, "cpu_features": []},
+        "sampler": {
+            "kind": "diffusers",
+            "config": {"_class_name": "DDIMScheduler", "clip_sample": False, "prediction_type": "epsilon"},
+        },
+        "pipeline": {"tokenizer": found[1], "latent_to_rgb": [[0.1, 0.1, 0.1]] * (CHANNELS + 1)},
+        "components": {"unet": {"schedules": {"4": ["full", "rest", "full", "rest"]}}},
+        **changed,
+    }
+    library = link(parts, PROGRAM_ID, cache_folder)
+    assert weights_offsets(parts)["unet"] == 0
+    entries = [
+        weights_entry(parts["unet"].weights, 192, {"scales": np.asarray(scales)}.__getitem__),
+        Entry.of("code/libmodel.so", library),
+        *(Entry.of(name, data) for name, data in found[0].items()),
+    ]
+    if expected is not None:
+        entries.append(Entry.of("golden.json", json.dumps(expected).encode()))
+    write_bundle(path, entries, manifest)
+    return path
