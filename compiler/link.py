@@ -29,8 +29,8 @@ MOST_OPERANDS = 64
 
 KERNELS = "code/kernels.cl"
 
-GPU_OBJECTS = "core_cl_"
-"""What only a GPU's bundle has of the core."""
+GPU_SOURCES = "cl_"
+"""How what only a GPU's bundle has of the core begins."""
 
 SPARE = " on a processor"
 """After the name of a component in whose place it is."""
@@ -54,7 +54,7 @@ def link(
     target = f"{first.triple}.{OLDEST_LIBC}"
     core = core_objects(first.arch, target, cache_folder)
     if not first.launches:
-        core = [path for path in core if not path.name.startswith(GPU_OBJECTS)]
+        core = [path for path in core if not path.name.startswith(f"core_{GPU_SOURCES}")]
     with tempfile.TemporaryDirectory(prefix="fick-link-") as scratch:
         folder = Path(scratch)
         (folder / "model.c").write_text(plan_source(components, program_id, spare), encoding="utf-8")

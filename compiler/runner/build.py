@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...ir.errors import UserError
-from ..link import FLAGS, OLDEST_LIBC, native_folder, zig
+from ..link import FLAGS, GPU_SOURCES, OLDEST_LIBC, native_folder, zig
 from .unicode import tables
 
 
@@ -58,7 +58,8 @@ def _built(arch: str, libc: str, more: Sequence[str], linking: Sequence[str], ca
         raise UserError(f"there is no runner for {arch}; there is one for {', '.join(ARCHITECTURES)}")
     kind, native = ARCHITECTURES[arch], native_folder()
     oldest = f".{OLDEST_LIBC}" if libc == "gnu" else ""
-    sources = [path for path in sorted(native.glob("*.c")) if path.name not in ALONE]
+    core = sorted(native.glob("*.c"))
+    sources = [path for path in core if path.name not in ALONE and not path.name.startswith(GPU_SOURCES)]
     folders = [native / folder for folder in ("pipeline", *more)]
     sources += [path for folder in folders for path in sorted(folder.glob("*.c"))]
     flags = [

@@ -36,9 +36,9 @@ static int kept_path(const fick_gpu *gpu, const char *source, uint64_t size, cha
   }
   mkdir(folder, 0755);
   memset(&key, 0, sizeof key);
-  fick_sha256((const uint8_t *)source, size, key.source);
+  fick_sha256((const uint8_t *)source, size, NULL, key.source);
   snprintf(key.facts, sizeof key.facts, "%s|%s|%s|%s", gpu->name, gpu->driver, gpu->version, options);
-  fick_sha256((const uint8_t *)&key, sizeof key, digest);
+  fick_sha256((const uint8_t *)&key, sizeof key, NULL, digest);
   int at = snprintf(path, LONGEST_PATH, "%s/", folder);
   for (int i = 0; i < 16; i++) at += snprintf(path + at, 3, "%02x", digest[i]);
   memcpy(path + at, ".bin", 5);
@@ -61,7 +61,7 @@ static uint8_t *read_kept(const char *path, size_t *size) {
       have += (size_t)got;
     }
     *size = wanted - SHA256_BYTES;
-    if (bytes && have == wanted) fick_sha256(bytes + SHA256_BYTES, *size, digest);
+    if (bytes && have == wanted) fick_sha256(bytes + SHA256_BYTES, *size, NULL, digest);
     if (bytes && (have != wanted || memcmp(bytes, digest, SHA256_BYTES) != 0)) {
       free(bytes);
       bytes = NULL;
@@ -96,7 +96,7 @@ static void keep(fick_gpu *gpu, cl_program program, const char *path) {
   snprintf(partial, sizeof partial, "%s.%ld", path, (long)getpid());
   if (gpu->cl.clGetProgramInfo(program, CL_PROGRAM_BINARIES, sizeof binary, &binary, NULL) == CL_SUCCESS) {
     int file = open(partial, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    fick_sha256(binary, size, bytes);
+    fick_sha256(binary, size, NULL, bytes);
     if (file >= 0) {
       ssize_t wrote = write(file, bytes, SHA256_BYTES + size);
       int whole = close(file) == 0 && wrote == (ssize_t)(SHA256_BYTES + size);

@@ -32,7 +32,12 @@ static fick_status check_target(fick_pipeline *p, const char *path) {
   fick_json_member(p->manifest, "entries", &entries);
   if (!code) return damaged("library is missing");
   TRY(fick_bundle_entry(code, entries, 1, NULL));
-  return fick_library_load(code->data, code->size, &p->library, &p->program);
+  TRY(fick_library_load(code->data, code->size, &p->library, &p->program));
+  if (!p->program->backend) return FICK_OK;
+  p->program = p->program->fallback;
+  return p->program ? FICK_OK
+                    : fick_fail(FICK_ERROR_DEVICE, "%s is for a GPU and this runner has none; compile it with --fallback",
+                                path);
 }
 
 static const fick_plan *component(const fick_pipeline *p, const char *name) {
