@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,9 +144,13 @@ def test_tokens(tokenizers: tuple[native.Tokenizer, Tokenizer], text: str) -> No
     wanted = theirs.encode(text)
     ids, dropped = ours.encode(text)
     assert ids == wanted.ids[0].tolist()
-    assert bool(dropped) == bool(wanted.dropped)
-    if dropped and len(text.lower()) == len(text):
-        assert wanted.dropped in (dropped.decode().strip(), text[-1])
+    # Of a word that was cut, Python says it as the tokens have it.
+    said, meant = (
+        unicodedata.normalize("NFC", one).lower().strip() for one in (dropped.decode(), wanted.dropped)
+    )
+    assert bool(said) == bool(meant)
+    if said and len(text.lower()) == len(text):
+        assert meant in (said, unicodedata.normalize("NFC", text[-1]).lower())
 
 
 @pytest.mark.parametrize(

@@ -220,6 +220,7 @@ fick_status fick_pipeline_set_prompt(fick_pipeline *p, const char *prompt, const
   p->prompted = 0;
   TRY(encode(p, negative ? negative : "", p->prompt_value, &at));
   TRY(encode(p, prompt, p->prompt_value + half, &at));
+  at += strspn(prompt + at, " \t\r\n");
   char *dropped = malloc(strlen(prompt + at) + 1);
   if (!dropped) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the prompt");
   free(p->dropped);
