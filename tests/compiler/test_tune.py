@@ -95,6 +95,13 @@ def test_what_was_measured_is_kept_and_compiled_with(source: Path, tmp_path: Pat
     assert names[0] != names[1]
 
 
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_compiled(
+    source: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"cannot write .* in a folder that exists"):
+        tune(source, tmp_path / "missing" / "here.json")
+
+
 def test_a_choice_has_to_be_worth_it() -> None:
     tuned = Tuned(target="x", cores=1, shares={"a": {"this": 0.99}, "b": {"this": 0.9, "that": 0.8}, "c": {}})
     assert tuned.choices() == {"b": "that"}
