@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: help demo test check bench docs clean
+SYSTEM := qemu-user libc6-arm64-cross libc6-armhf-cross default-jdk-headless pocl-opencl-icd ocl-icd-libopencl1
+
+.PHONY: help demo deps test check bench docs clean
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo   compile a trained text-to-image pipeline for this machine and draw with it"
+	@echo "make deps   install from Debian what the tests run Arm, GPU and Java code with (as root)"
 	@echo "make test   run the tests"
-	@echo "make check  run the linter, the type checker and the import rules"
+	@echo "make check  run the linter, the type checker, the import rules, and see that docs/cli.md is as the code says"
 	@echo "make bench  measure against the peers and print the README's table"
 	@echo "make docs   write docs/cli.md and the tables of docs/hardware.md from the code"
 	@echo "make clean  remove .venv and everything that was built"
@@ -18,12 +21,17 @@ help:
 demo: $(VENV)/.full
 	@$(BIN)/python examples/emoji.py
 
-# What Arm and GPU code is run by comes from the system: nothing here can bring it.
+deps:
+	@apt-get update -qq
+	@apt-get install -y -qq $(SYSTEM)
+
+# What Arm, GPU and Java code is run by comes from the system: nothing here can bring it.
 test: $(VENV)/.full
-	@command -v qemu-aarch64 >/dev/null && test -d /usr/aarch64-linux-gnu || \
-		{ echo "make test runs Arm code in an emulator; on Debian: apt-get install qemu-user libc6-arm64-cross"; exit 1; }
+	@command -v qemu-aarch64 >/dev/null && test -d /usr/aarch64-linux-gnu -a -d /usr/arm-linux-gnueabihf || \
+		{ echo "make test runs Arm code in an emulator; make deps installs it on Debian"; exit 1; }
+	@command -v javac >/dev/null || { echo "make test runs Java; make deps installs a JDK on Debian"; exit 1; }
 	@ls /etc/OpenCL/vendors/*.icd >/dev/null 2>&1 && ldconfig -p | grep -q libOpenCL.so.1 || \
-		{ echo "make test runs GPU code on PoCL; on Debian: apt-get install pocl-opencl-icd ocl-icd-libopencl1"; exit 1; }
+		{ echo "make test runs GPU code on PoCL; make deps installs it on Debian"; exit 1; }
 	@TVM_NUM_THREADS=2 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=10
 
 check: $(VENV)/.full
@@ -31,6 +39,7 @@ check: $(VENV)/.full
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/python tools/import_rules.py
+	@$(BIN)/python tools/cli_docs.py --check
 
 bench: $(VENV)/.full
 	@$(BIN)/python benchmarks/unet.py

@@ -3,35 +3,31 @@
     python benchmarks/caching.py [--prompts 256] [--steps 50 --steps 20] [--only NAME ...] [--json out/caching.json]
 
 Each row is a recipe. Its bundle draws every prompt from the same seed as the float bundle without a cache, at guidance
-5. Seconds are those of whole pictures, text encoder and decoder included, drawn in turns with that bundle. Calibration
-draws prompts of concepts that the model has never seen. Bundles, drawings and finished rows are kept in --folder, and
-pareto.png shows them: run it again to go on.
+5. Rows "fewer steps" are that bundle itself in shorter loops: what the same time buys without any of this. Seconds are
+those of whole pictures, text encoder and decoder included, drawn in turns with that bundle. Calibration draws prompts
+of concepts that the model has never seen. Bundles, drawings and finished rows are kept in --folder, and pareto.png
+shows them: run it again to go on.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import statistics
-import time
-from collections import defaultdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from emoji_rows import BEST, GUIDANCE, Passes, asked, bundle, drawn, interval, quantise
 from matplotlib.figure import Figure
-from precision import BEST, GUIDANCE, MODEL, interval, quantise
 from rich.console import Console
 from rich.table import Table
 
 import fick
-from fick.compiler.calibration import Calibration
+from fick.compiler.bench.rounds import measure
 from fick.compiler.programs import structure
 from fick.compiler.progress import Silent, terminal
-from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
+from fick.compiler.quality.evaluate import Prompt
 from fick.compiler.quality.gallery import fingerprint
-from fick.compiler.quality.judge import Judge
-from fick.compiler.recipes import NOTHING, Recipe
 from fick.compiler.schedule_plot import draw
 from fick.ir.files import write_whole
 from fick.passes.base import Pass
@@ -43,14 +39,16 @@ from fick.passes.caching import (
     FasterDiffusion,
     Fora,
     ForaConfig,
+    PredictReuse,
     TGate,
     TGateConfig,
 )
+from fick.passes.correct import CorrectNoise, CorrectReuse
 from fick.passes.schedule import ScheduleReuse, ScheduleReuseConfig
 from fick.passes.split_joins import SplitJoins
 from fick.runtime import TextToImage
 
-Row = tuple[str, tuple[Pass[Any], ...]]
+Row = tuple[str, Passes]
 """The policy, whose rows one line of the plot joins, and the recipe."""
 
 
@@ -67,13 +65,28 @@ def blocks(threshold: float) -> BlockCaching:
 
 
 INTEGERS = (SplitJoins(), quantise(**BEST))
+JOINT = (CorrectReuse(), CorrectNoise())
+"""What is lost to reuse and to rounding together, fitted where the loop that has both really goes."""
 
-UNCACHED = "uncached"
+
+def in_integers(cache: Pass[Any]) -> Passes:
+    """Ranges are those of the loop that reuses."""
+    return SplitJoins(), cache, quantise(**BEST)
+
+
+UNCACHED, FEWER = "uncached", "fewer steps"
+SHARES = (0.8, 0.6, 0.5, 0.4, 0.3, 0.2)
+"""Of the steps, in rows of fewer."""
+
 ROWS: dict[str, Row] = {
     UNCACHED: ("uncached", ()),
     **{f"DeepCache N={n}": ("DeepCache", (deep(n),)) for n in (2, 3, 5, 10)},
     **{f"DeepCache N={n}, 3 deep": ("DeepCache, 3 deep", (deep(n, depth=3),)) for n in (2, 5)},
     **{f"DeepCache N={n}, centred": ("DeepCache, centred", (deep(n, spacing="centred"),)) for n in (3, 5)},
+    **{
+        f"DeepCache N={n}, predicted": ("DeepCache, predicted", (deep(n, steps=(20, 50)), PredictReuse()))
+        for n in (3, 5)
+    },
     "Faster Diffusion": ("Faster Diffusion", (FasterDiffusion(),)),
     **{f"T-GATE at {m}": ("T-GATE", (TGate(TGateConfig(gate=m)),)) for m in (0.2, 0.4)},
     **{f"FORA N={n}": ("FORA", (Fora(ForaConfig(interval=n)),)) for n in (2, 3, 5)},
@@ -82,6 +95,24 @@ ROWS: dict[str, Row] = {
     "W8A8": ("W8A8", INTEGERS),
     **{f"W8A8, DeepCache N={n}": ("W8A8, DeepCache", (*INTEGERS, deep(n))) for n in (3, 5)},
     **{f"W8A8, scheduled {s}x": ("W8A8, scheduled", (*INTEGERS, scheduled(s))) for s in (0.5, 0.4, 0.3, 0.2)},
+    **{
+        f"W8A8 of DeepCache N={n}": ("W8A8 of DeepCache", in_integers(deep(n, steps=(20, 50))))
+        for n in (3, 5)
+    },
+    **{
+        f"W8A8 of DeepCache N={n}, corrected": (
+            "W8A8 of DeepCache, corrected",
+            (*in_integers(deep(n, steps=(20, 50))), *JOINT),
+        )
+        for n in (3, 5)
+    },
+    **{
+        f"W8A8, scheduled {s}x, corrected": (
+            "W8A8, scheduled, corrected",
+            (*INTEGERS, scheduled(s), *JOINT),
+        )
+        for s in (0.4, 0.3, 0.2)
+    },
 }
 
 MEASURES = {
@@ -91,7 +122,7 @@ MEASURES = {
     "psnr_db": "PSNR [dB]",
 }
 ROUNDS = 12
-"""Pictures that are timed in turns."""
+"""In which a picture is timed with both bundles."""
 
 
 def main(
@@ -103,17 +134,18 @@ def main(
 ) -> None:
     """Make the rows that are not there yet, print all and plot them."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = read_prompts(MODEL / "prompts.txt")[:prompts]
-    unknown = set(only or ()) - ROWS.keys()
-    if unknown:
-        raise typer.BadParameter(f"there is no row {unknown.pop()!r}; the rows are {', '.join(ROWS)}")
+    given = asked(prompts, only, ROWS)
     found: dict[str, dict[str, Any]] = {}
     with terminal() as reporter:
-        reference = bundle(UNCACHED, folder, reporter)
+        reference = calibrated(UNCACHED, folder, reporter)
         for count in steps or (50, 20):
             for name in only or ROWS:
-                path = bundle(name, folder, reporter)
-                found[f"{name}, {count} steps"] = row(name, path, reference, asked, count, folder, reporter)
+                path = calibrated(name, folder, reporter)
+                found[f"{name}, {count} steps"] = row(name, path, reference, given, count, folder, reporter)
+            for share in SHARES if UNCACHED in (only or ROWS) else ():
+                found[f"{round(share * count)} of {count} steps"] = row(
+                    UNCACHED, reference, reference, given, count, folder, reporter, share
+                )
         reporter.finish()
     show(found)
     write_whole(folder / "pareto.png", pareto(found))
@@ -121,72 +153,68 @@ def main(
         write_whole(json_file, (json.dumps(found, indent=1) + "\n").encode())
 
 
-def bundle(name: str, folder: Path, reporter: Silent) -> Path:
-    path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.fick"
+def calibrated(name: str, folder: Path, reporter: Silent) -> Path:
+    """A row's bundle."""
     passes = ROWS[name][1]
     looks = any(not isinstance(one, (DeepCache, FasterDiffusion, TGate, Fora)) for one in passes)
-    calibration = Calibration(prompts=MODEL / "prompts-held-out.txt", guidance_scale=GUIDANCE)
-    recipe = Recipe(passes=passes, calibration=calibration if looks else None) if passes else NOTHING
-    reporter.stage(f"{name}: compile")
-    fick.compile(MODEL, output=path, recipe=recipe, reporter=reporter)
-    return path
+    return bundle(name, passes, folder, reporter, looks=looks)[0]
 
 
 def row(
-    name: str, path: Path, reference: Path, asked: list[Prompt], steps: int, folder: Path, reporter: Silent
-) -> dict[str, Any]:
-    """One recipe in loops of so many steps; from the folder if it was made of the same bytes."""
-    made_of = [fingerprint(path), fingerprint(reference), len(asked), steps]
-    place = folder / "rows" / f"{path.stem}-{steps}.json"
+    name: str, path: Path, reference: Path, prompts: list[Prompt], steps: int, folder: Path, reporter: Silent,
+    share: float = 1.0,
+) -> dict[str, Any]:  # fmt: skip
+    """One recipe in loops of so many steps, or a share of them, beside the reference in all; from the folder if it was
+    made of the same bytes.
+    """
+    taken = max(1, round(share * steps))
+    made_of = [fingerprint(path), fingerprint(reference), len(prompts), steps, taken]
+    place = folder / "rows" / f"{path.stem}-{steps}{'' if taken == steps else f'-in-{taken}'}.json"
     if place.is_file() and (kept := json.loads(place.read_bytes()))["made_of"] == made_of:
         return kept
-    reporter.stage(f"{name}, {steps} steps: draw")
-    facts = evaluate(
-        path, reference, asked, steps=steps, seeds=1, guidance_scale=GUIDANCE, folder=folder / "drawings",
-        judge=Judge(MODEL / "judge"), progress=reporter.update,
-    )  # fmt: skip
+    stage = f"{name}, {steps} steps"
+    facts = drawn(stage, path, reference, prompts, folder, reporter, steps=taken, reference_steps=steps)
     program = structure(path)
-    if steps in program.schedule:
-        write_whole(folder / f"{path.stem}-{steps}.png", draw(program, steps))
+    if taken in program.schedule:
+        write_whole(folder / f"{path.stem}-{steps}.png", draw(program, taken))
     with fick.load(path) as model:
-        unet = model.manifest["components"]["unet"]
+        history = model.manifest["components"]["unet"]["history"]
+    reporter.stage(f"{stage}: time")
     result = {
         "made_of": made_of,
-        "policy": ROWS[name][0],
+        "policy": ROWS[name][0] if share == 1 else FEWER,
         "steps": steps,
-        "order": " ".join(program.schedule.get(steps, ["full"] * steps)),
-        "history": unet["history"],
+        "order": " ".join(program.schedule.get(taken, ["full"] * taken)),
+        "history": history,
         "cost": facts["cost"]["candidate"],
         "psnr_db": facts["fidelity"]["psnr_db"],
         **{key: facts["judged"]["candidate"][key] for key in MEASURES if key != "psnr_db"},
-        "image_s": in_turns(reference, path, asked, steps),
+        "image_s": in_turns(reference, path, prompts[0].text, steps, taken, reporter),
     }
     place.parent.mkdir(parents=True, exist_ok=True)
     write_whole(place, (json.dumps(result, indent=1) + "\n").encode())
     return result
 
 
-def in_turns(reference: Path, candidate: Path, asked: list[Prompt], steps: int) -> dict[str, Any]:
+def in_turns(
+    reference: Path, candidate: Path, prompt: str, steps: int, taken: int, reporter: Silent
+) -> dict[str, Any]:
     """Seconds of pictures drawn with both, one after the other; the speed-up is the median of their ratios."""
-    seconds: dict[Path, list[float]] = defaultdict(list)
     with fick.load(reference) as before, fick.load(candidate) as after:
         assert isinstance(before, TextToImage) and isinstance(after, TextToImage)
-        for number in range(ROUNDS + 1):
-            # The first round warms up; who goes first alternates.
-            turns = [(reference, before), (candidate, after)]
-            for path, model in turns[:: 1 if number % 2 else -1]:
-                started = time.perf_counter()
-                model.generate(
-                    asked[number % len(asked)].text, seed=number, steps=steps, guidance_scale=GUIDANCE
-                )
-                if number:
-                    seconds[path].append(time.perf_counter() - started)
-    ratios = [old / new for old, new in zip(seconds[reference], seconds[candidate], strict=True)]
+        runs = {
+            name: lambda model=model, count=count: model.generate(
+                prompt, steps=count, guidance_scale=GUIDANCE
+            )
+            for name, model, count in ((UNCACHED, before, steps), ("candidate", after, taken))
+        }
+        found = measure(runs, ROUNDS, reporter.update)
+    theirs, ours = found[UNCACHED], found["candidate"]
     return {
-        "uncached": statistics.median(seconds[reference]),
-        "candidate": statistics.median(seconds[candidate]),
-        "speed_up": statistics.median(ratios),
-        "speed_ups": ratios,
+        UNCACHED: theirs.summary()["median"],
+        "candidate": ours.summary()["median"],
+        "speed_up": theirs.ratio_to(ours),
+        "speed_ups": [old / new for old, new in zip(theirs.rounds_s, ours.rounds_s, strict=True)],
     }
 
 
@@ -221,8 +249,8 @@ def pareto(rows: dict[str, dict[str, Any]]) -> bytes:
                     if facts["policy"] == policy and facts["steps"] == count
                 )
                 if points:
-                    thick = 2.4 if "scheduled" in policy else 1.0
-                    axes.plot(*zip(*points, strict=True), "o-", label=policy, linewidth=thick, markersize=4)
+                    thick, mark = 2.4 if "scheduled" in policy else 1.0, "o--" if policy == FEWER else "o-"
+                    axes.plot(*zip(*points, strict=True), mark, label=policy, linewidth=thick, markersize=4)
             axes.set_title(f"{title}, {count} steps", loc="left")
             axes.set_xlabel("times as fast an image as uncached")
     plots[0, 0].legend(fontsize=7)

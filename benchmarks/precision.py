@@ -15,50 +15,40 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from emoji_rows import BEST, GUIDANCE, Passes, asked, bundle, drawn, interval, quantise
 from rich.console import Console
 from rich.table import Table
 
 import fick
 from fick.compiler.bench.compare import example_inputs
 from fick.compiler.bench.rounds import measure
-from fick.compiler.calibration import Calibration
 from fick.compiler.progress import Silent, terminal
-from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
-from fick.compiler.quality.judge import Judge
-from fick.compiler.recipes import NOTHING, Recipe
+from fick.compiler.quality.evaluate import Prompt
 from fick.ir.files import write_whole
 from fick.passes.assign import Assign, AssignConfig
-from fick.passes.base import Pass
 from fick.passes.correct import CorrectBias, CorrectNoise
 from fick.passes.learned.blocks import DistilBlocks
 from fick.passes.learned.distil import Distil
 from fick.passes.learned.low_rank import LowRank
 from fick.passes.learned.rounding import LearnRounding
 from fick.passes.prune import PruneBlocks, PruneBlocksConfig
-from fick.passes.quantise import Quantise, QuantiseByStep, QuantiseByStepConfig, QuantiseConfig
+from fick.passes.quantise import QuantiseByStep, QuantiseByStepConfig
 from fick.passes.split_joins import SplitJoins
+from fick.runtime import TextToImage
 
-MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
-STEPS, GUIDANCE, ROUNDS = 20, 5.0, 41
-
-
-def quantise(**settings: Any) -> Quantise:
-    return Quantise(QuantiseConfig(**settings))
+STEPS, ROUNDS = 20, 41
 
 
 def pruned(share: float) -> PruneBlocks:
     return PruneBlocks(PruneBlocksConfig(budget=f"latency={share}x"))
 
 
-BEST = {"estimator": "mse", "clip_weights": True}
-"""Ranges that lose least."""
-
 W4A8 = {"weights": "int4", **BEST}
 
 MIXED = Assign(AssignConfig(budget="bytes=0.16x", formats=("w8a8", "w4a8"), **BEST))
 """4.5 bits a weight or so, wherever they hurt least."""
 
-ROWS: dict[str, tuple[Pass[Any], ...]] = {
+ROWS: dict[str, Passes] = {
     "float32": (),
     "W8A8 naive": (quantise(),),
     "W8A8": (SplitJoins(), quantise(**BEST), CorrectBias(), CorrectNoise()),
@@ -111,47 +101,25 @@ def main(
 ) -> None:
     """Make the rows that are not there yet, and print all."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = read_prompts(MODEL / "prompts.txt")[:prompts]
-    unknown = set(only or ()) - ROWS.keys()
-    if unknown:
-        raise typer.BadParameter(f"there is no row {unknown.pop()!r}; the rows are {', '.join(ROWS)}")
+    given = asked(prompts, only, ROWS)
     rows: dict[str, dict[str, Any]] = {}
     with terminal() as reporter:
-        reference = bundle(FLOAT, folder, reporter)[0]
+        reference, _ = bundle(FLOAT, ROWS[FLOAT], folder, reporter)
         for name in only or ROWS:
-            rows[name] = row(name, reference, asked, folder, reporter)
+            rows[name] = row(name, reference, given, folder, reporter)
         for name, facts in rows.items():
             reporter.stage(f"{name}: time")
             facts["step"] = paced(Path(facts["bundle"]), reference, reporter)
         reporter.finish()
-    show(rows, len(asked))
+    show(rows, len(given))
     if json_file is not None:
         write_whole(json_file, (json.dumps(rows, indent=1) + "\n").encode())
 
 
-def bundle(name: str, folder: Path, reporter: Silent) -> tuple[Path, fick.compiler.compile.Report]:
-    reporter.stage(f"{name}: compile")
-    calibration = Calibration(prompts=MODEL / "prompts-held-out.txt", steps=STEPS, guidance_scale=GUIDANCE)
-    recipe = Recipe(passes=ROWS[name], calibration=calibration) if ROWS[name] else NOTHING
-    path = folder / f"{name.replace(' ', '-')}.fick"
-    return path, fick.compile(MODEL, output=path, recipe=recipe, reporter=reporter)
-
-
-def row(name: str, reference: Path, asked: list[Prompt], folder: Path, reporter: Silent) -> dict[str, Any]:
+def row(name: str, reference: Path, prompts: list[Prompt], folder: Path, reporter: Silent) -> dict[str, Any]:
     """The measures of one recipe, with intervals."""
-    path, report = bundle(name, folder, reporter)
-    reporter.stage(f"{name}: draw")
-    facts = evaluate(
-        path,
-        reference,
-        asked,
-        steps=STEPS,
-        seeds=1,
-        guidance_scale=GUIDANCE,
-        folder=folder / "drawings",
-        judge=Judge(MODEL / "judge"),
-        progress=reporter.update,
-    )
+    path, report = bundle(name, ROWS[name], folder, reporter, steps=STEPS)
+    facts = drawn(name, path, reference, prompts, folder, reporter, steps=STEPS)
     with fick.load(path) as model:
         history = model.manifest["components"]["unet"]["history"]
     effects = {one["pass"]: one["effect"] for one in history}
@@ -167,6 +135,7 @@ def row(name: str, reference: Path, asked: list[Prompt], folder: Path, reporter:
 def paced(bundle: Path, reference: Path, reporter: Silent) -> dict[str, float]:
     """Seconds of a UNet's call, and what share that is of the float bundle's in the same rounds."""
     with fick.load(bundle) as ours, fick.load(reference) as theirs:
+        assert isinstance(ours, TextToImage) and isinstance(theirs, TextToImage)
         feeds = example_inputs(theirs.unet, 0)
         runs = {
             name: lambda unet=one.unet: next(iter(unet.run(**feeds).values()))
@@ -198,11 +167,6 @@ def show(rows: dict[str, dict[str, Any]], prompts: int) -> None:
             f"{1e3 * facts['step']['step_s']:.1f} ms ({facts['step']['ratio']:.2f}x)",
         )
     Console(width=150).print(table)
-
-
-def interval(figure: dict[str, float], digits: int) -> str:
-    value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
-    return f"{value} ({low}..{high})"
 
 
 if __name__ == "__main__":

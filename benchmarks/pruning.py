@@ -1,6 +1,7 @@
 """Blocks out of emoji-sd: the knapsack against simpler ways to choose them, and what was predicted against what came.
 
     python benchmarks/pruning.py [--shares 0.9,0.8,0.65,0.5] [--chart out/pruning.png] [--json FILE] [--predicted]
+    python benchmarks/pruning.py --kinds convolutions --by convolution,merged    the resnets' convolutions as one
 
 Every policy has each share of the float program's latency as its budget. Blocks are chosen by calls of prompts of
 concepts that the model has never seen, and errors are told on calls of others: |given - wanted| / |wanted| of the
@@ -86,11 +87,17 @@ def main(
     calls: Annotated[int, typer.Option(help="By which blocks are measured.")] = 16,
     judged: Annotated[int, typer.Option(help="Calls that errors are told on.")] = 32,
     kinds: Annotated[str | None, typer.Option(help="Of blocks, with commas. [default: all]")] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            help="Ways for them to go, as convolution,merged of convolutions. [default: the pass's]"
+        ),
+    ] = None,
     chart: Annotated[Path | None, typer.Option(help="A PNG.")] = Path("out/pruning.png"),
     json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
 ) -> None:
     """Print a table and draw it."""
-    chosen = {} if kinds is None else {"kinds": kinds.split(",")}
+    chosen = {name: told.split(",") for name, told in (("kinds", kinds), ("by", by)) if told is not None}
     config = PruneBlocksConfig.model_validate({"calls": calls, **chosen})
     with terminal() as reporter:
         program, context, others = prepared(model, target, pictures, steps, predicted, reporter)

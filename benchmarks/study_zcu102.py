@@ -32,10 +32,11 @@ Point = Mapping[str, Any]
 HEAD = """# The best ZCU102 design for SD-1.5 in W4A8 with caching
 
 Written by `python benchmarks/study_zcu102.py`; do not edit. The space is
-[examples/spaces/zcu102-cached.toml](../examples/spaces/zcu102-cached.toml): SDA's machine with other arrays, clocks,
-lanes and buffers, and SD-1.5 whole or with DeepCache at intervals of 2, 3 and 5, {steps} steps an image. All of it is
-modelled: no design was built, that a clock of 250 MHz is reached is assumed, LUTs rest on assumed sizes, and UltraRAM
-is not there to be used. What caching costs in quality is not in this table: SD-1.5's pictures were not measured.
+[examples/spaces/zcu102-cached.toml](../examples/spaces/zcu102-cached.toml): one, two or four of SDA's machine with
+other arrays, clocks, lanes and buffers, and SD-1.5 whole or with DeepCache at intervals of 2, 3 and 5, {steps} steps
+an image. All of it is modelled: no design was built, that a clock of 250 MHz is reached is assumed, LUTs rest on
+assumed sizes, and UltraRAM is not there to be used. What caching costs in quality is not in this table: SD-1.5's
+pictures were not measured.
 """
 
 

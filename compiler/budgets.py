@@ -14,11 +14,17 @@ from ..passes.correct import CorrectBias, CorrectNoise
 from ..passes.learned.distil import Distil
 from ..passes.split_joins import SplitJoins
 from .calibration import Calibration
-from .frontends import is_text_to_image
+from .frontends import is_pipeline
 from .recipes import Recipe
 
 FORMATS: tuple[FormatName, ...] = ("float32", "w8a8", "w4a8")
 """Those that are both small and fast."""
+
+
+def formats_within(budget: str) -> list[Pass[Any]]:
+    """The passes that keep to it by formats alone, not corrected."""
+    config = AssignConfig(budget=budget, formats=FORMATS, estimator="mse", clip_weights=True)
+    return [SplitJoins(), Assign(config)]
 
 
 def recipe_within(budget: str, model: Any, prompts: Path | None, distil: bool = False) -> Recipe:
@@ -32,7 +38,7 @@ def recipe_within(budget: str, model: Any, prompts: Path | None, distil: bool = 
         read(budget)
     except ValueError as error:
         raise UserError(f"--budget: {error}") from None
-    reads = isinstance(model, str | Path) and is_text_to_image(Path(model))
+    reads = isinstance(model, str | Path) and is_pipeline(Path(model))
     if reads and prompts is None:
         raise UserError(
             f"--budget measures what {model} loses on prompts: give a file of them, one a line, as --calibrate."
@@ -43,8 +49,7 @@ def recipe_within(budget: str, model: Any, prompts: Path | None, distil: bool = 
         read_prompts(prompts)
         if not reads:
             raise UserError(f"--calibrate {prompts}: {model} reads no prompts; leave them out.")
-    config = AssignConfig(budget=budget, formats=FORMATS, estimator="mse", clip_weights=True)
-    passes: list[Pass[Any]] = [SplitJoins(), Assign(config)]
+    passes = formats_within(budget)
     if distil:
         passes.append(Distil())
     elif reads:

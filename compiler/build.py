@@ -177,7 +177,12 @@ def _component(
         },
         "schedules": {str(steps): run for steps, run in sorted(program.schedule.items())},
         "state": {
-            one.name: {"dtype": one.dtype, "shape": list(one.shape), "bytes": one.size_bytes}
+            one.name: {
+                "dtype": one.dtype,
+                "shape": list(one.shape),
+                "bytes": one.size_bytes,
+                "left_by": [name for name in program.alternatives if name in one.writers],
+            }
             for one in compiled.kept
         },
         "inputs": [_described(tensor) for tensor in compiled.inputs],

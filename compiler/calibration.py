@@ -16,7 +16,7 @@ from ..ir.program import Program
 from ..ir.rates import Rate
 from ..passes.base import Context
 from .cache import cache_folder
-from .frontends import is_text_to_image
+from .frontends import is_pipeline
 from .progress import Silent
 from .quality.calls import Spread
 
@@ -30,7 +30,8 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prompts: Path | None = Field(
-        default=None, description="File of prompts, one a line; relative to the recipe."
+        default=None,
+        description="File of prompts, one a line, or of classes by number or name; relative to the recipe.",
     )
     pictures: int = Field(default=8, ge=1, le=1000, description="How many of them are drawn [pictures].")
     steps: int = Field(default=20, ge=1, le=1000, description="Steps of a picture [steps].")
@@ -45,7 +46,7 @@ class Calibration(BaseModel):
 
         Raises UserError for prompts without a pipeline, and for a pipeline without prompts.
         """
-        reads = isinstance(model, str | Path) and is_text_to_image(Path(model))
+        reads = isinstance(model, str | Path) and is_pipeline(Path(model))
         if self.prompts is None:
             if reads:
                 raise UserError(f"the recipe calibrates {model} with no prompts; name a file as prompts.")
@@ -74,7 +75,7 @@ class Calibration(BaseModel):
 
 
 def drawn_calls(program: Program, count: int, seed: int) -> list[dict[str, NDArray[Any]]]:
-    """Calls with normal noise for every input, at timesteps from the last to the first.
+    """Calls with normal noise for every input, or any of the classes, at timesteps from the last to the first.
 
     They show what a model of random weights, or one whose data are not at hand, computes on noise: enough to compile
     and time it, and no more.
@@ -91,7 +92,19 @@ def drawn_calls(program: Program, count: int, seed: int) -> list[dict[str, NDArr
         shape, dtype = value.shape.numpy(), value.dtype.numpy()
         if program.rates[str(value.name)] is Rate.STEP:
             return np.full(shape, timestep).astype(dtype)
+        if value.dtype.is_integer():
+            return rng.integers(0, _rows_of(value), shape, dtype)
         return rng.standard_normal(shape).astype(dtype)
 
     times = np.linspace(TIMESTEPS - 1, 0, count).round()
     return [{name: drawn(value, time) for name, value in given.items()} for time in times.tolist()]
+
+
+def _rows_of(value: ir.Value) -> int:
+    """Of the smallest table that a value chooses rows of; one, if it chooses of none."""
+    tables = [
+        table
+        for node, index in value.uses()
+        if node.op_type == "Gather" and index == 1 and (table := node.inputs[0]) is not None
+    ]
+    return min((int(table.shape.numpy()[0]) for table in tables if table.shape is not None), default=1)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ def compile(
     budget: str | None = None,
     calibrate: str | os.PathLike[str] | None = None,
     distil: bool = False,
+    within_s: float | None = None,
+    write_back: str | os.PathLike[str] | None = None,
     precision: str = "float32",
     tuned: str | os.PathLike[str] | None = None,
     fallback: str | None = None,
@@ -70,10 +72,12 @@ def compile(
     stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
     ``precision`` is that of weights and of values between kernels. ``budget``, in place of a recipe, is what the UNet
     may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
-    what is lost is learned back (budgets.py). ``tuned`` is a file of what `fick tune` measured to be fastest. Where
-    ``target`` is a GPU, ``fallback`` names a processor that runs the model on devices without such a GPU; the bundle
-    then has the weights twice, laid out for either. With ``self_test`` the bundle says what its kernels should give,
-    for `fick-run --self-test`; that is of this checkpoint, and repacking leaves it out.
+    what is lost is learned back (budgets.py), and with ``within_s`` recipes are tried for so many seconds in which
+    pruning and reuse between steps share the budget (joint/). ``write_back`` is a new folder of diffusers for what the
+    recipe's pruning leaves of the UNet. ``tuned`` is a file of what `fick tune` measured to be
+    fastest. Where ``target`` is a GPU, ``fallback`` names a processor that runs the model on devices without such a
+    GPU; the bundle then has the weights twice, laid out for either. With ``self_test`` the bundle says what its kernels
+    should give, for `fick-run --self-test`; that is of this checkpoint, and repacking leaves it out.
 
     Where memory is short, layers do without the larger weights that would make them faster. Raises UserError for
     whatever the user can mend. Nothing is written unless all of it can be.
@@ -82,7 +86,7 @@ def compile(
     profile = target if isinstance(target, profiles.Target) else profiles.load(target)
     if tuned is not None:
         profile = read_tuned(Path(tuned)).of(profile)
-    wanted = _wanted(model, recipe, budget, calibrate, distil)
+    wanted = _wanted(model, recipe, budget, calibrate, distil, within_s)
     wanted.check_hardware(profile.kind, profile.name)
     wanted.check_formats(profile)
     spare = None if fallback is None else _spare(fallback, profile)
@@ -95,6 +99,12 @@ def compile(
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
+    if budget is not None and within_s is not None:
+        wanted = _searched(
+            budget, within_s, distil, wanted, whole, model, path, profile, precision, seed, reporter
+        )
+    if write_back is not None:
+        _written_back(Path(write_back), wanted, whole, model, profile, precision, seed, reporter)
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
 
     def compiled(profile: profiles.Target) -> Ingredients:
@@ -165,6 +175,7 @@ def _wanted(
     budget: str | None,
     calibrate: str | os.PathLike[str] | None,
     distil: bool,
+    within_s: float | None,
 ) -> Recipe:
     if budget is not None and recipe is not None:
         raise UserError(
@@ -176,9 +187,63 @@ def _wanted(
         raise UserError("--calibrate goes with --budget; a recipe names its prompts itself")
     if distil:
         raise UserError("--distil goes with --budget; a recipe has the pass distil")
+    if within_s is not None:
+        raise UserError("--within goes with --budget, for which recipes are searched; leave it out")
     if recipe is None or isinstance(recipe, Recipe):
         return recipe or NOTHING
     return read_recipe(Path(recipe))
+
+
+def _searched(
+    budget: str,
+    within_s: float,
+    distil: bool,
+    plain: Recipe,
+    whole: Whole,
+    model: Any,
+    path: Path,
+    profile: profiles.Target,
+    precision: str,
+    seed: int,
+    reporter: Silent,
+) -> Recipe:
+    """In place of the ``plain`` recipe within the budget, one that was searched for."""
+    if distil:
+        raise UserError(
+            "--distil and --within exclude each other; add distil to the recipe that --within writes"
+        )
+    if plain.calibration is None or plain.calibration.prompts is None:
+        raise UserError(
+            f"--within judges recipes by pictures, and {model} draws none from prompts; give a whole pipeline."
+        )
+    from .joint.search import recipe_within as searched  # slow to load: optuna and the networks that draw
+
+    return searched(
+        budget, within_s, whole, Path(model), plain.calibration, path, cost_model=plain.cost_model(profile, precision),
+        settings=[profile.model_dump_json(), precision], seed=seed, reporter=reporter,
+    )  # fmt: skip
+
+
+def _written_back(
+    folder: Path,
+    wanted: Recipe,
+    whole: Whole,
+    model: Any,
+    profile: profiles.Target,
+    precision: str,
+    seed: int,
+    reporter: Silent,
+) -> None:
+    """What the recipe's pruning leaves, before what else it does."""
+    from .programs import unchanged
+    from .write_back import leading, write_back  # slow to load: the referee
+
+    passes = leading(wanted.passes)
+    reporter.stage("write back")
+    program = unchanged(whole.main.imported())
+    context = wanted.context(program, model, seed, reporter)
+    costs = wanted.cost_model(profile, precision)
+    write_back(program, passes, replace(context, cost_model=costs), whole.main, folder)
 
 
 Ingredients = tuple[Skeleton, dict[str, Mapping[str, NDArray[Any]]]]

@@ -12,11 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..ir.errors import UserError
-from ..targets.compiled import Call, Compiled, Launch, StateTensor
+from ..targets.compiled import Call, Compiled, Launch, StateTensor, Texture
 from ..targets.opencl.text import PREAMBLE
 
 OLDEST_LIBC = "2.17"
-BASELINE = {"x86_64": "x86_64", "aarch64": "generic"}
+BASELINE = {"x86_64": "x86_64", "aarch64": "generic", "armv7l": "generic+v7a+neon+vfp4"}
 """The core runs on any core of the architecture: it checks for special instructions before kernels use them."""
 
 FLAGS = (
@@ -51,7 +51,7 @@ def link(
     """
     first = next(iter(components.values()))
     kernels = all_kernels(_on_processors(components, spare))
-    target = f"{first.triple}.{OLDEST_LIBC}"
+    target = f"{system_of(first.triple)}.{OLDEST_LIBC}"
     core = core_objects(first.arch, target, cache_folder)
     if not first.launches:
         core = [path for path in core if not path.name.startswith(f"core_{GPU_SOURCES}")]
@@ -100,6 +100,11 @@ def kernels_source(components: Mapping[str, Compiled]) -> dict[str, bytes]:
         for name, code in sorted(all_kernels(components).items())
     ]
     return {KERNELS: b"".join([PREAMBLE.encode(), *marked])}
+
+
+def system_of(triple: str) -> str:
+    """A triple as zig has it, which knows no vendors."""
+    return triple.replace("-unknown-", "-")
 
 
 def native_folder() -> Path:
@@ -254,9 +259,11 @@ def _tables_source(prefix: str, compiled: Compiled, launches: Mapping[str, int])
     ]
     kept = "".join(f"{_text(one.name)}, " for one in compiled.kept)
     chunks = "".join(f"{start}u, " for start in compiled.chunks)
+    images = "".join(_image_source(*one) for one in _textures(compiled))
     lines += [
         "};",
         f"static const uint64_t {prefix}_chunks[] = {{{chunks}0}};",
+        f"static const fick_image {prefix}_images[] = {{{images}{{0, 0, 0, 0, 0}}}};",
         f"static const char *const {prefix}_kept[] = {{{kept}0}};",
     ]
     inputs = _slots_source(f"{prefix}_inputs", compiled.inputs)
@@ -270,8 +277,18 @@ def _plan_source(prefix: str, name: str, weights_offset: int, compiled: Compiled
         f"{len(compiled.inputs)}, {len(compiled.outputs)},",
         *(f"    {_variant_source(prefix, index, one, compiled)}," for index, one in enumerate(BEFORE)),
         f"    {prefix}_alternatives, {prefix}_kept, {len(compiled.alternatives)}, {len(compiled.kept)},",
-        f"    {prefix}_chunks, {len(compiled.chunks)}}},",
+        f"    {prefix}_chunks, {len(compiled.chunks)}, {prefix}_images, {len(_textures(compiled))}}},",
     ]
+
+
+def _textures(compiled: Compiled) -> list[tuple[int, Texture]]:
+    """The weights that are images, by where they lie."""
+    return [(one.offset_bytes, one.texture) for one in compiled.weights if one.texture is not None]
+
+
+def _image_source(offset_bytes: int, texture: Texture) -> str:
+    facts = f"{texture.width}u, {texture.rows}u, {texture.strip}u"
+    return f"{{{offset_bytes}u, FICK_TEXEL_{texture.texels.upper()}, {facts}}}, "
 
 
 def _variant_source(prefix: str, index: int, name: str, compiled: Compiled) -> str:

@@ -33,11 +33,16 @@ class Tuned(BaseModel):
         return {problem: name for problem, name in best.items() if self.shares[problem][name] < GAIN}
 
     def of(self, profile: Target) -> Target:
-        """The profile with what was measured. Raises UserError for another one."""
+        """The profile with what was measured. Raises UserError for another one, or another number of cores."""
         if profile.name != self.target:
             raise UserError(
                 f"--tuned: its choices were measured on {self.target}, and the target is {profile.name}; "
                 f"tune for {profile.name}, or compile for {self.target}"
+            )
+        if profile.cores != self.cores:
+            raise UserError(
+                f"--tuned: its choices were measured on {self.cores} cores, and {profile.name} has {profile.cores}; "
+                "tune on as many"
             )
         return profile.model_copy(update={"tuned": self.choices()})
 

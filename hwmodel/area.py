@@ -82,14 +82,16 @@ def resources(spec: Spec) -> Resources:
     """What a design takes, by resource and part; nothing for a plain array, whose memories have no size."""
     match spec:
         case HybridSystolic():
-            return _on_fpga(spec, tables()[0].fpga)
+            one = _on_fpga(spec, tables()[0].fpga)
         case BitSlice():
-            return {"area_mm2": _on_silicon(spec, tables()[0].asic)}
+            one = {"area_mm2": _on_silicon(spec, tables()[0].asic)}
         case _:
             return {}
+    return {name: {part: spec.cores * size for part, size in parts.items()} for name, parts in one.items()}
 
 
 def _on_fpga(spec: HybridSystolic, sizes: Fpga) -> Resources:
+    """Of one core."""
     array, lanes = spec.array, spec.nonlinear.elements_per_cycle
     pes = array.sub_array_rows * array.sub_array_columns * array.pe_rows * array.pe_columns
     sums = max(array.convolution_pixels, array.matmul_rows * array.matmul_columns)
@@ -108,6 +110,7 @@ def _on_fpga(spec: HybridSystolic, sizes: Fpga) -> Resources:
 
 
 def _on_silicon(spec: BitSlice, sizes: Asic) -> dict[str, float]:
+    """Of one core."""
     array, node_nm = spec.array, spec.energy.node_nm
     multipliers = array.inputs * array.taps * array.held * array.streamed
     logic_mm2 = sizes.logic_overhead * (node_nm / sizes.node_nm) ** 2 * 1e-6

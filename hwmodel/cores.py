@@ -1,4 +1,4 @@
-"""The core that a spec describes."""
+"""The cores that a spec describes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from .bitslice import BitSliceCore
+from .division import SideBySide
 from .memory import Timing
 from .nonlinear import Task
 from .plain import PlainArray
 from .slices import Timings
 from .specs import BitSlice, HybridSystolic, Spec
 from .systolic import HybridSA
+from .tiled import TiledCore
 from .workload import Operation
 
 
@@ -21,8 +23,14 @@ class Core(Protocol):
     def run(self, operations: Sequence[Operation]) -> Iterator[tuple[Task, Timing]]: ...
 
 
-def core(spec: Spec, timings: Timings | None = None) -> Core:
-    """A core that times what is not in ``timings`` yet, and leaves it there."""
+def chip(spec: Spec, timings: Timings | None = None) -> Core:
+    """All cores of a spec. They time what is not in ``timings`` yet, and leave it there."""
+    one = core(spec, timings)
+    return SideBySide(one) if isinstance(one, TiledCore) and spec.cores > 1 else one
+
+
+def core(spec: Spec, timings: Timings | None = None) -> TiledCore | PlainArray:
+    """One core of a spec, with its share of the DRAM."""
     match spec:
         case HybridSystolic():
             return HybridSA(spec, timings)

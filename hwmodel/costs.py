@@ -71,7 +71,7 @@ class Prices:
     """
 
     def __init__(self, spec: Spec, dram: str | None = None) -> None:
-        self._meter, self._clock_hz = Meter(spec.energy, dram), spec.clock_hz
+        self._meter, self._clock_hz = Meter(spec.energy, dram, spec.cores), spec.clock_hz
         self._known: dict[Timing, Cost] = {}
 
     def of(self, task: Task, timing: Timing) -> Cost:

@@ -127,15 +127,15 @@ class Joules:
 
 
 class Meter:
-    """Prices actions for one accelerator. Raises UserError for a table that is not known."""
+    """Prices actions for one accelerator of so many cores. Raises UserError for a table that is not known."""
 
-    def __init__(self, spec: Energy, dram_table: str | None = None) -> None:
+    def __init__(self, spec: Energy, dram_table: str | None = None, cores: int = 1) -> None:
         known = tables()[0].technology
         if spec.technology not in known:
             raise UserError(
                 f"energy.technology {spec.technology!r} is not known; give one of {', '.join(sorted(known))}."
             )
-        self._spec, self._costs = spec, known[spec.technology]
+        self._spec, self._costs, self._cores = spec, known[spec.technology], cores
         self._dram_pj_per_bit = dram(dram_table or spec.dram).pj_per_bit
         self._scale = self._costs.scaled(1.0, spec.node_nm, spec.supply_v)
         self._sram_pj_per_bit = self._scale * self._costs.sram_pj_per_bit(spec.bank_bytes)
@@ -160,9 +160,10 @@ class Meter:
             compute_pj += actions.combines * self.combine_pj(widths, actions.sum_bits)
         sram_pj = sum(actions.sram_bits.values()) * self._sram_pj_per_bit
         sram_pj += actions.wire_bits * self._wire_pj_per_bit
+        drawn_mj = self._cores * seconds * 1e3
         return Joules(
-            compute_pj * 1e-9 + self._spec.compute_w * seconds * 1e3,
-            sram_pj * 1e-9 + self._spec.sram_w * seconds * 1e3,
+            compute_pj * 1e-9 + self._spec.compute_w * drawn_mj,
+            sram_pj * 1e-9 + self._spec.sram_w * drawn_mj,
             8 * ema_bytes * self._dram_pj_per_bit * 1e-9,
         )
 

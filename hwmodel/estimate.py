@@ -10,7 +10,7 @@ from ..ir.errors import UserError
 from ..ir.program import Program
 from ..ir.rates import Rate
 from .area import resources
-from .cores import core
+from .cores import chip
 from .costs import Cost, Prices, total
 from .extract import extract
 from .hardware import Hardware
@@ -38,7 +38,7 @@ def rows(workload: Workload, hardware: Hardware, dram: str | None = None) -> dic
     Raises UserError for an operand that the core does not multiply, a layer that no buffer holds, or a table that
     is not known.
     """
-    machine, prices = core(hardware.spec), Prices(hardware.spec, dram)
+    machine, prices = chip(hardware.spec), Prices(hardware.spec, dram)
     return {
         name: [Row(task, timing, prices.of(task, timing)) for task, timing in machine.run(operations)]
         for name, operations in workload.variants.items()
@@ -53,6 +53,7 @@ def estimate(
     ``macs``, ``step_*``, ``ema_bytes``, ``stages`` and ``array_busy`` are those of the mean step; ``image_*`` count
     the prologue of the prompt as well. ``operators`` lists one run of each task and ``runs`` how often an image has
     it; where a normalisation or softmax runs behind another operator, ``behind`` names it and the two are one task.
+    ``array_busy`` and ``busy_cycles`` are those of the core that has most to do, where there are several.
     ``bound`` is compute, nonlinear, bandwidth, fill or untimed; ``busy_cycles`` are those in which the busiest part
     of a unit works. Energies are in mJ, bytes cross the pins; ``step_static_mj`` is what is drawn whatever happens,
     a part of ``step_energy_mj``. ``peak_macs_per_s`` by mode and ``dram_bytes_per_s`` are the roofs; ``mode`` is
@@ -95,8 +96,8 @@ def estimate(
         "image_latency_s": image.cycles / spec.clock_hz,
         "step_energy_mj": step.energy_mj,
         "step_static_mj": {
-            "compute": spec.energy.compute_w * step.cycles / spec.clock_hz * 1e3,
-            "sram": spec.energy.sram_w * step.cycles / spec.clock_hz * 1e3,
+            "compute": spec.cores * spec.energy.compute_w * step.cycles / spec.clock_hz * 1e3,
+            "sram": spec.cores * spec.energy.sram_w * step.cycles / spec.clock_hz * 1e3,
         },
         "image_energy_mj": image.energy_mj,
         "ema_bytes": step.ema_bytes,

@@ -2,8 +2,9 @@
 
 An operation takes as long as its busiest unit: the array for its tiles, the nonlinear unit for results that pass it,
 each port for every operand once, and the DRAM for all of them together. Nothing waits, nothing is fetched twice,
-padding but that of the last word is left out, and what runs behind another operation comes free. Every plan that
-``tiled.py`` can choose takes at least this.
+padding but that of the last word is left out, and what runs behind another operation comes free. Several cores have
+equal parts of all of it, whatever the edges. Every plan that ``tiled.py`` can choose, and every division, takes at
+least this.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from .workload import Convolution, Gemm, Kind, Operation, TensorClass, Vectors
 
 
 def least(machine: TiledCore, chain: Sequence[Operation]) -> Iterator[tuple[Task, Timing]]:
-    """A chain of operations (``workload.chains``), the first of which takes some time and the others none."""
+    """A chain of operations (``workload.chains``), the first of which takes some time and the others none.
+
+    ``machine`` is one of the cores.
+    """
     operation, *behind = chain
     spec, interface = machine.spec, machine.interface
     streams, lanes = spec.memory.streams, spec.nonlinear.elements_per_cycle
@@ -64,11 +68,12 @@ def least(machine: TiledCore, chain: Sequence[Operation]) -> Iterator[tuple[Task
         )
     elements = bounds.elements if isinstance(bounds, Vectors) else result.elements
     moved = sum(words.values())
+    array = math.ceil(array / spec.cores)
     cycles = max(
         array,
-        math.ceil(elements / lanes) if passing else 0,
-        max(words.values(), default=0),
-        math.floor(interface.dram_cycles(moved)),
+        math.ceil(elements / lanes / spec.cores) if passing else 0,
+        math.ceil(max(words.values(), default=0) / spec.cores),
+        math.floor(interface.dram_cycles(moved) / spec.cores),
     )
     port_bytes = moved * spec.memory.port_bits // 8
     yield task, Timing(cycles, {ARRAY: array}, {TensorClass.ACTIVATIONS: port_bytes}, actions)

@@ -57,14 +57,15 @@ class Timing:
 
 
 class Interface:
-    """Ports and DRAM of an accelerator."""
+    """Ports of a core and its share of the DRAM, which as many ``cores`` have in equal parts."""
 
-    def __init__(self, memory: Memory, clock_hz: float) -> None:
+    def __init__(self, memory: Memory, clock_hz: float, cores: int = 1) -> None:
         self._port_bits = memory.port_bits
         self._latency = math.ceil(memory.dram_latency_s * clock_hz)
-        self._words_per_cycle = Fraction(memory.dram_bytes_per_s) * 8 / Fraction(clock_hz) / memory.port_bits
+        bits_per_cycle = Fraction(memory.dram_bytes_per_s) * 8 / Fraction(clock_hz)
+        self._words_per_cycle = bits_per_cycle / memory.port_bits / cores
         self._rate = float(self._words_per_cycle)
-        self.pace = self._port_bits, self._latency, self._words_per_cycle
+        self.pace = self._port_bits, self._latency, self._words_per_cycle, cores
 
     def words(self, stream: Stream, bits: int) -> int:
         """Words on the port for a payload of ``bits``."""

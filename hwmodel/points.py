@@ -16,7 +16,7 @@ from typing import Any
 from ..ir.errors import UserError
 from ..ir.rates import Rate
 from . import floors
-from .cores import Core, core
+from .cores import Core, chip, core
 from .costs import Cost, Prices, total
 from .memory import Timing
 from .nonlinear import Task
@@ -81,11 +81,12 @@ class Points:
         if len(self._timings) > MOST_SLICES:
             self._timings.clear()
         machine, prices = core(spec, self._timings), Prices(spec, dram)
+        run = chip(spec, self._timings).run
         try:
-            return self._added(spec, machine, prices, machine.run, dram)
+            return self._added(spec, machine, prices, run, dram)
         except UserError:
             # Of several operations that do not fit, the first in the program's order is named.
-            return _of(prices, machine.run, self._chains)
+            return _of(prices, run, self._chains)
 
     def least(self, spec: Spec, dram: str | None = None) -> Totals:
         """No design of this array, clock and memory has totals below these, whatever its buffers (``floors.py``).

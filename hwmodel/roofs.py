@@ -34,7 +34,8 @@ class Roofs:
         widths = self._machine.widths(operation)
         mode = mode_of(operation.bounds)
         first, second = widths
-        return f"{mode} {first} x {second} bits", self._macs_per_cycle(mode, widths) * self._spec.clock_hz
+        macs_per_cycle = self._spec.cores * self._macs_per_cycle(mode, widths)
+        return f"{mode} {first} x {second} bits", macs_per_cycle * self._spec.clock_hz
 
     def _count(self, mode: str, widths: tuple[int, int]) -> float:
         assert isinstance(self._machine, TiledCore)

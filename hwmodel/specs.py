@@ -11,12 +11,19 @@ from .workload import TensorClass
 
 
 def quantity(
-    unit: str, description: str, *, gt: float | None = None, ge: float | None = None, le: float | None = None
-) -> Any:
+    unit: str, description: str, *, gt: float | None = None, ge: float | None = None, le: float | None = None,
+    default: Any = ...,
+) -> Any:  # fmt: skip
     """A field: a number of ``unit``, positive unless bounds say otherwise, and nothing that only converts to one."""
     above = 0 if gt is None and ge is None else gt
     return Field(
-        description=description, json_schema_extra={"unit": unit}, strict=True, gt=above, ge=ge, le=le
+        default,
+        description=description,
+        json_schema_extra={"unit": unit},
+        strict=True,
+        gt=above,
+        ge=ge,
+        le=le,
     )
 
 
@@ -162,12 +169,16 @@ class Accelerator(Table):
     name: str = Field(description="Name given to --hardware.")
     description: str = Field(description="One line.")
     clock_hz: FiniteFloat = quantity("Hz", "Clock of the array.")
+    cores: int = quantity("cores", "Equal cores, which divide every operation.", le=256, default=1)
     bits: Bits = Field(description="Native precision.")
     energy: Energy = Field(description="Costs of actions.")
 
 
 class Tiled(Accelerator):
-    """An array with a nonlinear unit behind it, buffers that hold tiles, and ports to a memory."""
+    """An array with a nonlinear unit behind it, buffers that hold tiles, and ports to a memory.
+
+    Several such cores share the DRAM; everything else is each core's own.
+    """
 
     nonlinear: Nonlinear = Field(description="The unit behind the array.")
     buffers: Buffers = Field(description="On-chip memory.")
@@ -193,6 +204,7 @@ class Systolic(Accelerator):
     """A plain systolic array in the manner of SCALE-Sim: GEMMs, operands always there; each crosses the pins once."""
 
     kind: Literal["systolic"] = Field(description="This kind of accelerator.")
+    cores: int = quantity("cores", "One, as in SCALE-Sim.", le=1, default=1)
     rows: int = quantity("PEs", "Height of the array.")
     cols: int = quantity("PEs", "Width of the array.")
     dataflow: Dataflow = Field(

@@ -8,36 +8,36 @@ core's own: ``systolic.py``, ``bitslice.py``.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
-from ..ir.errors import UserError
 from . import convolution, matmul
 from .actions import Actions
 from .fitting import Misfit, Plan
+from .in_order import InOrder
 from .memory import ARRAY, STREAMING, VECTORS, Interface, Timing
 from .nonlinear import Drain, Task, chunks, standalone
 from .pipeline import Step
 from .slices import Timings, Way, mode_of, slice_of
 from .specs import Stream, Tiled
-from .workload import Convolution, Gemm, Operation, Vectors, followers
+from .workload import Convolution, Gemm, Operation, Vectors
 
 Choice = matmul.Tiling | int
 """How a task is cut: a product's tiling, outputs of a convolution that share a pass, or elements at a time."""
 
 
-class TiledCore(ABC):
+class TiledCore(InOrder):
     """Times operations on a core; those of equal shape once, and those that ``timings`` has not at all."""
 
     fill_cycles: int
     sum_bits: int
 
     def __init__(self, spec: Tiled, timings: Timings | None = None) -> None:
-        self.spec = spec
-        self.interface = Interface(spec.memory, spec.clock_hz)
+        self.spec, self.name = spec, spec.name
+        self.interface = Interface(spec.memory, spec.clock_hz, spec.cores)
         known = timings if timings is not None else Timings()
         self._times = cache(lambda mode, behind: known.times[slice_of(spec, self.interface, mode, behind)])
         self._ways = cache(
@@ -60,37 +60,8 @@ class TiledCore(ABC):
     def window(self, bounds: Convolution, widths: tuple[int, int]) -> convolution.Shape:
         """What a cycle does of a convolution."""
 
-    def run(self, operations: Sequence[Operation]) -> Iterator[tuple[Task, Timing]]:
-        """The tasks of a variant in order, one after another, with what each takes.
-
-        A normalisation or softmax runs behind the operation whose result it reads if that costs less.
-        Raises UserError for an operand wider than the core takes or a layer that no buffer holds.
-        """
-        behind, done = followers(operations), set[str]()
-        for operation in operations:
-            if operation.result.value in done:
-                continue
-            task = Task(operation, behind.get(operation.result.value))
-            try:
-                chosen, timing = self._together_or_alone(task)
-            except Misfit as misfit:
-                raise UserError(f"{operation.name} does not fit on {self.spec.name}: {misfit}.") from None
-            if chosen.behind:
-                done.add(chosen.behind.result.value)
-            yield chosen, timing
-
-    def _together_or_alone(self, task: Task) -> tuple[Task, Timing]:
-        alone = self.time(task.alone())
-        if task.behind is None or not _side_by_side(task):
-            return task.alone(), alone
-        behind = self.time(Task(task.behind))
-        try:
-            together = self.time(task)
-        except Misfit:
-            return task.alone(), alone
-        if self.interface.cost(together) > self.interface.cost(alone) + self.interface.cost(behind):
-            return task.alone(), alone
-        return task, together
+    def cost(self, timing: Timing) -> float:
+        return self.interface.cost(timing)
 
     def time(self, task: Task) -> Timing:
         """The time of a task, cut in the way that costs least.
@@ -183,15 +154,3 @@ class TiledCore(ABC):
         return Actions(
             {(first, second): pairs * macs}, self.sum_bits, (pairs - 1) * macs, elements, sram, wires
         )
-
-
-def _side_by_side(task: Task) -> bool:
-    """Whether each vector of what runs behind lies in results that are on the chip together."""
-    bounds, behind = task.operation.bounds, task.behind
-    if behind is None or isinstance(bounds, Vectors):
-        return False
-    assert isinstance(behind.bounds, Vectors)
-    length = behind.bounds.length
-    if isinstance(bounds, Convolution) and not bounds.pointwise:
-        return bounds.groups == 1 and length % (bounds.rows * bounds.columns) == 0
-    return length == bounds.as_gemm().columns

@@ -262,7 +262,7 @@ def _core_energy_mj(model: Workload, hardware: Hardware) -> float:
 
 def _energy(hardware: Hardware, timing: Timing) -> Joules:
     seconds = timing.cycles / hardware.spec.clock_hz
-    return Meter(hardware.spec.energy).price(timing.actions, 0, seconds)
+    return Meter(hardware.spec.energy, cores=hardware.spec.cores).price(timing.actions, 0, seconds)
 
 
 def _full_rate_w(hardware: Hardware, **shape: Any) -> float:

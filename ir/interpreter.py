@@ -18,8 +18,8 @@ Arrays = Mapping[str, NDArray[Any]]
 class Interpreter:
     """Calls a program as its loop does: whatever a step shares with the one before is not computed again.
 
-    ``watched`` names values inside variants that a call returns besides the outputs; ``inputs`` are what the caller
-    gives, by name.
+    ``watched`` names values inside variants, and state that they read, which a call returns besides the outputs;
+    ``inputs`` are what the caller gives, by name.
     """
 
     def __init__(self, program: Program, watched: Collection[str] = (), threads: int = 0) -> None:
@@ -31,6 +31,7 @@ class Interpreter:
             for name in alternatives
         }
         self._read = {name: program.state_read(name) for name in alternatives}
+        self._watched = frozenset(watched)
         self._state: dict[str, NDArray[Any]] = {}
         self.inputs = {
             str(value.name): value
@@ -51,7 +52,7 @@ class Interpreter:
         if missing := [name for name in self._read[variant] if name not in self._state]:
             raise ValueError(f"variant {variant} reads {missing[0]}, which no step has left")
         known = {**inputs, **self._state}
-        found: dict[str, NDArray[Any]] = {}
+        found = {label: known[label] for label in self._read[variant] if label in self._watched}
         for name in (*self._shared, variant):
             one = self._variants[name]
             results = one({label: known[label] for label in one.reads})

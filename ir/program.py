@@ -93,6 +93,12 @@ class Program:
         left = {name.removesuffix(NEXT): value for name, value in found if name.endswith(NEXT)}
         return {name: value for name, value in left.items() if name in self.state}
 
+    @property
+    def whole(self) -> list[str]:
+        """ "full", then the other alternatives that leave all of the state, if there is any."""
+        others = self.alternatives[1:] if self.state else []
+        return ["full", *(name for name in others if {*self.state_left(name)} == {*self.state})]
+
     def returned(self, variant: str = "full") -> list[ir.Value]:
         """The outputs of a variant that are no state."""
         left = set(self.state_left(variant).values())

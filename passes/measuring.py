@@ -7,18 +7,55 @@ from typing import Any
 
 import numpy as np
 
+from ..ir.errors import UserError
 from ..ir.program import Program
-from .base import Arrays, Context, Trajectory
+from .base import Arrays, Context, Trajectory, apply
+from .hoist import Hoist
+
+Order = Sequence[str]
+"""What each call runs, of a program that has alternatives; empty where all run "full"."""
+
+
+def own_calls(
+    context: Context, program: Program, pictures: int, wanted_by: str
+) -> tuple[list[Arrays], Order]:
+    """Calls along pictures that a program draws itself, by each of its schedules: what reuse, and all else that was
+    changed, makes of a loop's inputs is in them.
+
+    Raises UserError where no pictures can be drawn.
+    """
+    draw = context.require_draw(wanted_by)
+    hoisted = apply([Hoist()], program, Context())
+    calls: list[Arrays] = []
+    order: list[str] = []
+    for length, run in program.schedule.items():
+        for picture in draw(hoisted, length, pictures):
+            require_call_a_step(picture, run, wanted_by)
+            calls += picture.calls
+            order += run
+    return calls, order
+
+
+def require_call_a_step(picture: Trajectory, run: Sequence[str], wanted_by: str) -> None:
+    """Raises UserError where a picture was not drawn by the schedule."""
+    if len(picture.calls) != len(run):
+        raise UserError(
+            f"pass {wanted_by}: the sampler calls the model {len(picture.calls)} times in {len(run)} steps; calibrate "
+            "with one that calls it once a step."
+        )
 
 
 def watch(
-    context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays]
+    context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays], order: Order = ()
 ) -> Iterator[Arrays]:
-    """The outputs, and the values called ``names``, of every call."""
+    """The outputs, and of the values called ``names`` those that it computes or reads from state, of every call.
+
+    A program without alternatives runs what it has, whatever ``order`` says.
+    """
     referee: Any = context.require("referee", "calibration")
     call = referee(program, names)
     for done, inputs in enumerate(calls):
-        yield call(inputs)
+        yield call(inputs, order[done]) if order and program.schedule else call(inputs)
         if context.progress is not None:
             context.progress(done + 1, len(calls))
 
@@ -28,14 +65,15 @@ def side_by_side(
     programs: tuple[Program, Program],
     calls: Sequence[Arrays],
     names: tuple[Sequence[str], Sequence[str]] = ((), ()),
+    order: Order = (),
 ) -> Iterator[tuple[Arrays, Arrays]]:
     """What ``watch`` gives of two programs, call by call; ``names`` are small, for all of the first's are kept.
 
     The second runs when the first is done, for two large models at once would take twice the memory.
     """
     (before, after), (theirs, ours) = programs, names
-    first = [dict(results) for results in watch(context, before, theirs, calls)]
-    yield from zip(first, watch(context, after, ours, calls), strict=True)
+    first = [dict(results) for results in watch(context, before, theirs, calls, order)]
+    yield from zip(first, watch(context, after, ours, calls, order), strict=True)
 
 
 def largest(
@@ -50,10 +88,12 @@ def largest(
     return found
 
 
-def output_error(context: Context, before: Program, after: Program, calls: Sequence[Arrays]) -> float:
+def output_error(
+    context: Context, before: Program, after: Program, calls: Sequence[Arrays], order: Order = ()
+) -> float:
     """|after - before| / |before| of all outputs of all calls together."""
     difference = size = 0.0
-    for theirs, ours in side_by_side(context, (before, after), calls):
+    for theirs, ours in side_by_side(context, (before, after), calls, order=order):
         for name, wanted in theirs.items():
             exact = wanted.astype(np.float64)
             difference += float(np.square(ours[name] - exact).sum())

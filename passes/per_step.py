@@ -99,7 +99,8 @@ def table_of(row: ir.Value) -> ir.Value | None:
 
 def _nearest(graph: ir.Graph, timestep: ir.Value, timesteps: NDArray[np.float32]) -> ir.Value:
     """A one at the nearest of the rising ``timesteps``, zeros elsewhere: [1, n]. Made once a graph."""
-    name = f"{timestep.name}/nearest.{hashlib.sha256(timesteps.tobytes()).hexdigest()[:8]}"
+    table = hashlib.sha256(timesteps.tobytes()).hexdigest()[:8]
+    name = f"{timestep.name}/nearest.{table}"
     for node in graph:
         if node.outputs[0].name == name:
             return node.outputs[0]
@@ -108,7 +109,7 @@ def _nearest(graph: ir.Graph, timestep: ir.Value, timesteps: NDArray[np.float32]
     before = np.nextafter(timesteps[1:], timesteps[:-1])
     middle = np.minimum(((timesteps[1:].astype(np.float64) + timesteps[:-1]) / 2).astype(np.float32), before)
     least, most = np.finfo(np.float32).min, np.finfo(np.float32).max
-    maker = Maker(graph[0], f"nearest.{timestep.name}")
+    maker = Maker(graph[0], f"nearest.{table}")
 
     def ends(*ends: Any) -> ir.Value:
         return maker.constant(np.concatenate(ends, dtype=np.float32)[None])

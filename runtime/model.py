@@ -103,6 +103,7 @@ class Model:
         self.alternatives = self._alternatives()
         name = component or self._library.fick_component(0).decode()
         self.schedules = schedule.read(self.manifest, name, self.alternatives)
+        self.whole = schedule.whole(self.manifest, name, self.alternatives)
         self._callback: Any = None
         self._raised: BaseException | None = None
         self._cancelled = False
@@ -177,7 +178,7 @@ class Model:
                 f"the model has schedules for loops of {made} calls, and {calls} follow that for {known} by position",
                 stacklevel=3,
             )
-        return schedule.order(self.schedules, calls, first)
+        return schedule.order(self.schedules, calls, first, self.whole)
 
     def _check_open(self) -> None:
         if not self._handle:

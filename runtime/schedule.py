@@ -35,13 +35,31 @@ def nearest(schedules: Schedules, calls: int) -> int | None:
     return min(schedules, key=lambda known: (abs(math.log(known / calls)), -known), default=None)
 
 
-def order(schedules: Schedules, calls: int, first: int = 0) -> list[str]:
+def whole(manifest: Mapping[str, Any], component: str, alternatives: Sequence[str]) -> list[str]:
+    """Those of a component's alternatives that leave all of its state, as "full" does, which comes first.
+
+    Raises FickError for a damaged manifest. One of before that was said knows "full" alone.
+    """
+    try:
+        state: Any = manifest.get("components", {}).get(component, {}).get("state", {})
+        left = [set(one.get("left_by", [FULL])) for one in state.values()]
+    except (AttributeError, TypeError):
+        raise FickError(
+            f"what the bundle says of the state of {component} is damaged; copy or compile it anew"
+        ) from None
+    return [
+        FULL,
+        *(name for name in alternatives if name != FULL and left and all(name in one for one in left)),
+    ]
+
+
+def order(schedules: Schedules, calls: int, first: int = 0, whole: Collection[str] = (FULL,)) -> list[str]:
     """What each of ``calls`` calls runs, if call ``first`` is the first to run.
 
     Without a schedule for so many, the nearest one is followed by relative position: of the steps of that schedule
-    into which a call falls, it runs the first one's alternative, or "full" if any of them does. So what is read is
-    never left longer ago, as a share of the loop, than where the schedule was made. The first call is "full" anyway,
-    and leaves what the others read.
+    into which a call falls, it runs the first one's alternative, or "full" if any of them does, or else one of those
+    that leave as much (``whole``). So what is read is never left longer ago, as a share of the loop, than where the
+    schedule was made. The first call is "full" anyway, and leaves what the others read.
     """
     known = nearest(schedules, calls)
     if known is None:
@@ -49,5 +67,7 @@ def order(schedules: Schedules, calls: int, first: int = 0) -> list[str]:
     run = schedules[known]
     # Call i takes the part [i, i + 1) / calls of the loop, in whole numbers.
     parts = (run[i * known // calls : -(-(i + 1) * known // calls)] for i in range(calls))
-    made = [FULL if FULL in part else part[0] for part in parts]
+    made = [
+        FULL if FULL in part else next((name for name in part if name in whole), part[0]) for part in parts
+    ]
     return [*made[:first], FULL, *made[first + 1 :]]

@@ -99,9 +99,31 @@ class Kept:
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 
+Texels = Literal["float32", "float16", "uint16", "int8", "uint8", "uint32"]
+"""The format of each of a texel's four channels."""
+
+
+@dataclass(frozen=True)
+class Texture:
+    """A matrix as an image: ``rows`` of ``width`` texels of four channels, in strips of ``strip`` rows side by side."""
+
+    texels: Texels
+    width: int
+    rows: int
+    strip: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Texels across and down."""
+        return self.width * math.ceil(self.rows / self.strip), min(self.rows, self.strip)
+
+
 @dataclass(frozen=True)
 class PackedWeight:
-    """A tensor of the weights space: the constant ``source`` of the program, rearranged by ``packing``."""
+    """A tensor of the weights space: the constant ``source`` of the program, rearranged by ``packing``.
+
+    What kernels read as a ``texture`` is in no buffer: the runtime makes an image of it.
+    """
 
     name: str
     source: str
@@ -109,6 +131,7 @@ class PackedWeight:
     dtype: str
     shape: tuple[int, ...]
     offset_bytes: int
+    texture: Texture | None = None
 
 
 @dataclass(frozen=True)
@@ -117,9 +140,10 @@ class Compiled:
 
     ``variants`` are "prompt" and "step", where there are any, and the alternatives, "full" first. ``kernels`` maps a
     symbol to the object file that defines ``__tvm_ffi_<symbol>``, or of a GPU to its source, with how many work-items
-    run it in ``launches``; there, weights are a buffer from each of ``chunks`` on. ``carried`` gives for each variant
-    the byte range (offset, size) of the state space that it fills for others: of "step", one row of the table that the
-    runtime keeps. ``results`` are the program's values that calls of a variant end in.
+    run it in ``launches``; there, weights are a buffer from each of ``chunks`` on, and what has a texture lies behind
+    those. ``carried`` gives for each variant the byte range (offset, size) of the state space that it fills for
+    others: of "step", one row of the table that the runtime keeps. ``results`` are the program's values that calls of
+    a variant end in.
     """
 
     arch: str

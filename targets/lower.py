@@ -203,6 +203,8 @@ def _chunks(weights: tuple[PackedWeight, ...], total: int, limit: int) -> tuple[
     starts = [0]
     ends = [*(one.offset_bytes for one in weights[1:]), total]
     for weight, end in zip(weights, ends, strict=False):
+        if weight.texture is not None:
+            break
         if end - weight.offset_bytes > limit:
             raise UserError(
                 f"weight {weight.source} takes {(end - weight.offset_bytes) / 1e6:.0f} MB and a buffer of the target "
@@ -214,10 +216,11 @@ def _chunks(weights: tuple[PackedWeight, ...], total: int, limit: int) -> tuple[
 
 
 def _weights(lowering: Lowering) -> tuple[tuple[PackedWeight, ...], int]:
+    """Those that are read as images come last."""
     packed: list[PackedWeight] = []
     offset = 0
-    for name, weight in lowering.weights.items():
+    for name, one in sorted(lowering.weights.items(), key=lambda item: item[1].texture is not None):
         dtype = lowering.buffers[name].dtype
-        packed.append(PackedWeight(name, weight.source, weight.packing, dtype, weight.shape, offset))
+        packed.append(PackedWeight(name, one.source, one.packing, dtype, one.shape, offset, one.texture))
         offset += memory.aligned(lowering.buffers[name].size_bytes)
     return tuple(packed), offset

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from ..ir.errors import UserError
 from ..ir.formats import INTEGERS, format_of
-from .compiled import ITEM_BYTES, Space
+from .compiled import ITEM_BYTES, Space, Texture
 from .expressions import Load
 from .graph_facts import shape_of
 from .packing import ROUNDED, Dense, Packing
@@ -98,11 +98,12 @@ class Constant:
 
 @dataclass(frozen=True)
 class Weight:
-    """A constant of the program in one packing."""
+    """A constant of the program in one packing, and whether kernels read it as an image."""
 
     source: str
     packing: Packing
     shape: tuple[int, ...]
+    texture: Texture | None = None
 
 
 Frame = tuple[tuple[int, ...], tuple[int, ...]]
@@ -171,17 +172,19 @@ class Lowering:
             self.views[name] = self.weight(name, shape_of(value), Dense())
         return self.views[name]
 
-    def weight(self, constant: str, shape: Sequence[int], packing: Packing) -> View:
+    def weight(
+        self, constant: str, shape: Sequence[int], packing: Packing, texture: Texture | None = None
+    ) -> View:
         """A constant in the given packing and its own format, as a dense view of the packed shape."""
         source, dtype = self.constants[constant].source, self.constants[constant].dtype
         if dtype in ROUNDED:
             packing = packing.model_copy(update={"format": dtype})
         if packing.holds_codes:
             dtype = "uint8"
-        name = f"{source}|{packing.model_dump_json()}"
+        name = f"{source}|{packing.model_dump_json()}" + ("" if texture is None else "|image")
         if name not in self.weights:
             _require_addressable(math.prod(shape), source)
-            self.weights[name] = Weight(source, packing, tuple(shape))
+            self.weights[name] = Weight(source, packing, tuple(shape), texture)
             self.buffers[name] = Buffer(name, dtype, int(np.prod(shape, dtype=np.int64)), "weights")
         return View.dense(name, shape)
 

@@ -27,7 +27,7 @@ class Target(BaseModel):
         default=None, description="The profile that gives what this one does not say: that of a board's core."
     )
     kind: Literal["cpu", "opencl"] = Field(description="Which lowering applies.")
-    arch: Literal["x86_64", "aarch64"] = Field(
+    arch: Literal["x86_64", "aarch64", "armv7l"] = Field(
         description="Instruction set of the processor that runs the core."
     )
     triple: str = Field(description="Triple of the code generator and the linker.")
@@ -100,7 +100,17 @@ class GpuProfile(Target):
     kind: Literal["opencl"]
     opencl: Literal["1.2", "2.0", "3.0"] = Field(description="Version of OpenCL that the driver offers.")
     half: bool = Field(description="Whether there is cl_khr_fp16: arithmetic on 16-bit floats.")
+    half_run: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 16,
+        multiple_of=4,
+        description="Products of half floats that are added up as such, before float sums take them; 0: none.",
+    )
     images: bool = Field(description="Whether weights are better read as textures.")
+    image_side: int = Field(
+        default=16384, ge=64, le=1 << 20, description="Most texels of an image across, and down."
+    )
     int8_dot: bool = Field(
         description="Whether there is cl_khr_integer_dot_product or cl_arm_integer_dot_product."
     )
@@ -108,7 +118,9 @@ class GpuProfile(Target):
     compute_units: int = Field(ge=1, le=1024, description="Cores, as OpenCL counts them.")
     work_group: int = Field(ge=1, le=4096, description="Most work-items of a group.")
     local_bytes: int = Field(gt=0, description="Local memory of a work-group, in bytes.")
-    buffer_bytes: int = Field(gt=0, description="Largest buffer, in bytes.")
+    buffer_bytes: int = Field(
+        gt=0, lt=1 << 32, description="Largest buffer, in bytes: kernels find their operands by 32 bits."
+    )
     registers: int = Field(ge=8, le=512, description="32-bit registers of a work-item at full occupancy.")
     bandwidth: Figure = Field(description="Of memory, in bytes a second.")
     peak_flops: Figure = Field(description="Operations a second in float32, a multiply-add being two.")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ...ir.errors import UserError
 from ...runtime import Model
 from ..programs import structure
+from .alternatives import alternatives
 from .child import Child
 from .layers import Profiler, by_kind, total
 from .limits import Peaks
@@ -46,7 +47,8 @@ def bench(
     Returns ``step_s``, ``peak_bytes``, ``weight_bytes``, ``cores`` and per peer ``step_s``, ``ratio`` (ours over
     theirs, the median of the rounds' ratios), ``max_abs_diff``, ``relative_diff`` and ``resident_bytes`` (of the
     peer's process), or ``failed``, the sentence that says why it could not. With ``layers`` also ``peaks``, what the
-    machine can do at most, ``layers``, ``kinds`` and ``total``: see `Layer.summary` and `total`.
+    machine can do at most, ``layers``, ``kinds`` and ``total``: see `Layer.summary` and `total`. Of a model that steps
+    run alternatives of, also ``alternatives``: see `alternatives`.
 
     Raises UserError for a bundle that is not the compiler's, and for a peer that is not known.
     """
@@ -62,6 +64,7 @@ def bench(
         beside = {name: _beside(ours, name, task, rounds, progress) for name in peers}
         if not ours.timing.rounds_s:
             interleave({OURS: ours}, rounds, progress)
+        each = alternatives(opened, task.feeds, rounds, progress) if opened.alternatives[1:] else {}
         memory, manifest = opened.memory, opened.manifest
     result: dict[str, Any] = {
         "bundle": str(bundle),
@@ -74,6 +77,7 @@ def bench(
         "weight_bytes": memory.weights_bytes,
         "precision": precision,
         "peers": beside,
+        **({"alternatives": each} if each else {}),
     }
     if profiler and peaks:
         found = profiler.layers(peaks, memory.peak_bytes)

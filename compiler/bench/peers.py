@@ -197,11 +197,11 @@ def _tensors(task: Task) -> dict[str, Any]:
 
 def _onnx_file(task: Task, folder: Path) -> Path:
     """In integers where the task says so."""
-    path = task.file or _exported(task, folder)
+    path = task.file or exported(task, folder)
     return quantised(path, task.feeds, folder) if task.precision == "int8" else path
 
 
-def _exported(task: Task, folder: Path) -> Path:
+def exported(task: Task, folder: Path) -> Path:
     torch = require_torch()
     module = _torch_module(task)
     path = folder / "model.onnx"

@@ -20,6 +20,7 @@ from . import (
     evaluate,
     explore,
     inspect,
+    package,
     repack,
     run,
     runner,
@@ -37,7 +38,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 VERBS = (
-    compile, run, runner, deploy, bench, evaluate, estimate, explore, validate_hardware, inspect, targets, tune, repack,
+    compile, run, runner, deploy, package, bench, evaluate, estimate, explore, validate_hardware, inspect, targets,
+    tune, repack,
 )  # fmt: skip
 for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"), epilog=verb.EXAMPLE)(verb.command)

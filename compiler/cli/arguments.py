@@ -52,3 +52,11 @@ def size_of(text: str) -> int:
         raise UserError(f"--memory-limit {text!r} is not a size such as 600MB or 2GB")
     base = 1024 if match[3] else 1000
     return int(float(match[1]) * base ** " KMG".index(match[2].upper() or " "))
+
+
+def duration_of(text: str) -> float:
+    """Seconds."""
+    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,9})?)\s*(s|min|h)", text.strip())
+    if not match or not float(match[1]):
+        raise UserError(f"--within {text!r} is not a time such as 90s, 30min or 2h")
+    return float(match[1]) * {"s": 1, "min": 60, "h": 3600}[match[2]]

@@ -71,6 +71,8 @@ def command(
     if json_file and str(json_file) == "-":
         return write_json(json_file, result)
     out.print(_systems(result))
+    if "alternatives" in result:
+        out.print(_alternatives(result["alternatives"]))
     random = " (random)" if result["random_weights"] else ""
     out.print(
         f"weights {megabytes(result['weight_bytes'])}{random}, peak memory {megabytes(result['peak_bytes'])}, "
@@ -95,6 +97,14 @@ def _systems(result: Mapping[str, Any]) -> Table:
             table.add_row(
                 name, *_seconds(peer["step_s"]), f"{peer['ratio']:.2f}", f"{peer['max_abs_diff']:.1e}"
             )
+    return table
+
+
+def _alternatives(found: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What steps of a schedule may run, and what the times of the layers in "full" would have each take."""
+    table = Table("alternative", "a call (median)", "spread", "of full", "by its layers", box=None)
+    for name, one in found.items():
+        table.add_row(name, *_seconds(one["step_s"]), f"{one['ratio']:.2f}", milliseconds(one["predicted_s"]))
     return table
 
 

@@ -12,12 +12,22 @@ import typer
 
 from ...ir.errors import UserError
 from ...passes.assign.budget import written
-from .arguments import JsonOption, ModelArgument, RecipeOption, ShapeOption, TargetOption, shapes, size_of
+from .arguments import (
+    JsonOption,
+    ModelArgument,
+    RecipeOption,
+    ShapeOption,
+    TargetOption,
+    duration_of,
+    shapes,
+    size_of,
+)
 from .output import megabytes, show
 
 EXAMPLE = (
     "Example: `fick compile sd-1.5 --target host -o sd.fick` then `fick bench sd.fick`, or, for half the time a step, "
-    "`fick compile models/emoji-sd --budget latency=0.5x --calibrate prompts.txt`"
+    "`fick compile models/emoji-sd --budget latency=0.5x --calibrate prompts.txt`, or, for a quarter of it by pruning "
+    "and reuse as well, the same with `--budget latency=0.25x --within 2h`"
 )
 
 
@@ -62,6 +72,21 @@ def command(
             help="With a --budget: learn back what it loses from the float model's own outputs, in some minutes.",
         ),
     ] = False,
+    within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="30min",
+            help="With a --budget: formats share it with blocks that go and steps that reuse, and for so long recipes "
+            "are tried. The best is written beside the bundle as NAME.toml, all as NAME.png. The same again goes on.",
+        ),
+    ] = None,
+    write_back: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Also write what the recipe's pruning leaves of the UNet, as a diffusers folder of floats.",
+        ),
+    ] = None,
     precision: Annotated[
         str,
         typer.Option(
@@ -103,6 +128,8 @@ def command(
             budget=budget,
             calibrate=calibrate,
             distil=distil,
+            within_s=duration_of(within) if within else None,
+            write_back=write_back,
             precision=precision,
             tuned=tuned,
             fallback=fallback,
@@ -116,12 +143,20 @@ def command(
             "peak memory": megabytes(report.peak_bytes),
             "graph": f"{report.nodes} nodes",
             "kernels": f"{report.kernels} in {sum(sum(one.values()) for one in report.calls.values())} calls",
-            **_assigned(report.history),
+            **({"written back": f"{write_back}"} if write_back else {}),
+            **(_searched(report.bundle) if within else _assigned(report.history)),
             "time": f"{sum(report.seconds.values()):.1f} s",
         },
         json_file,
         {**asdict(report), "bundle": str(report.bundle)},
     )
+
+
+def _searched(bundle: Path) -> dict[str, str]:
+    """Where the recipe lies that was found, and what it says of itself."""
+    recipe = bundle.with_suffix(".toml")
+    with recipe.open(encoding="utf-8") as lines:
+        return {"recipe": f"{recipe}", "found": next(lines).removeprefix("# ").strip()}
 
 
 def _assigned(history: list[dict[str, Any]]) -> dict[str, str]:

@@ -29,7 +29,7 @@ def command(
     ],
     prompt: Annotated[str | None, typer.Option(help="What to draw, for a text-to-image bundle.")] = None,
     class_label: Annotated[
-        int | None, typer.Option(min=0, help="What to draw, for a class-to-image bundle.")
+        str | None, typer.Option(metavar="NUMBER|NAME", help="What to draw, for a class-to-image bundle.")
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Calls of the network.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same picture.")] = 0,

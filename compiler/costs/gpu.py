@@ -57,7 +57,7 @@ def _shares(call: PendingCall, profile: GpuProfile) -> dict[str, float]:
     kernel = call.kernel
     assert isinstance(kernel, Kernel)
     return {
-        "compute": kernel.flops / profile.peak_flops.value,
+        "compute": kernel.flops / (kernel.rate * profile.peak_flops.value),
         "memory": sum(call.moved_bytes) / profile.bandwidth.value,
     }
 

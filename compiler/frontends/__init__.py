@@ -20,6 +20,7 @@ __all__ = [
     "Source",
     "Whole",
     "import_model",
+    "is_pipeline",
     "is_text_to_image",
     "known_configs",
     "open_model",

@@ -17,6 +17,9 @@ from ...ir.errors import UserError, first_line
 from .imported import Imported, assemble
 from .onnx_faults import is_empty, require_sound
 
+SHAPED = frozenset({"Expand", "Pad", "Reshape", "Resize", "Slice", "Split", "Squeeze", "Tile", "Unsqueeze"})
+"""Operators of which a shape follows from the numbers of all inputs but the first."""
+
 
 @dataclass(frozen=True)
 class OnnxFile:
@@ -46,7 +49,8 @@ class OnnxFile:
             raise
         except Exception as error:  # What no exporter writes can stumble anywhere in the rules.
             raise UserError(f"{self.path} is not sound ONNX: {first_line(error)}; export it again") from error
-        return assemble(canonical, self.name, "onnx", weights=list(stored), numbers=numbers)
+        weights = [name for name in stored if not _shapes(canonical.graph.initializers.get(name))]
+        return assemble(canonical, self.name, "onnx", weights=weights, numbers=numbers)
 
     def contents(self) -> tuple[str, list[Path]]:
         _, beside = self._read
@@ -60,6 +64,11 @@ class OnnxFile:
     @cached_property
     def _read(self) -> tuple[ir.Model, list[Path]]:
         return _read(self.path)
+
+
+def _shapes(value: ir.Value | None) -> bool:
+    """Whether any shape follows from an initializer's numbers: they are no checkpoint's, whoever stores them."""
+    return value is not None and any(node.op_type in SHAPED and place > 0 for node, place in value.uses())
 
 
 def _read(path: Path) -> tuple[ir.Model, list[Path]]:

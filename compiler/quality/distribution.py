@@ -6,6 +6,8 @@ cannot be compared with published ones; they compare two models with each other 
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import linalg
@@ -15,25 +17,29 @@ Features = NDArray[np.float64]
 NEIGHBOURS = 3
 
 
-def frechet_distance(real: Features, generated: Features) -> float:
-    """Of two Gaussians fitted to features [n, width] (Heusel et al., arXiv 1706.08500, eq. 6).
+class Gaussian:
+    """Fitted to features [n, width]."""
 
-    Sees means and covariances alone. Biased upwards when samples are few, and the more so the fewer: compare at
-    equal counts.
+    def __init__(self, features: Features) -> None:
+        self.mean, self.covariance = features.mean(0), np.cov(features, rowvar=False)
+
+    @cached_property
+    def root(self) -> Features:
+        """Of the covariance."""
+        values, vectors = linalg.eigh(self.covariance)
+        return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+
+
+def frechet_distance(real: Gaussian, generated: Gaussian) -> float:
+    """Heusel et al., arXiv 1706.08500, eq. 6.
+
+    Biased upwards when samples are few, and the more so the fewer: compare at equal counts.
     """
-    shift = real.mean(0) - generated.mean(0)
-    one, other = np.cov(real, rowvar=False), np.cov(generated, rowvar=False)
+    shift = real.mean - generated.mean
     # The trace of (one other)^(1/2) from a symmetric product with the same eigenvalues: stable at low rank too.
-    root = _root(one)
-    values = linalg.eigvalsh(root @ other @ root)
-    return float(
-        shift @ shift + np.trace(one) + np.trace(other) - 2 * np.sqrt(np.clip(values, 0, None)).sum()
-    )
-
-
-def _root(covariance: Features) -> Features:
-    values, vectors = linalg.eigh(covariance)
-    return (vectors * np.sqrt(np.clip(values, 0, None))) @ vectors.T
+    values = linalg.eigvalsh(real.root @ generated.covariance @ real.root)
+    spread = np.trace(real.covariance) + np.trace(generated.covariance)
+    return float(shift @ shift + spread - 2 * np.sqrt(np.clip(values, 0, None)).sum())
 
 
 def precision_recall(real: Features, generated: Features) -> tuple[float, float]:

@@ -55,12 +55,14 @@ def evaluate(
     folder: Path,
     judge: Judge | None = None,
     standard: Standard | None = None,
+    reference_steps: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Draw every prompt from seeds 0, 1, ... with both models, and measure.
 
     Drawings are kept in ``folder``, where another call goes on from, and which gets ``sheet.png``. Without a
-    judge only fidelity and cost are measured; ``standard`` adds FID and CLIP score by networks of the user's.
+    judge only fidelity and cost are measured; ``standard`` adds FID and CLIP score by networks of the user's. The
+    reference may take another number of steps.
     """
     jobs = [(prompt.text, seed) for prompt in prompts for seed in range(seeds)]
     report = progress or (lambda done, total: None)
@@ -68,12 +70,13 @@ def evaluate(
     costs: dict[str, dict[str, Any]] = {}
     for before, (name, source) in enumerate((("reference", reference), ("candidate", candidate))):
         gallery, hand = Gallery(folder, source), artist(source)
+        count = (reference_steps if name == "reference" else None) or steps
         drawn[name] = []
         for text, seed in jobs:
             report(before * len(jobs) + len(drawn[name]), 2 * len(jobs))
-            draw = partial(hand.draw, text, seed, steps, guidance_scale)
-            drawn[name].append(gallery.drawing((text, seed, steps, guidance_scale), draw))
-        costs[name] = _cost(drawn[name], hand, steps)
+            draw = partial(hand.draw, text, seed, count, guidance_scale)
+            drawn[name].append(gallery.drawing((text, seed, count, guidance_scale), draw))
+        costs[name] = _cost(drawn[name], hand, count)
     report(2 * len(jobs), 2 * len(jobs))
     ours, theirs = drawn["candidate"], drawn["reference"]
     result: dict[str, Any] = {
@@ -108,9 +111,10 @@ def judged(judge: Judge, pictures: NDArray[np.uint8], prompts: Sequence[Prompt])
     real = judge.real.astype(np.float64)
     wide = features.astype(np.float64)
     precision, recall = distribution.precision_recall(real, wide)
+    theirs = distribution.Gaussian(real)
     found: dict[str, Any] = {
         "frechet_distance": bootstrap(
-            len(wide), lambda rows: distribution.frechet_distance(real, wide[rows])
+            len(wide), lambda rows: distribution.frechet_distance(theirs, distribution.Gaussian(wide[rows]))
         ),
         "precision": precision,
         "recall": recall,
@@ -125,11 +129,16 @@ def judged(judge: Judge, pictures: NDArray[np.uint8], prompts: Sequence[Prompt])
 
 
 def nearness(theirs: Sequence[Drawing], ours: Sequence[Drawing]) -> dict[str, Any]:
-    """How near ``ours`` are to ``theirs``, drawn from the same prompts and seeds."""
+    """How near ``ours`` are to ``theirs``, drawn from the same prompts and seeds; in loops of different lengths only
+    the last latents are held beside each other.
+    """
     pairs = list(zip(theirs, ours, strict=True))
-    if any(a.picture.shape != b.picture.shape or a.latents.shape != b.latents.shape for a, b in pairs):
+    if any(
+        a.picture.shape != b.picture.shape or a.latents.shape[1:] != b.latents.shape[1:] for a, b in pairs
+    ):
         raise UserError("the two models draw pictures of different sizes; compare two of one size")
-    errors = np.stack([fidelity.relative_error(a.latents, b.latents) for a, b in pairs])
+    last = slice(None) if all(len(a.latents) == len(b.latents) for a, b in pairs) else slice(-1, None)
+    errors = np.stack([fidelity.relative_error(a.latents[last], b.latents[last]) for a, b in pairs])
     return {
         "psnr_db": mean(np.array([fidelity.psnr_db(a.picture, b.picture) for a, b in pairs])),
         "ssim": mean(np.array([fidelity.ssim(a.picture, b.picture) for a, b in pairs])),

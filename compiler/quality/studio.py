@@ -1,4 +1,4 @@
-"""Pictures by programs: a pipeline whose UNet is a program on the referee.
+"""Pictures by programs: a pipeline whose denoising network is a program on the referee.
 
 It gives passes what they ask of their context: calls to calibrate with, and what a program's pictures are worth.
 """
@@ -19,11 +19,10 @@ from ...ir.interpreter import Interpreter
 from ...ir.program import Program
 from ...passes.base import Context, Trajectory
 from ...passes.per_step import step_input
-from ...runtime.diffusers_unet import DiffusersUNet
 from ...runtime.model import TensorInfo
 from ...runtime.schedule import order
 from .calls import Calls, Spread, Trajectories, chosen
-from .drawing import Drawing, PipelineArtist
+from .drawing import Drawing, pipeline_artist
 from .evaluate import Prompt, judged, nearness, plain
 from .gallery import fingerprint
 from .judge import Judge
@@ -49,8 +48,9 @@ class Studio:
     ) -> None:
         if not prompts:
             raise UserError("there are no prompts to calibrate with; give at least one.")
-        self._artist, self._prompts, self._judge = PipelineArtist(folder), prompts, judge
-        self._config = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+        self._artist, self._prompts, self._judge = pipeline_artist(folder), prompts, judge
+        config = folder / self._artist.NETWORK / "config.json"
+        self._config = json.loads(config.read_text(encoding="utf-8"))
         self._settings = steps, guidance_scale
         self._progress = progress or (lambda done, total: None)
         self._kept = Trajectories(folder_kept, fingerprint(folder)) if folder_kept else None
@@ -65,13 +65,13 @@ class Studio:
     ) -> list[tuple[Drawing, Calls]]:
         """The first ``pictures``, each with its calls."""
         settings = steps, self._settings[1]
-        unet = _Recorder(program, self._artist.calls(steps))
-        self._artist.replace_unet(DiffusersUNet(unet, self._config))
+        network = _Recorder(program, self._artist.calls(steps))
+        self._artist.replace_network(self._artist.in_place(network, self._config))
         asked = self._prompts[:pictures]
 
         def drawn(text: str, seed: int) -> tuple[Drawing, Calls]:
-            unet.begin()
-            return self._artist.draw(text, seed, *settings), unet.calls
+            network.begin()
+            return self._artist.draw(text, seed, *settings), network.calls
 
         found: list[tuple[Drawing, Calls]] = []
         for seed, prompt in enumerate(asked):
@@ -113,11 +113,11 @@ class Studio:
 
 
 class _Recorder:
-    """A program as ``DiffusersUNet`` runs one, in pictures of so many ``calls``; keeps what it was given."""
+    """A program as what stands in a pipeline runs one, in pictures of so many ``calls``; keeps what it was given."""
 
     def __init__(self, program: Program, calls: int) -> None:
         self._call = Interpreter(program)
-        self._order = order(program.schedule, calls)
+        self._order = order(program.schedule, calls, whole=program.whole)
         self._left: list[str] = []
         self.inputs = {
             name: TensorInfo(name, str(value.dtype.numpy()), tuple(value.shape.numpy()), "")  # type: ignore[union-attr]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,58 +34,78 @@ OWN_FLAGS = (
 )  # fmt: skip
 """Sums of products are rounded as in Python: twice. All of libfick.so may be called: tests do."""
 
+STRIPPED = ("-s", "-Wl,--build-id=none", "-Wl,--gc-sections")
+
 ALONE = {"library.c"}
 """Sources of the core that only the library inside a bundle has."""
 
 
-LINKING = {"musl": ("-static", "-Wl,--gc-sections"), "gnu": ("-Wl,--gc-sections",)}
-
-
 def program(arch: str, cache_folder: Path, libc: str = "musl") -> bytes:
     """fick-run for an architecture, as the runtime names it: one static file with musl, or for the system's "gnu"."""
-    return _built(arch, libc, ("program",), LINKING[libc], cache_folder)
+    alone = ("-static",) if libc == "musl" else ()
+    return _built(arch, libc, "program", alone, cache_folder)
 
 
 def library(arch: str, cache_folder: Path) -> bytes:
-    """libfick.so for an architecture: fick.h less what opens a bundle by itself, and fick_pipeline.h."""
-    shared = ("-shared", "-Wl,-z,defs", "-Wl,--gc-sections")
-    return _built(arch, "gnu", (), shared, cache_folder)
+    """libfick.so for an architecture: fick.h less what opens a bundle by itself, fick_pipeline.h, and the native
+    methods of Pipeline.java.
+    """
+    return _built(arch, "gnu", "jni", ("-shared", "-Wl,-z,defs"), cache_folder)
 
 
-def _built(arch: str, libc: str, more: Sequence[str], linking: Sequence[str], cache_folder: Path) -> bytes:
-    """Raises UserError for an architecture that is not known, RuntimeError with zig's words if it fails."""
+def architecture(arch: str) -> Architecture:
+    """Raises UserError for one that is not known."""
     if arch not in ARCHITECTURES:
         raise UserError(f"there is no runner for {arch}; there is one for {', '.join(ARCHITECTURES)}")
-    kind, native = ARCHITECTURES[arch], native_folder()
-    oldest = f".{OLDEST_LIBC}" if libc == "gnu" else ""
-    core = sorted(native.glob("*.c"))
-    sources = [path for path in core if path.name not in ALONE and not path.name.startswith(GPU_SOURCES)]
-    folders = [native / folder for folder in ("pipeline", *more)]
-    sources += [path for folder in folders for path in sorted(folder.glob("*.c"))]
-    flags = [
-        "-target", f"{kind.triple}-{libc}{kind.abi}{oldest}", f"-mcpu={kind.cpu}", *OWN_FLAGS,
-        f"-I{native}", f"-I{native / 'pipeline'}", "-I.",
-    ]  # fmt: skip
-    digest = hashlib.sha256(repr((flags[:-3], linking, [path.name for path in sources])).encode())
+    return ARCHITECTURES[arch]
+
+
+def sources(*more: str) -> list[Path]:
+    """Of the core and the pipeline, and of other folders beside them."""
+    native = native_folder()
+    core = [path for path in sorted(native.glob("*.c")) if not path.name.startswith(GPU_SOURCES)]
+    others = [path for folder in ("pipeline", *more) for path in sorted((native / folder).glob("*.c"))]
+    return [path for path in core if path.name not in ALONE] + others
+
+
+def compiling(target: str, cpu: str) -> list[str]:
+    """What zig is told of how to compile them."""
+    return ["-target", target, f"-mcpu={cpu}", *OWN_FLAGS]
+
+
+def headers() -> list[str]:
+    native = native_folder()
+    return [f"-I{native}", f"-I{native / 'pipeline'}", f"-I{native / 'jni'}", "-I."]
+
+
+def kept(cache_folder: Path, described: object, paths: list[Path], make: Callable[[Path], None]) -> bytes:
+    """What ``make`` leaves as the file "made" of a folder that has unicode_tables.h; from the cache where neither what
+    describes it nor a source has changed.
+    """
     unicode = tables()
-    for text in (unicode.encode(), *(path.read_bytes() for path in [*sources, *native.rglob("*.h")])):
+    digest = hashlib.sha256(repr((described, [path.name for path in paths])).encode())
+    for text in (unicode.encode(), *(path.read_bytes() for path in [*paths, *native_folder().rglob("*.h")])):
         digest.update(text)
-    kept = cache_folder / f"runner-{digest.hexdigest()[:16]}"
-    if not kept.is_file():
+    place = cache_folder / f"runner-{digest.hexdigest()[:16]}"
+    if not place.is_file():
         cache_folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache_folder) as scratch:
             folder = Path(scratch)
             (folder / "unicode_tables.h").write_text(unicode, encoding="utf-8")
-            final = [
-                "-s",
-                "-Wl,--build-id=none",
-                *linking,
-                "-o",
-                "made",
-                *map(str, sources),
-                "-lm",
-                "-lpthread",
-            ]
-            zig(folder, cache_folder, [*flags, *final])
-            (folder / "made").replace(kept)
-    return kept.read_bytes()
+            make(folder)
+            (folder / "made").replace(place)
+    return place.read_bytes()
+
+
+def _built(arch: str, libc: str, more: str, linking: tuple[str, ...], cache_folder: Path) -> bytes:
+    """Raises RuntimeError with zig's words if it fails."""
+    kind = architecture(arch)
+    oldest = f".{OLDEST_LIBC}" if libc == "gnu" else ""
+    flags = [*compiling(f"{kind.triple}-{libc}{kind.abi}{oldest}", kind.cpu), *STRIPPED, *linking]
+    paths = sources(more)
+
+    def make(folder: Path) -> None:
+        files = [*map(str, paths), "-lm", "-lpthread", "-o", "made"]
+        zig(folder, cache_folder, [*flags, *headers(), *files])
+
+    return kept(cache_folder, flags, paths, make)

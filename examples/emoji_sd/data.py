@@ -64,7 +64,10 @@ class Emoji:
         return f"{self.vendor} {CATEGORIES[self.category]}, {self.name}"
 
     def drawn_caption(self, draw: random.Random) -> str:
-        """A caption for training: parts come and go, so that a prompt need not have them all."""
+        """A caption for training: as often as not whole, else parts come and go, so that a prompt need not have
+        them all."""
+        if draw.random() < 0.4:
+            return self.caption()
         start = [self.vendor] if draw.random() < 0.85 else []
         start += [CATEGORIES[self.category]] if draw.random() < 0.6 else []
         parts = [" ".join(start)] if start else []

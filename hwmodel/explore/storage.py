@@ -32,6 +32,26 @@ class _Journalled(sqlite3.Connection):
         self.execute("PRAGMA synchronous=NORMAL")
 
 
+def database(url: str) -> Any:
+    """Optuna's storage there, made if it is new. Raises UserError if it cannot be reached."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    settings = {"connect_args": {"factory": _Journalled}} if url.startswith("sqlite:") else {}
+    try:
+        return optuna.storages.RDBStorage(url, engine_kwargs=settings)
+    except Exception as error:
+        raise _unreachable(url, error) from None
+
+
+def _unreachable(url: str, error: Exception) -> UserError:
+    """Of whatever a driver raises: a module that is missing, a server that is not there, a file that is none."""
+    return UserError(
+        f"storage {hidden(url)} cannot be reached: {first_line(error)}; give an SQLAlchemy URL such as "
+        "sqlite:///points.db."
+    )
+
+
 class Storage:
     """The designs of a problem at a database URL, such as sqlite:///points.db. Raises UserError if there is none."""
 
@@ -40,15 +60,11 @@ class Storage:
         import sqlalchemy
         from optuna.study import StudyDirection
 
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._problem = problem
         facts = {**problem.facts, "objectives": [one.name for one in problem.objectives]}
         self.name = f"fick-{digest_of_facts([version(), facts])}"
-        settings: dict[str, Any] = {}
-        if url.startswith("sqlite:"):
-            settings["connect_args"] = {"factory": _Journalled}
+        storage = database(url)
         try:
-            storage = optuna.storages.RDBStorage(url, engine_kwargs=settings)
             directions = [
                 StudyDirection.MAXIMIZE if one.maximised else StudyDirection.MINIMIZE
                 for one in problem.objectives
@@ -60,11 +76,7 @@ class Storage:
                 self._study.set_user_attr("version", version())
                 self._study.set_user_attr("problem", facts)
         except Exception as error:
-            # Whatever a driver raises: a module that is missing, a server that is not there, a file that is none.
-            raise UserError(
-                f"storage {hidden(url)} cannot be reached: {first_line(error)}; give an SQLAlchemy URL such as "
-                "sqlite:///points.db."
-            ) from None
+            raise _unreachable(url, error) from None
         self._id: int = self._study._study_id  # pyright: ignore[reportPrivateUsage]
         self._engine = storage.engine
         tables = sqlalchemy.MetaData()

@@ -8,19 +8,17 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from importlib.resources import files
 from itertools import combinations_with_replacement
-from string import Template
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
 from plotly.subplots import make_subplots
 
 from ..explore.measures import COLUMNS, Measure
 from ..explore.problem import Problem
 from ..explore.space import Axis
 from .charts import ABOVE, GRID, MARGIN, PLAIN
+from .frame import framed
 from .page import drawing
 
 Facts = Mapping[str, Any]
@@ -38,11 +36,10 @@ MARKS = {"sda": ("diamond", "#0072B2"), "dbsc": ("star", "#009E73")}
 def page(facts: Facts, rows: Sequence[Row], problem: Problem) -> str:
     """A search as one HTML page, the same bytes for the same search."""
     shown = _shown(rows)
-    title = f"Designs for {facts['model']} over {facts['hardware']}"
-    return Template(files(__package__ or "").joinpath("designs.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title),
-        plotly=get_plotlyjs(),
-        headline="\n".join(_headline(facts)),
+    return framed(
+        "designs",
+        f"Designs for {facts['model']} over {facts['hardware']}",
+        "\n".join(_headline(facts)),
         matrix=drawing(matrix(facts, shown, problem.objectives), "matrix"),
         parallel=drawing(parallel(shown, problem), "parallel"),
         sensitivity=drawing(sensitivity(rows, problem), "sensitivity"),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from html import escape
-from importlib.resources import files
-from string import Template
 
 import plotly.graph_objects as go
 from plotly.io import to_html
-from plotly.offline import get_plotlyjs
 
 from . import charts
+from .frame import framed
 from .timeline import Facts
 
 SECTIONS = (
@@ -50,11 +48,10 @@ CONFIG = {"displayModeBar": False, "responsive": True, "showLink": False, "plotl
 
 def page(facts: Facts) -> str:
     """An estimate as one HTML page, the same bytes for the same estimate."""
-    title = f"{facts['model']} on {facts['hardware']}"
-    return Template(files(__package__ or "").joinpath("page.html").read_text(encoding="utf-8")).substitute(
-        title=escape(title),
-        plotly=get_plotlyjs(),
-        headline="\n".join(_headline(facts)),
+    return framed(
+        "page",
+        f"{facts['model']} on {facts['hardware']}",
+        "\n".join(_headline(facts)),
         assumed=escape(", ".join(facts["assumed"]) or "nothing"),
         sections="\n".join(_sections(facts)),
         operators="\n".join(_operators(facts)),

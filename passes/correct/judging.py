@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from ...ir.errors import UserError
 from ...ir.program import Program
@@ -27,11 +27,11 @@ def timesteps(program: Program, calls: Sequence[Arrays]) -> list[float]:
     return [float(inputs[names[0]].flat[0]) if names else 0.0 for inputs in calls]
 
 
-def judges(steps: Sequence[float]) -> list[bool]:
-    """Whether each of the calls at these timesteps judges: some of each, so that both kinds see the whole loop."""
-    found = [False] * len(steps)
-    for step in dict.fromkeys(steps):
-        calls = [index for index, one in enumerate(steps) if one == step]
+def judges(places: Sequence[Hashable]) -> list[bool]:
+    """Whether each of the calls at these places of a loop judges: some of each, so that both kinds see all of it."""
+    found = [False] * len(places)
+    for place in dict.fromkeys(places):
+        calls = [index for index, one in enumerate(places) if one == place]
         for index in calls[SHARE - 1 :: SHARE] or calls[1:][-1:]:
             found[index] = True
     return found

@@ -21,7 +21,7 @@ from ...ir.making import Maker
 from ...ir.program import NEXT, Program
 from ..base import Context, Pass, Trajectory, apply
 from ..hoist import Hoist
-from ..measuring import latent_error
+from ..measuring import latent_error, require_call_a_step
 from ..per_step import input_like, per_step, share_tensors, step_input
 from .judging import require_first
 
@@ -147,11 +147,7 @@ def _reused(
     left_as = {name: f"{name}{NEXT}" for name in program.state}
     ours = referee(program, list(left_as.values()))
     exact = referee(_truth(program, context), [*left_as, *left_as.values()])
-    if len(picture.calls) != len(order):
-        raise UserError(
-            f"pass correct-reuse: the sampler calls the model {len(picture.calls)} times in {len(order)} steps; "
-            "calibrate with one that calls it once a step."
-        )
+    require_call_a_step(picture, order, "correct-reuse")
     left: dict[str, NDArray[Any]] = {}
     for inputs, variant in zip(picture.calls, order, strict=True):
         step = float(np.ravel(inputs[timestep])[0])

@@ -27,6 +27,9 @@ from .kept import origin
 
 STAGES = ("down_stage", "mid", "up_stage")
 
+LEARNED = ".distilled"
+"""What stands behind a weight's name when it was learned: under its own a bundle would take the checkpoint's."""
+
 
 class DistilBlocksConfig(LearningConfig):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -91,9 +94,8 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
         if lesson.after < lesson.before:
             for name, numbers in student.learned().items():
                 old = graph.initializers[name]
-                # Under its own name a bundle would take the checkpoint's.
                 new = ir.Value(
-                    name=f"{name}.distilled", const_value=ir.tensor(numbers), shape=old.shape, type=old.type
+                    name=f"{name}{LEARNED}", const_value=ir.tensor(numbers), shape=old.shape, type=old.type
                 )
                 graph.register_initializer(new)
                 ir.convenience.replace_all_uses_with(old, new)
@@ -109,13 +111,19 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
 
 
 def shared_results(reference: Program, program: Program) -> list[str]:
-    """What the blocks give that are in neither a stage's place nor another block, and that both programs have."""
-    known = {str(value.name) for node in program.variants["full"].graph for value in node.outputs}
+    """What the blocks give that are in neither a stage's place nor another block, and that both programs have, as wide
+    in one as in the other.
+    """
+    known = {str(one.name): one.shape for node in program.variants["full"].graph for one in node.outputs}
     found: list[str] = []
     inside: set[ir.Node] = set()
     for block in discover(reference.variants["full"].graph).blocks:
         if block.kind in STAGES or inside.issuperset(block.nodes):
             continue
         inside.update(block.nodes)
-        found += [str(value.name) for value in block.outputs if value.name in known]
+        found += [
+            str(value.name)
+            for value in block.outputs
+            if value.name in known and known[value.name] == value.shape
+        ]
     return found

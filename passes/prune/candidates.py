@@ -19,27 +19,35 @@ from ...ir.errors import UserError
 from ...ir.skips import Skip
 from ...ir.trunk import maker, trunk
 from ..caching.cuts import below, branch
+from .merging import segments
 
-CandidateKind = Kind | Literal["depth"]
+CandidateKind = Kind | Literal["depth", "convolutions"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Values by name. ``shortcut`` is what a residual block adds its branch to, where that is not its entry."""
+    """Values by name. ``shortcut`` is what a residual block adds its branch to, where that is not its entry;
+    ``kernels`` are the widths of convolutions that follow each other from the entry to the exit.
+    """
 
     name: str
     kind: CandidateKind
     entry: str
     exits: tuple[str, ...]
     shortcut: str | None = None
+    kernels: tuple[int, ...] = ()
 
 
 def candidates(graph: ir.Graph) -> list[Candidate]:
-    """Every block that is entered at one value, and "depth.1", "depth.2", ...: what lies below so many halvings of the
-    resolution. Enclosing ones come before those inside them.
+    """Every block that is entered at one value; "depth.1", "depth.2", ...: what lies below so many halvings of the
+    resolution; and convolutions that follow each other (merging.py). Enclosing ones come before those inside them.
     """
     anatomy = discover(graph)
-    return [*_depths(graph, anatomy), *_blocks(graph, anatomy)]
+    merged = (
+        Candidate(name, "convolutions", entry, (exit,), None, kernels)
+        for name, entry, exit, kernels in segments(graph)
+    )
+    return [*_depths(graph, anatomy), *_blocks(graph, anatomy), *merged]
 
 
 def named(found: Sequence[Candidate], name: str, wanted_by: str) -> Candidate:

@@ -32,8 +32,8 @@ FIXED = 0
 @dataclass
 class Channels:
     """``axes`` by the name of a value, numbers of one channel being equal; ``produced`` and ``summed`` are the axes of
-    weights that make channels and that sum over them, as (name, axis); ``norms`` are the channels that a group
-    normalisation reads, with its number of groups.
+    weights that make channels and that sum over them, as (name, axis); ``norms`` are channels that stand in groups
+    which stay of one size, as a group normalisation's do, with the number of groups.
     """
 
     axes: dict[str, Axes]
@@ -50,6 +50,7 @@ class _Walk:
     summed: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     norms: list[tuple[Ids, int]] = field(default_factory=list[tuple[Ids, int]])
     count: int = 1
+    whole_heads: bool = True
 
     def fresh(self, size: int) -> Ids:
         self.count += size
@@ -73,9 +74,11 @@ def fixed(size: int) -> Ids:
     return np.full(size, FIXED)
 
 
-def find(graph: ir.Graph) -> Channels:
-    """The channels of a canonical graph of static shapes."""
-    walk = _Walk()
+def find(graph: ir.Graph, whole_heads: bool = True) -> Channels:
+    """The channels of a canonical graph of static shapes. Of attention these are ``whole_heads``, or what each of them
+    is made of, of which all keep as many.
+    """
+    walk = _Walk(whole_heads=whole_heads)
     for value in graph.initializers.values():
         walk.of(value)
     for node in graph:
@@ -215,13 +218,25 @@ def _layer_norm(walk: _Walk, node: ir.Node) -> Made:
 
 
 def _attention(walk: _Walk, node: ir.Node) -> Made:
-    """Heads of queries, keys and values go together, whole. More operands than these are not known of."""
+    """Heads of queries, keys and values go together, or what queries and keys are compared by, and values apart from
+    it. More operands than these are not known of.
+    """
     if len(node.inputs) != 3 and any(value is not None for value in node.inputs[3:]):
         return None
     query, key, value = (walk.of(_input(node, index)) for index in range(3))
     heads, shared = (node.attributes.get_int(name, 0) for name in ("q_num_heads", "kv_num_heads"))
     if len(query) != 3 or heads != shared or not heads:
         return None
+    if not walk.whole_heads:
+        walk.same(query[2], key[2])
+        maker = _input(node, 0).producer()
+        if maker is None or maker.op_type != "MatMul":
+            walk.fix(query[2])
+        else:
+            # No weight reads them but each other: what they matter is told by the one that makes them.
+            _count(walk, maker, produced=1, summed=1)
+        walk.norms += [(query[2], heads), (value[2], heads)]
+        return [[query[0], query[1], value[2]]]
     whole = query[2].reshape(heads, -1)[:, 0]
     for axes in (query, key, value):
         parts = axes[2].reshape(heads, -1)

@@ -38,7 +38,8 @@ class PruneConfig(FittingConfig):
     )
     by: By | Literal["simplest"] = Field(
         default="simplest",
-        description="What is read for them: identity, shortcut, linear (fitted), or the first of these that fits.",
+        description="What is read for them: identity, shortcut, linear (fitted), the first of these that fits, or for "
+        "convolutions in a row, as down_blocks.0.resnets.0.conv1+conv2, convolution or merged: see prune-blocks.",
     )
     repair: bool = Field(
         default=False,
@@ -56,14 +57,15 @@ class PruneBlocksConfig(FittingConfig):
     by: tuple[By, ...] = Field(
         default=("identity", "shortcut", "linear"),
         min_length=1,
-        description="What may be read for a block: its input, its shortcut, a fitted 1 x 1 convolution.",
+        description="What may be read for a block: its input, its shortcut, a fitted 1 x 1 convolution; for kind "
+        "convolutions a fitted one of the widest kernel among them (convolution), or of all widths (merged).",
     )
     kinds: tuple[str, ...] = Field(
         default=(
             "resnet", "transformer", "attention", "feed_forward", "down_stage", "mid", "up_stage", "depth",
         ),
         min_length=1,
-        description="Of blocks that may go.",
+        description="Of blocks that may go; convolutions in a row are one more.",
     )  # fmt: skip
     keep: tuple[str, ...] = Field(default=(), description="Names of blocks that stay.")
     criterion: Criterion = Field(

@@ -22,11 +22,22 @@ Family = tuple[tuple[int, ...], ...]
 
 def families(channels: Channels) -> list[Family]:
     """Those that can lose a channel, in the order in which the graph makes them."""
+    owner, free = layers(channels)
+    cells = {family: cells_of(found, channels.norms) for family, found in free.items()}
+    while torn := _torn(cells, owner, channels.norms):
+        for family in torn:
+            del cells[family]
+    return [one for one in cells.values() if len(one[0]) > 1]
+
+
+def layers(channels: Channels) -> tuple[dict[int, int], dict[int, list[int]]]:
+    """What one layer makes is one family, and so is what several make that is added: the family of each channel, by its
+    first layer's place among those that make some, and the channels of every family that may lose some.
+    """
     summed = {int(one) for name, axis in channels.summed for one in channels.axes[name][axis]}
-    layers = [channels.axes[name][axis] for name, axis in channels.produced]
     owner: dict[int, int] = {}
-    for index, ids in enumerate(layers):
-        # What one layer makes is one family, and so is what several make that is added.
+    for index, (name, axis) in enumerate(channels.produced):
+        ids = channels.axes[name][axis]
         known = {owner[one] for one in ids.tolist() if one in owner}
         family = min(known, default=index)
         for one, mine in owner.items():
@@ -36,19 +47,14 @@ def families(channels: Channels) -> list[Family]:
     members: dict[int, list[int]] = defaultdict(list)
     for one, family in owner.items():
         members[family].append(one)
-    free = {
+    return owner, {
         family: sorted(found)
         for family, found in sorted(members.items())
         if FIXED not in found and summed.issuperset(found)
     }
-    cells = {family: _cells(found, channels.norms) for family, found in free.items()}
-    while torn := _torn(cells, owner, channels.norms):
-        for family in torn:
-            del cells[family]
-    return [one for one in cells.values() if len(one[0]) > 1]
 
 
-def _cells(found: Sequence[int], norms: Sequence[tuple[NDArray[np.int64], int]]) -> Family:
+def cells_of(found: Sequence[int], norms: Sequence[tuple[NDArray[np.int64], int]]) -> Family:
     """By the groups of all normalisations that read them."""
     groups: dict[int, list[int]] = {one: [] for one in found}
     for ids, count in norms:
@@ -82,5 +88,9 @@ def _torn(
 def chosen(family: Family, importance: NDArray[np.float64], share: float) -> list[int]:
     """Of every cell as many of the least important: at most ``share`` of them, and never all."""
     size = len(family[0])
-    count = min(int(share * size + 1e-9), size - 1)
+    return least(family, importance, min(int(share * size + 1e-9), size - 1))
+
+
+def least(family: Family, importance: NDArray[np.float64], count: int) -> list[int]:
+    """So many of every cell that matter least."""
     return [one for cell in family for one in sorted(cell, key=lambda one: (importance[one], one))[:count]]

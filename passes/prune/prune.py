@@ -14,7 +14,7 @@ from .candidates import Candidate, candidates, named
 from .config import PruneConfig
 from .options import removals, ways
 from .repair import repaired
-from .surgery import By, pruned
+from .surgery import FITTED, By, pruned
 
 
 class Prune(Pass[PruneConfig]):
@@ -35,8 +35,8 @@ class Prune(Pass[PruneConfig]):
         found = candidates(graph)
         chosen = [named(found, name, self.name) for name in dict.fromkeys(config.blocks)]
         wanted: list[tuple[Candidate, By]] = [(one, self._way(program, one)) for one in chosen]
-        linear = any(by == "linear" for _, by in wanted)
-        calls = context.require("calibration", self.name) if linear or config.repair else context.calibration
+        fitted = any(by in FITTED for _, by in wanted)
+        calls = context.require("calibration", self.name) if fitted or config.repair else context.calibration
         fitting, judged = split(calls, config.calls, 0.5) if calls else ([], [])
         gone = removals(context, program, wanted, fitting, config.ridge)
         changed = pruned(program, gone, self.name)

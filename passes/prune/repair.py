@@ -22,7 +22,7 @@ from ..base import Arrays, Context
 from ..learned.kept import origin
 from ..measuring import watch
 from .fitting import moments
-from .surgery import Map, Removal, pruned
+from .surgery import FITTED, Map, Removal, kernel_of, pruned
 
 
 def repaired(
@@ -77,15 +77,18 @@ def _fitted(
     exits = one.candidate.exits
     ours = watch(context, before, [source], calls)
     theirs = watch(context, program, exits, calls)
+    width = kernel_of(one.candidate, one.by)
     sums = moments(
-        [(source, exit) for exit in exits],
+        [(source, exit, width) for exit in exits],
         (
             ({**inputs, **results}, wanted)
             for inputs, results, wanted in zip(calls, ours, theirs, strict=True)
         ),
     )
     return {
-        exit: sums[source, exit].linear(ridge) if one.by == "linear" else sums[source, exit].affine()
+        exit: sums[source, exit, width].linear(ridge)
+        if one.by in FITTED
+        else sums[source, exit, width].affine()
         for exit in exits
     }
 

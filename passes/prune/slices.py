@@ -53,10 +53,14 @@ def _tell_sizes(node: ir.Node, left: dict[str, list[np.ndarray]]) -> None:
     elif node.op_type == "Attention":
         query = node.inputs[0]
         assert query is not None
-        share = len(left[str(query.name)][2]) / shape(query)[2]
+        heads = node.attributes.get_int("q_num_heads", 0)
+        wide = shape(query)[2] // heads
+        sizes = np.bincount(left[str(query.name)][2] // wide, minlength=heads)
         for name in ("q_num_heads", "kv_num_heads"):
-            heads = round(share * node.attributes.get_int(name, 0))
-            node.attributes[name] = ir.AttrInt64(name, heads)
+            node.attributes[name] = ir.AttrInt64(name, int(np.count_nonzero(sizes)))
+        # Scores are of the size that they were, however few numbers of a head are left.
+        if sizes.max() < wide and not node.attributes.get_float("scale", 0.0):
+            node.attributes["scale"] = ir.AttrFloat32("scale", wide**-0.5)
 
 
 def _tell(node: ir.Node, index: int, sizes: list[int]) -> None:

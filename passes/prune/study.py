@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations
 from typing import Any
 
@@ -92,9 +92,8 @@ class Study:
         savings = {name: np.zeros(count) for name in self.plain.by_node}
         for index, one in enumerate(self.options):
             losses[index] = self.alone(one)
-            cost = self._cost_model(pruned(self._program, [one], NAME))
-            for name, saved in savings.items():
-                saved[index] = self.plain.total(name) - cost.total(name)
+            for name, amount in self._alone_costs(one).items():
+                savings[name][index] = self.plain.total(name) - amount
             if self._context.progress is not None:
                 self._context.progress(index + 1, count)
         totals = {name: self.plain.total(name) for name in self.plain.by_node}
@@ -113,15 +112,26 @@ class Study:
                 exclusive.append([*places[one.name], *places[other.name]])
         carried = {str(value.name) for node in trunk(graph).nodes for value in node.outputs}
         usable = {name: lost for name, lost in gone.items() if places[name]}
+        entries = {one.name: one.entry for one in self.candidates}
         return exclusive, [
             [[place for name in way for place in places[name]] for way in each]
-            for each in paths(graph, carried, usable)
+            for each in paths(graph, carried, usable, entries)
         ]
 
     def alone(self, one: Removal) -> float:
         """The loss when it alone goes."""
         told = {"block": one.candidate.name, "by": one.by}
         return self._disturbance.kept(told, self._config.criterion, lambda: self.loss(self.build([one])))
+
+    def _alone_costs(self, one: Removal) -> dict[str, float]:
+        """What the program costs when it alone goes, which other budgets ask for as well."""
+        told = {"block": one.candidate.name, "by": one.by, "costs": repr(self._cost_model)}
+        cost = cache(lambda: self._cost_model(self.build([one])))
+
+        def total(quantity: str) -> float:
+            return self._disturbance.kept(told, quantity, lambda: cost().total(quantity))
+
+        return {name: total(name) for name in self.plain.by_node}
 
     def loss(self, changed: Program) -> float:
         return self._disturbance.noise(changed) if self._shift is None else self._shift(changed)

@@ -18,7 +18,12 @@ from .candidates import Candidate, cut_off
 from .sizes import channel_axis, fits, shape
 from .stacks import trim
 
-By = Literal["identity", "shortcut", "linear"]
+By = Literal["identity", "shortcut", "linear", "convolution", "merged"]
+
+FITTED: tuple[By, ...] = ("linear", "convolution", "merged")
+"""Ways by which a map is read: a 1 x 1 convolution, or for several convolutions one of the widest kernel among them or
+of all their widths together.
+"""
 
 PURPOSE = "pruned"
 """Of the nodes and numbers that a map is made of, in their names."""
@@ -27,7 +32,8 @@ PURPOSE = "pruned"
 @dataclass(frozen=True)
 class Map:
     """From a value's channels to those of what it stands for: y = ``weight`` x + ``bias``, the weight [to, from] of a
-    1 x 1 convolution (of a linear layer, where the value is tokens), or [channels] of scales.
+    1 x 1 convolution (of a linear layer, where the value is tokens), [to, from, height, width] of a larger kernel, or
+    [channels] of scales.
     """
 
     weight: NDArray[np.float64]
@@ -86,6 +92,13 @@ def pruned(program: Program, removals: Sequence[Removal], wanted_by: str) -> Pro
     return replace(changed, weights=program.weights & set(graph.initializers) if fitted else program.weights)
 
 
+def kernel_of(candidate: Candidate, by: By) -> int:
+    """The width of the map by which a candidate goes."""
+    if by == "merged":
+        return 1 + sum(one - 1 for one in candidate.kernels)
+    return max(candidate.kernels, default=1) if by == "convolution" else 1
+
+
 def is_fitted(name: str) -> bool:
     """Whether an initializer so called belongs to a map."""
     return f"/{PURPOSE}." in name
@@ -117,9 +130,12 @@ def _replace(source: ir.Value, end: ir.Value, told: Map | None) -> None:
         scale = maker.constant(told.weight.astype(np.float32).reshape(along if axis == 1 else -1))
         maker.replace(maker.add("Add", (maker.add("Mul", (source, scale), sizes), bias), sizes))
     elif axis == 1 and len(sizes) == 4:
-        weight = maker.constant(told.weight.astype(np.float32)[:, :, None, None])
-        flat = maker.constant(told.bias.astype(np.float32))
-        maker.replace(maker.add("Conv", (source, weight, flat), sizes, kernel_shape=[1, 1]))
+        kernel = told.weight.reshape(*told.weight.shape[:2], *(told.weight.shape[2:] or (1, 1)))
+        weight, flat = maker.constant(kernel.astype(np.float32)), maker.constant(told.bias.astype(np.float32))
+        wide = kernel.shape[2]
+        maker.replace(
+            maker.add("Conv", (source, weight, flat), sizes, kernel_shape=[wide, wide], pads=[wide // 2] * 4)
+        )
     else:
         weight = maker.constant(told.weight.T.astype(np.float32))
         maker.replace(maker.add("Add", (maker.add("MatMul", (source, weight), sizes), bias), sizes))

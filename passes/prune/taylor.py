@@ -9,6 +9,7 @@ mean square over draws is the square of that. No pictures are needed, and import
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,11 @@ def importance(
     ``threshold`` of what they do at most. What was measured of a call is kept in the context's work folder.
     """
     measure = _Measure(program, channels, draws)
-    source = origin([program], [], [draws.count, context.seed]) if context.work_folder else ""
+    source = ""
+    if context.work_folder:
+        read = [channels.axes[name][axis] for name, axis in dict.fromkeys(channels.summed)]
+        alike = hashlib.sha256(np.concatenate(read).tobytes()).hexdigest()
+        source = origin([program], [], [draws.count, context.seed, alike])
     by_step: dict[float, list[NDArray[np.float64]]] = {}
     for index, (call, timestep) in enumerate(zip(calls, timesteps, strict=True)):
         place = None

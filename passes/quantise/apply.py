@@ -13,12 +13,13 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from ...ir.annotations import BITS
-from ...ir.formats import FloatFormat, IntegerFormat, mark
+from ...ir.formats import FloatFormat, Format, IntegerFormat, mark
 from ...ir.making import Maker
 from ...ir.program import Program
-from ..per_step import per_step, step_input
+from ..per_step import input_like, per_step, share_tensors, step_input
 from .choices import AMONG, ActivationFormat, Choice, WeightFormat
 from .floats import rounded
 from .products import Product, attentions, products
@@ -38,7 +39,8 @@ def quantised(
     block: int = 0,
     attention: ActivationFormat = "float32",
 ) -> Program:
-    """A copy of the program with the products that ``choices`` names, by their results, in its formats.
+    """A copy of the program with the products that ``choices`` names, by their results, in its formats, in all of its
+    alternatives.
 
     ``ranges`` has the activations that are to be quantised; with ``clip_weights`` the range of weights ends where their
     squared error is least, else at the largest. So many neighbours as ``block`` says, along a column, have a scale of
@@ -46,15 +48,17 @@ def quantised(
     format of queries, keys and values.
     """
     changed = program.copy()
-    graph = changed.variants["full"].graph
     writer = _Writer(changed, ranges, clip_weights, block)
-    found = {one.node: one for one in products(graph, program.rates) if one.name in choices}
-    attended = [] if attention == "float32" else attentions(graph)
-    for node in list(graph):  # what several read is rounded before the first of them
-        if node in found:
-            writer.write(found[node], choices[found[node].name])
-        elif node in attended:
-            writer.read(node, range(3), attention)
+    for name in changed.alternatives:
+        graph = changed.variants[name].graph
+        found = {one.node: one for one in products(graph, program.rates) if one.name in choices}
+        attended = [] if attention == "float32" else attentions(graph)
+        for node in list(graph):  # what several read is rounded before the first of them
+            if node in found:
+                writer.write(found[node], choices[found[node].name])
+            elif node in attended:
+                writer.read(node, range(3), attention)
+    share_tensors(changed.variants.values())
     return changed
 
 
@@ -65,6 +69,8 @@ class _Writer:
         self._program, self._ranges, self._clip_weights, self._block = program, ranges, clip_weights, block
         self._activations: dict[tuple[ir.Value, ActivationFormat], ir.Value] = {}
         self._weights: dict[tuple[ir.Value, int, WeightFormat], ir.Value] = {}
+        # Alternatives have the same weights, by name.
+        self._fitted: dict[tuple[str, int, WeightFormat], tuple[Format, NDArray[np.float32]]] = {}
 
     def write(self, product: Product, choice: Choice) -> None:
         if choice.activations != "float32":
@@ -89,10 +95,10 @@ class _Writer:
         maker, format = Maker(place, f"{name}.{label}"), self._ranges.formats[label]
         ends, largest = self._ranges.ends[label], format.largest
         if self._ranges.timesteps is not None:
-            graph, scales = self._program.variants["full"].graph, (ends / largest).astype(np.float32)
-            scale = per_step(
-                graph, step_input(self._program), self._ranges.timesteps, scales, f"{name}.{label}"
-            )
+            graph, scales = place.graph, (ends / largest).astype(np.float32)
+            assert isinstance(graph, ir.Graph)
+            timestep = input_like(graph, step_input(self._program))
+            scale = per_step(graph, timestep, self._ranges.timesteps, scales, f"{name}.{label}")
         elif isinstance(format, IntegerFormat):
             scale = maker.constant((ends / largest).astype(np.float32))
         else:
@@ -112,7 +118,10 @@ class _Writer:
         floats = isinstance(among[0], FloatFormat)
         blocks = self._block and not floats and sizes[1 - axis] % self._block == 0
         sharing = by_blocks(sizes, axis, self._block) if blocks else by_columns(sizes, axis, keep=floats)
-        format, shares = fitted(value, sharing, among, clip=self._clip_weights)
+        key = str(value.name), axis, name
+        if key not in self._fitted:
+            self._fitted[key] = fitted(value, sharing, among, clip=self._clip_weights)
+        format, shares = self._fitted[key]
         maker = Maker(product.node, f"{name}.{value.name}")
         size = maker.add("Abs", (value,), sizes)
         if blocks:

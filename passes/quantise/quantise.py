@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ConfigDict, Field, model_validator
@@ -10,8 +11,8 @@ from ...ir.errors import UserError
 from ...ir.formats import INTEGERS
 from ...ir.macs import COUNTS
 from ...ir.program import Program
-from ..base import Context, Pass
-from ..measuring import output_error
+from ..base import Arrays, Context, Pass
+from ..measuring import Order, output_error, own_calls
 from .apply import quantised
 from .choices import AMONG, ActivationFormat, Choice, WeightFormat
 from .config import ProductsConfig
@@ -35,6 +36,11 @@ class QuantiseConfig(ProductsConfig):
         default=False,
         description="Whether queries, keys and values get the activations' format; probabilities stay exact.",
     )
+    pictures: int = Field(
+        default=4,
+        ge=1,
+        description="Of the calibration's, drawn with the schedules' own steps for ranges after a schedule [pictures].",
+    )
 
     @model_validator(mode="after")
     def _goes_together(self) -> QuantiseConfig:
@@ -48,11 +54,13 @@ class QuantiseConfig(ProductsConfig):
 class Quantise(Pass[QuantiseConfig]):
     """Program -> the same with products of its loop, and of its prompt, in few bits, and what that does to the output.
 
-    Raises UserError where no product can be quantised, or none is left to be.
+    Of a program with schedules every alternative is quantised, by ranges of what the steps of these loops compute, and
+    their reuse with it. Raises UserError where no product can be quantised, or none is left to be.
     """
 
     name = "quantise"
     Config = QuantiseConfig
+    every_variant = True
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -60,21 +68,27 @@ class Quantise(Pass[QuantiseConfig]):
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
-        calls = context.require("calibration", self.name)
+        calls: Sequence[Arrays] = context.require("calibration", self.name)
+        order: Order = ()
         graph = program.variants["full"].graph
-        found = products(graph, program.rates, config.least_depth)
+        graphs = [program.variants[name].graph for name in program.alternatives]
+        each = [products(one, program.rates, config.least_depth) for one in graphs]
+        found = each[0]
         if not found:
             raise UserError(
                 "pass quantise finds no product with weights of at least "
                 f"{config.least_depth} products a sum that is not quantised."
             )
-        attended = attentions(graph) if config.attention else []
+        if program.schedule:
+            calls, order = own_calls(context, program, config.pictures, self.name)
+        attended = [attentions(one) if config.attention else [] for one in graphs]
         ranges = Ranges({})
         if config.activations != "float32":
-            names = [str(one.left.name) for one in found]
-            names += [str(value.name) for node in attended for value in node.inputs[:3] if value is not None]
-            ranges = measure(context, program, names, config, AMONG[config.activations])
-        choices = {one.name: Choice(config.weights, config.activations) for one in found}
+            names = [str(one.left.name) for listed in each for one in listed]
+            nodes = [node for listed in attended for node in listed]
+            names += [str(value.name) for node in nodes for value in node.inputs[:3] if value is not None]
+            ranges = measure(context, program, names, config, AMONG[config.activations], (calls, order))
+        choices = {one.name: Choice(config.weights, config.activations) for listed in each for one in listed}
         changed = quantised(
             program, choices, ranges, clip_weights=config.clip_weights, block=config.block,
             attention=config.activations if config.attention else "float32",
@@ -83,9 +97,9 @@ class Quantise(Pass[QuantiseConfig]):
         return changed, {
             "products": len(found),
             "activations": len(ranges.ends),
-            "attentions": len(attended),
+            "attentions": len(attended[0]),
             "weights": len({(one.right, one.column_axis) for one in found}),
             "weight_bits": mean_weight_bits(products(graph, program.rates), choices),
             "mac_share": sum(COUNTS[one.node.op_type](one.node) for one in found) / everything,
-            "output_error": output_error(context, program, changed, calls),
+            "output_error": output_error(context, program, changed, calls, order),
         }

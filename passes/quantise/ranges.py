@@ -9,9 +9,9 @@ arXiv 2310.03270, section 3.3).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ...ir.formats import INTEGERS, Format, IntegerFormat
 from ...ir.program import Program
 from ..base import Arrays, Context
-from ..measuring import watch
+from ..measuring import Order, watch
 from ..per_step import step_input
 
 Estimator = Literal["peak", "percentile", "mse"]
@@ -65,24 +65,29 @@ def measure(
     names: Sequence[str],
     config: RangeConfig,
     among: Sequence[Format] = (INTEGERS["int8"],),
+    run: tuple[Sequence[Arrays], Order] | None = None,
 ) -> Ranges:
     """Ranges of the values ``names`` on the calibration's calls, each for the format ``among`` those given that loses
     the least squares.
+
+    ``run``, in place of these, are other calls, with what each runs. A timestep at which a value is neither computed
+    nor read has the range of the nearest.
     """
-    calls = context.require("calibration", "quantise")
+    calls, order = run or (context.require("calibration", "quantise"), ())
     names = list(dict.fromkeys(names))
     times = _times(program, calls) if config.per_step else np.zeros(len(calls), np.float32)
     moments, rows = np.unique(times, return_inverse=True)
     count = len(moments)
-    peaks = {name: np.zeros(count) for name in names}
-    for row, values in _streamed(context, program, names, calls, rows):
-        for name in names:
+    peaks = {name: np.full(count, -1.0) for name in names}
+    for row, values in _streamed(context, program, names, calls, order, rows):
+        for name in values:
             peaks[name][row] = max(peaks[name][row], float(np.abs(values[name]).max()))
+    known = {name: one >= 0 for name, one in peaks.items()}
     ends, formats = peaks, dict.fromkeys(names, among[0])
     if config.estimator != "peak" or len(among) > 1:
         histograms = {name: np.zeros((count, BINS), np.int64) for name in names}
-        for row, values in _streamed(context, program, names, calls, rows):
-            for name in names:
+        for row, values in _streamed(context, program, names, calls, order, rows):
+            for name in values:
                 if peak := peaks[name][row]:
                     bins = np.minimum(np.abs(values[name]).ravel() * (BINS / peak), BINS - 1).astype(np.int64)
                     histograms[name][row] += np.bincount(bins, minlength=BINS)
@@ -90,6 +95,7 @@ def measure(
             tried = {one: _fitted(histograms[name], peaks[name], one, config) for one in among}
             formats[name] = min(among, key=lambda one: tried[one][1])
             ends[name] = tried[formats[name]][0]
+    ends = {name: one[_nearest(moments, known[name])] for name, one in ends.items()}
     safe = {name: np.where(one > 0, one, 1).astype(np.float32) for name, one in ends.items()}
     if config.per_step:
         return Ranges(safe, moments, formats)
@@ -124,11 +130,23 @@ def _tried(counts: NDArray[np.int64], format: Format, config: RangeConfig) -> ND
 
 
 def _streamed(
-    context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays], rows: NDArray[np.int64]
-) -> Any:
-    """For every call, the row of its statistics and the values, inputs of the program among them."""
-    for row, inputs, results in zip(rows, calls, watch(context, program, names, calls), strict=True):
-        yield row, {**inputs, **results}
+    context: Context,
+    program: Program,
+    names: Sequence[str],
+    calls: Sequence[Arrays],
+    order: Order,
+    rows: NDArray[np.int64],
+) -> Iterator[tuple[int, Arrays]]:
+    """For every call, the row of its statistics and those of the values that it has, inputs of the program included."""
+    for row, inputs, results in zip(rows, calls, watch(context, program, names, calls, order), strict=True):
+        found = {**inputs, **results}
+        yield int(row), {name: found[name] for name in names if name in found}
+
+
+def _nearest(moments: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """For each timestep the nearest of those that are known, itself if it is."""
+    places = np.flatnonzero(known) if known.any() else np.arange(len(moments))
+    return places[np.abs(moments[:, None] - moments[places]).argmin(1)]
 
 
 def _times(program: Program, calls: Sequence[Arrays]) -> NDArray[np.float32]:

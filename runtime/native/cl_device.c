@@ -1,9 +1,6 @@
 /* cl_device.c: a plan on a GPU. Kernels take each operand as a buffer and the byte of it where the operand begins. */
 #define _GNU_SOURCE
 #include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include "cl_gpu.h"
 
@@ -16,7 +13,7 @@ struct fick_device {
   const fick_plan *plan;
   cl_program built;
   cl_kernel *kernels; /* by the number of the launch */
-  cl_mem *weights;    /* by the number of the chunk */
+  fick_gpu_weights weights;
   cl_mem arena, state, kept;
   int32_t branches;
   uint64_t kept_offset;
@@ -30,9 +27,7 @@ static void close_device(fick_device *device) {
   for (uint32_t i = 0; device->kernels && i < device->program->launch_count; i++) {
     if (device->kernels[i]) cl->clReleaseKernel(device->kernels[i]);
   }
-  for (int32_t i = 0; device->weights && i < device->plan->chunk_count; i++) {
-    if (device->weights[i]) cl->clReleaseMemObject(device->weights[i]);
-  }
+  fick_gpu_unload(&device->gpu, &device->weights);
   cl_mem own[] = {device->arena, device->state, device->kept};
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
     if (own[i]) cl->clReleaseMemObject(own[i]);
@@ -40,67 +35,37 @@ static void close_device(fick_device *device) {
   if (device->built) cl->clReleaseProgram(device->built);
   fick_gpu_close(&device->gpu);
   free(device->kernels);
-  free(device->weights);
   free(device->events);
   free(device);
 }
 
-static fick_status make_buffer(fick_device *device, uint64_t kind, uint64_t bytes, const char *what, cl_mem *buffer) {
-  uint64_t most = 0;
-  int32_t code;
-  fick_gpu *gpu = &device->gpu;
-  gpu->cl.clGetDeviceInfo(gpu->id, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof most, &most, NULL);
-  if (bytes > most) {
-    return fick_fail(FICK_ERROR_MEMORY, "%s take %llu bytes and a buffer of the GPU %s holds %llu; compile for a target "
-                     "with smaller buffers", what, (unsigned long long)bytes, gpu->name, (unsigned long long)most);
+/* What a kernel needs, against what the device has for it: a work-group in step, and its local memory. */
+static fick_status check_kernel(const fick_gpu *gpu, const fick_launch *launch, cl_kernel kernel) {
+  size_t items = (size_t)launch->group[0] * launch->group[1] * launch->group[2], most = 0;
+  uint64_t local = 0, has = fick_gpu_number(gpu, CL_DEVICE_LOCAL_MEM_SIZE, sizeof has);
+  gpu->cl.clGetKernelWorkGroupInfo(kernel, gpu->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
+  gpu->cl.clGetKernelWorkGroupInfo(kernel, gpu->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof local, &local, NULL);
+  if (most && items > most) {
+    return fick_fail(FICK_ERROR_KERNEL, "kernel %s runs %zu work-items together and the GPU %s at most %zu of it; compile "
+                     "for a target with smaller work-groups", launch->name, items, gpu->name, most);
   }
-  *buffer = gpu->cl.clCreateBuffer(gpu->context, kind, bytes ? bytes : 64, NULL, &code);
-  return *buffer ? FICK_OK : fick_gpu_fail(gpu, "making a buffer", code);
-}
-
-static fick_status write_buffer(fick_device *device, cl_mem buffer, uint64_t at, uint64_t bytes, const uint8_t *data) {
-  if (!bytes) return FICK_OK;
-  int32_t code = device->gpu.cl.clEnqueueWriteBuffer(device->gpu.queue, buffer, CL_TRUE, at, bytes, data, 0, NULL, NULL);
-  return code == CL_SUCCESS ? FICK_OK : fick_gpu_fail(&device->gpu, "writing to its memory", code);
-}
-
-/* The file's pages are not wanted again. */
-static void forget(const uint8_t *data, uint64_t bytes) {
-  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = ((uintptr_t)data + page - 1) / page * page;
-  uintptr_t end = ((uintptr_t)data + bytes) / page * page;
-  if (end > first) madvise((void *)first, end - first, MADV_DONTNEED);
-}
-
-static uint64_t chunk_end(const fick_plan *plan, int32_t chunk) {
-  return chunk + 1 < plan->chunk_count ? plan->chunks[chunk + 1] : plan->weights.size_bytes;
-}
-
-static fick_status load_weights(fick_device *device, const uint8_t *weights) {
-  const fick_plan *plan = device->plan;
-  for (int32_t i = 0; i < plan->chunk_count; i++) {
-    uint64_t bytes = chunk_end(plan, i) - plan->chunks[i];
-    fick_status status = make_buffer(device, CL_MEM_READ_ONLY, bytes, "weights", &device->weights[i]);
-    if (status == FICK_OK) status = write_buffer(device, device->weights[i], 0, bytes, weights + plan->chunks[i]);
-    if (status != FICK_OK) return status;
-    forget(weights + plan->chunks[i], bytes);
+  if (has && local > has) {
+    return fick_fail(FICK_ERROR_KERNEL, "kernel %s shares %llu bytes in a work-group and the GPU %s has %llu; compile for "
+                     "a target with less local memory", launch->name, (unsigned long long)local, gpu->name,
+                     (unsigned long long)has);
   }
   return FICK_OK;
 }
 
 static fick_status find_kernels(fick_device *device) {
-  size_t most = 0;
   fick_gpu *gpu = &device->gpu;
-  gpu->cl.clGetDeviceInfo(gpu->id, CL_DEVICE_MAX_WORK_GROUP_SIZE, sizeof most, &most, NULL);
   for (uint32_t i = 0; i < device->program->launch_count; i++) {
     const fick_launch *launch = &device->program->launches[i];
-    size_t items = (size_t)launch->group[0] * launch->group[1] * launch->group[2];
     int32_t code;
-    if (items > most) {
-      return fick_fail(FICK_ERROR_KERNEL, "kernel %s runs %zu work-items together and the GPU %s at most %zu; compile for "
-                       "a target with smaller work-groups", launch->name, items, gpu->name, most);
-    }
     device->kernels[i] = gpu->cl.clCreateKernel(device->built, launch->name, &code);
     if (!device->kernels[i]) return fick_gpu_fail(gpu, launch->name, code);
+    fick_status status = check_kernel(gpu, launch, device->kernels[i]);
+    if (status != FICK_OK) return status;
   }
   return FICK_OK;
 }
@@ -112,10 +77,9 @@ static fick_status open_device(const fick_program *program, const fick_plan *pla
   device->program = program;
   device->plan = plan;
   device->kernels = calloc(program->launch_count + 1, sizeof *device->kernels);
-  device->weights = calloc((size_t)plan->chunk_count + 1, sizeof *device->weights);
   device->events = calloc(fick_total_calls(plan) + 1, sizeof *device->events);
   fick_status status = FICK_OK;
-  if (!device->kernels || !device->weights || !device->events) {
+  if (!device->kernels || !device->events) {
     status = fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a GPU");
   }
   if (status == FICK_OK) status = fick_gpu_open(&device->gpu);
@@ -123,12 +87,12 @@ static fick_status open_device(const fick_program *program, const fick_plan *pla
     status = fick_gpu_build(&device->gpu, (const char *)contents->kernels, contents->kernels_bytes, &device->built);
   }
   if (status == FICK_OK) status = find_kernels(device);
-  if (status == FICK_OK) status = load_weights(device, weights);
+  if (status == FICK_OK) status = fick_gpu_load(&device->gpu, plan, weights, &device->weights);
   if (status == FICK_OK) {
-    status = make_buffer(device, CL_MEM_READ_WRITE, plan->arena_bytes, "values between kernels", &device->arena);
+    status = fick_gpu_buffer(&device->gpu, CL_MEM_READ_WRITE, plan->arena_bytes, "values between kernels", &device->arena);
   }
   if (status == FICK_OK) {
-    status = make_buffer(device, CL_MEM_READ_WRITE, plan->state_bytes, "what outlives a run", &device->state);
+    status = fick_gpu_buffer(&device->gpu, CL_MEM_READ_WRITE, plan->state_bytes, "what outlives a run", &device->state);
   }
   if (status != FICK_OK) {
     close_device(device);
@@ -145,15 +109,16 @@ static fick_status begin(fick_device *device, const uint8_t *state, int32_t bran
     if (device->kept) device->gpu.cl.clReleaseMemObject(device->kept);
     device->kept = NULL;
     device->branches = 0;
-    status = make_buffer(device, CL_MEM_READ_WRITE, plan->kept_bytes * (uint64_t)branches, "what steps leave",
-                         &device->kept);
+    status = fick_gpu_buffer(&device->gpu, CL_MEM_READ_WRITE, plan->kept_bytes * (uint64_t)branches, "what steps leave",
+                             &device->kept);
     if (status == FICK_OK) device->branches = branches;
   }
   device->kept_offset = plan->kept_bytes * (uint64_t)branch;
   device->called = 0;
   for (int32_t i = 0; i < plan->input_count && status == FICK_OK; i++) {
     const fick_slot *slot = &plan->inputs[i];
-    status = write_buffer(device, device->state, slot->offset_bytes, slot->tensor.size_bytes, state + slot->offset_bytes);
+    status = fick_gpu_write(&device->gpu, device->state, slot->offset_bytes, slot->tensor.size_bytes,
+                            state + slot->offset_bytes);
   }
   return status;
 }
@@ -162,16 +127,11 @@ static fick_status begin(fick_device *device, const uint8_t *state, int32_t bran
 static cl_mem place(const fick_device *device, const fick_operand *operand, uint32_t *at) {
   uint64_t offset = operand->offset_bytes;
   cl_mem buffer = device->arena;
+  if (operand->space == FICK_SPACE_WEIGHTS) return fick_gpu_weight(&device->weights, offset, at);
   if (operand->space == FICK_SPACE_STATE) buffer = device->state;
   if (operand->space == FICK_SPACE_KEPT) {
     buffer = device->kept;
     offset += device->kept_offset;
-  }
-  if (operand->space == FICK_SPACE_WEIGHTS) {
-    int32_t chunk = device->plan->chunk_count - 1;
-    while (chunk > 0 && device->plan->chunks[chunk] > offset) chunk--;
-    buffer = device->weights[chunk];
-    offset -= device->plan->chunks[chunk];
   }
   *at = (uint32_t)offset;
   return buffer;
@@ -240,7 +200,7 @@ static fick_status end(fick_device *device, const fick_variant *variant, uint8_t
 }
 
 static fick_status changed(fick_device *device, fick_region region, const uint8_t *state) {
-  return write_buffer(device, device->state, region.offset_bytes, region.size_bytes, state + region.offset_bytes);
+  return fick_gpu_write(&device->gpu, device->state, region.offset_bytes, region.size_bytes, state + region.offset_bytes);
 }
 
 static const char *name(const fick_device *device) { return device->gpu.name; }

@@ -1,6 +1,7 @@
 /* cl_library.c: the driver's library, opened where there is one, and a device of it. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,9 +60,51 @@ static int find_device(fick_gpu *gpu, uint64_t kind) {
   return 0;
 }
 
-static void ask(const fick_gpu *gpu, uint32_t fact, char *text, size_t size) {
-  if (gpu->cl.clGetDeviceInfo(gpu->id, fact, size, text, NULL) != CL_SUCCESS) text[0] = 0;
-  text[size - 1] = 0;
+/* A text of the device, however long, or of its platform; to be freed. NULL: there is none, or no memory. */
+static char *ask(const fick_gpu *gpu, uint32_t fact) {
+  cl_platform_id platform = NULL;
+  size_t size = 0;
+  int of_platform = fact == CL_PLATFORM_VERSION;
+  if (of_platform) gpu->cl.clGetDeviceInfo(gpu->id, CL_DEVICE_PLATFORM, sizeof platform, &platform, NULL);
+  if (of_platform) gpu->cl.clGetPlatformInfo(platform, fact, 0, NULL, &size);
+  else gpu->cl.clGetDeviceInfo(gpu->id, fact, 0, NULL, &size);
+  char *text = calloc(1, size + 1);
+  if (!text) return NULL;
+  if (of_platform) gpu->cl.clGetPlatformInfo(platform, fact, size, text, NULL);
+  else gpu->cl.clGetDeviceInfo(gpu->id, fact, size, text, NULL);
+  return text;
+}
+
+/* Another driver, or one with another compiler inside, is another device to what was built for it. */
+static fick_status identify(fick_gpu *gpu) {
+  static const uint32_t facts[] = {CL_DEVICE_NAME, CL_DRIVER_VERSION, CL_DEVICE_VERSION, CL_PLATFORM_VERSION,
+                                   CL_DEVICE_EXTENSIONS};
+  uint8_t digests[sizeof facts / sizeof *facts][SHA256_BYTES];
+  for (size_t i = 0; i < sizeof facts / sizeof *facts; i++) {
+    char *text = ask(gpu, facts[i]);
+    if (!text) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a GPU");
+    fick_sha256((const uint8_t *)text, strlen(text), NULL, digests[i]);
+    if (facts[i] == CL_DEVICE_NAME) snprintf(gpu->name, sizeof gpu->name, "%s", text);
+    if (facts[i] == CL_DEVICE_EXTENSIONS) gpu->extensions = text;
+    else free(text);
+  }
+  fick_sha256((const uint8_t *)digests, sizeof digests, NULL, gpu->identity);
+  return FICK_OK;
+}
+
+int fick_gpu_has(const fick_gpu *gpu, const char *extension) {
+  size_t length = strlen(extension);
+  const char *at = gpu->extensions;
+  while ((at = strstr(at, extension))) {
+    if ((at == gpu->extensions || at[-1] == ' ') && (at[length] == ' ' || !at[length])) return 1;
+    at += length;
+  }
+  return 0;
+}
+
+uint64_t fick_gpu_number(const fick_gpu *gpu, uint32_t fact, size_t bytes) {
+  uint64_t number = 0; /* of fewer bytes, the first: all that have OpenCL are little-endian here */
+  return gpu->cl.clGetDeviceInfo(gpu->id, fact, bytes, &number, NULL) == CL_SUCCESS ? number : 0;
 }
 
 fick_status fick_gpu_fail(const fick_gpu *gpu, const char *doing, int32_t code) {
@@ -78,9 +121,8 @@ fick_status fick_gpu_open(fick_gpu *gpu) {
     return fick_fail(FICK_ERROR_DEVICE, "the OpenCL library here finds no device; install the GPU's driver, or compile "
                                         "for a processor");
   }
-  ask(gpu, CL_DEVICE_NAME, gpu->name, sizeof gpu->name);
-  ask(gpu, CL_DRIVER_VERSION, gpu->driver, sizeof gpu->driver);
-  ask(gpu, CL_DEVICE_VERSION, gpu->version, sizeof gpu->version);
+  status = identify(gpu);
+  if (status != FICK_OK) return status;
   gpu->context = gpu->cl.clCreateContext(NULL, 1, &gpu->id, NULL, NULL, &code);
   if (!gpu->context) return fick_gpu_fail(gpu, "making a context", code);
   gpu->queue = gpu->cl.clCreateCommandQueue(gpu->context, gpu->id, CL_QUEUE_PROFILING_ENABLE, &code);
@@ -90,5 +132,6 @@ fick_status fick_gpu_open(fick_gpu *gpu) {
 void fick_gpu_close(fick_gpu *gpu) {
   if (gpu->queue) gpu->cl.clReleaseCommandQueue(gpu->queue);
   if (gpu->context) gpu->cl.clReleaseContext(gpu->context);
+  free(gpu->extensions);
   /* The library stays: drivers leave threads and handlers behind that would not survive it. */
 }

@@ -11,17 +11,32 @@
 
 #define LONGEST_PATH 4096
 
-static const char options[] = "-cl-std=CL1.2";
+/* Ways to build, of which a device takes the first that succeeds. Its compiler may know less than the device says:
+ * without extensions all kernels give the same. */
+#define MOST_WAYS 3
+static const char with_dot_products[] = "-cl-std=CL3.0", standard[] = "-cl-std=CL1.2";
+static const char plain[] = "-cl-std=CL1.2 -DFICK_PLAIN";
+static const char *const extensions[] = {"cl_khr_integer_dot_product", "cl_arm_integer_dot_product_int8",
+                                         "cl_khr_fp16"};
+
+static int ways_for(const fick_gpu *gpu, const char *ways[MOST_WAYS]) {
+  int count = 0, some = 0;
+  for (size_t i = 0; i < sizeof extensions / sizeof *extensions; i++) some |= fick_gpu_has(gpu, extensions[i]);
+  if (fick_gpu_has(gpu, extensions[0])) ways[count++] = with_dot_products;
+  ways[count++] = standard;
+  if (some) ways[count++] = plain;
+  return count;
+}
 
 /* Before each kernel in the source. */
 static const char mark[] = "\n// kernel ";
 
 /* The file that a build of this source on this device is kept in, or nothing where there is no place to keep any. */
-static int kept_path(const fick_gpu *gpu, const char *source, uint64_t size, char path[LONGEST_PATH]) {
+static int kept_path(const fick_gpu *gpu, const uint8_t source[SHA256_BYTES], const char *way, char path[LONGEST_PATH]) {
   const char *cache = getenv("FICK_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   struct {
-    uint8_t source[SHA256_BYTES];
-    char facts[3 * sizeof gpu->name + sizeof options];
+    uint8_t source[SHA256_BYTES], device[SHA256_BYTES];
+    char way[sizeof plain];
   } key;
   uint8_t digest[SHA256_BYTES];
   char folder[LONGEST_PATH - 96];
@@ -36,8 +51,9 @@ static int kept_path(const fick_gpu *gpu, const char *source, uint64_t size, cha
   }
   mkdir(folder, 0755);
   memset(&key, 0, sizeof key);
-  fick_sha256((const uint8_t *)source, size, NULL, key.source);
-  snprintf(key.facts, sizeof key.facts, "%s|%s|%s|%s", gpu->name, gpu->driver, gpu->version, options);
+  memcpy(key.source, source, SHA256_BYTES);
+  memcpy(key.device, gpu->identity, SHA256_BYTES);
+  snprintf(key.way, sizeof key.way, "%s", way);
   fick_sha256((const uint8_t *)&key, sizeof key, NULL, digest);
   int at = snprintf(path, LONGEST_PATH, "%s/", folder);
   for (int i = 0; i < 16; i++) at += snprintf(path + at, 3, "%02x", digest[i]);
@@ -71,7 +87,7 @@ static uint8_t *read_kept(const char *path, size_t *size) {
   return bytes;
 }
 
-static cl_program from_kept(fick_gpu *gpu, const char *path) {
+static cl_program from_kept(fick_gpu *gpu, const char *path, const char *way) {
   size_t size = 0;
   int32_t loaded, code;
   uint8_t *bytes = read_kept(path, &size);
@@ -80,7 +96,7 @@ static cl_program from_kept(fick_gpu *gpu, const char *path) {
   cl_program program = gpu->cl.clCreateProgramWithBinary(gpu->context, 1, &gpu->id, &size, &binary, &loaded, &code);
   free(bytes);
   if (!program) return NULL;
-  if (gpu->cl.clBuildProgram(program, 1, &gpu->id, options, NULL, NULL) == CL_SUCCESS) return program;
+  if (gpu->cl.clBuildProgram(program, 1, &gpu->id, way, NULL, NULL) == CL_SUCCESS) return program;
   gpu->cl.clReleaseProgram(program);
   return NULL;
 }
@@ -106,10 +122,11 @@ static void keep(fick_gpu *gpu, cl_program program, const char *path) {
   free(bytes);
 }
 
-static cl_program compile(fick_gpu *gpu, uint32_t count, const char **texts, const size_t *sizes, int32_t *code) {
+static cl_program compile(fick_gpu *gpu, const char *way, uint32_t count, const char **texts, const size_t *sizes,
+                          int32_t *code) {
   cl_program program = gpu->cl.clCreateProgramWithSource(gpu->context, count, texts, sizes, code);
   if (!program) return NULL;
-  *code = gpu->cl.clBuildProgram(program, 1, &gpu->id, options, NULL, NULL);
+  *code = gpu->cl.clBuildProgram(program, 1, &gpu->id, way, NULL, NULL);
   return program;
 }
 
@@ -129,7 +146,7 @@ static void first_line(fick_gpu *gpu, cl_program program, char *line, size_t siz
 }
 
 /* Which kernel does not build: each by itself, until one fails. */
-static fick_status name_culprit(fick_gpu *gpu, const char *source, uint64_t size, int32_t whole) {
+static fick_status name_culprit(fick_gpu *gpu, const char *way, const char *source, uint64_t size, int32_t whole) {
   const char *end = source + size, *at = memmem(source, size, mark, sizeof mark - 1);
   size_t head = at ? (size_t)(at - source) : (size_t)size;
   while (at) {
@@ -138,7 +155,7 @@ static fick_status name_culprit(fick_gpu *gpu, const char *source, uint64_t size
     size_t sizes[] = {head, (size_t)((next ? next : end) - at)};
     char line[256];
     int32_t code;
-    cl_program program = compile(gpu, 2, texts, sizes, &code);
+    cl_program program = compile(gpu, way, 2, texts, sizes, &code);
     if (program) first_line(gpu, program, line, sizeof line);
     if (program) gpu->cl.clReleaseProgram(program);
     if (code != CL_SUCCESS) {
@@ -151,15 +168,26 @@ static fick_status name_culprit(fick_gpu *gpu, const char *source, uint64_t size
 }
 
 fick_status fick_gpu_build(fick_gpu *gpu, const char *source, uint64_t size, cl_program *program) {
+  const char *ways[MOST_WAYS];
   char path[LONGEST_PATH];
-  int32_t code;
+  uint8_t digest[SHA256_BYTES];
+  int32_t code = CL_SUCCESS;
   size_t length = (size_t)size;
-  int known = kept_path(gpu, source, size, path);
-  *program = known ? from_kept(gpu, path) : NULL;
-  if (*program) return FICK_OK;
-  *program = compile(gpu, 1, &source, &length, &code);
-  if (!*program) return fick_gpu_fail(gpu, "reading the kernels", code);
-  if (code != CL_SUCCESS) return name_culprit(gpu, source, size, code);
-  if (known) keep(gpu, *program, path);
-  return FICK_OK;
+  int count = ways_for(gpu, ways);
+  fick_sha256((const uint8_t *)source, size, NULL, digest);
+  for (int i = 0; i < count; i++) {
+    *program = kept_path(gpu, digest, ways[i], path) ? from_kept(gpu, path, ways[i]) : NULL;
+    if (*program) return FICK_OK;
+  }
+  for (int i = 0; i < count; i++) {
+    *program = compile(gpu, ways[i], 1, &source, &length, &code);
+    if (!*program) return fick_gpu_fail(gpu, "reading the kernels", code);
+    if (code == CL_SUCCESS) {
+      if (kept_path(gpu, digest, ways[i], path)) keep(gpu, *program, path);
+      return FICK_OK;
+    }
+    gpu->cl.clReleaseProgram(*program);
+    *program = NULL;
+  }
+  return name_culprit(gpu, ways[count - 1], source, size, code);
 }

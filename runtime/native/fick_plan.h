@@ -67,6 +67,22 @@ typedef struct {
   uint64_t offset_bytes;
 } fick_slot;
 
+/* What the four channels of an image's texels are. */
+typedef enum {
+  FICK_TEXEL_FLOAT32 = 0,
+  FICK_TEXEL_FLOAT16 = 1,
+  FICK_TEXEL_UINT16 = 2,
+  FICK_TEXEL_INT8 = 3,
+  FICK_TEXEL_UINT8 = 4,
+  FICK_TEXEL_UINT32 = 5
+} fick_texel;
+
+/* Weights that a GPU reads as an image: rows of so many texels of four channels, in strips side by side. */
+typedef struct {
+  uint64_t offset_bytes;
+  uint32_t texel, width, rows, strip;
+} fick_image;
+
 #define FICK_MAX_OPERANDS 64
 
 /* One component: a UNet, say, or a text encoder. Its weights are a run of the bundle's. */
@@ -82,6 +98,8 @@ typedef struct {
   int32_t alternative_count, kept_count;
   const uint64_t *chunks; /* of a GPU: where in the weights each of its buffers begins */
   int32_t chunk_count;
+  const fick_image *images; /* by their place in the weights, behind all that lies in buffers */
+  int32_t image_count;
 } fick_plan;
 
 /* What runs kernels that are not a processor's. */
@@ -116,7 +134,7 @@ typedef struct {
 } fick_hooks;
 
 /* Of everything in this header: a library and a core that differ in it must not meet. */
-#define FICK_PLAN_VERSION 1
+#define FICK_PLAN_VERSION 2
 
 /* For a program that has a core of its own, such as fick-run: from here on kernels call its hooks, and the core in
  * this library is not used. NULL for another version. */

@@ -35,7 +35,7 @@ fick_status fick_source_map(const char *path, fick_source *source) {
 
 /* Of a file that is mapped to be read: what is asked for again comes back from the file. */
 void fick_source_drop(const uint8_t *data, uint64_t size) {
-  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+  uintptr_t page = (uintptr_t)getpagesize();
   uintptr_t start = ((uintptr_t)data + page - 1) & ~(page - 1), end = ((uintptr_t)data + (uintptr_t)size) & ~(page - 1);
   if (end > start) madvise((void *)start, end - start, MADV_DONTNEED);
 }

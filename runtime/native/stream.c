@@ -4,6 +4,7 @@
  * reads. Where the memory limit leaves less room than all weights take, what was read is let go of before a call that
  * would exceed the room; the next step reads it from the file, or from what the system kept of it, again.
  */
+#define _GNU_SOURCE
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -44,7 +45,7 @@ int fick_stream_plan(fick_stream *stream, const fick_plan *plan) {
 /* With a page more at each end, which it may bring in beside itself. */
 static uint64_t extent(const fick_stream *stream, uint64_t start) {
   const uint64_t *found = bsearch(&start, stream->starts, (size_t)stream->count, sizeof start, by_size);
-  return found ? found[1] - found[0] + 2 * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+  return found ? found[1] - found[0] + 2 * (uint64_t)getpagesize() : 0;
 }
 
 static uint64_t read_by(const fick_stream *stream, const fick_call *call) {

@@ -51,7 +51,7 @@ class DPMSolver(UnitVariance):
         clean = self._schedule.clean(output, x, alpha**2)
         target = clean
         last = index + 1 == len(self.steps)
-        if index > 0 and not (last and self._first_order_last):
+        if index > 0 and self._before is not None and not (last and self._first_order_last):
             # lambda = log(alpha / sigma_t) = -log(sigma) in terms of the noise level sigma
             span = np.log(sigma) - np.log(after)
             span_before = np.log(self._sigmas[index - 1]) - np.log(sigma)

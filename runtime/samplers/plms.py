@@ -41,7 +41,8 @@ class PLMS(UnitVariance):
             self._outputs, self._start = [output], x
             combined = output
         elif index == 1:
-            assert self._start is not None
+            if self._start is None:  # a loop that starts here has nothing to correct
+                return x
             timestep, before, x = timestep + self._stride, timestep, self._start
             combined = (output + self._outputs[0]) / 2
         else:

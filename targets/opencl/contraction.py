@@ -12,14 +12,18 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..compiled import Launch
+from ..compiled import Launch, Texture
 from ..expressions import Expression
 from .elementwise import operations
 from .kernel import ADDRESSES, Kernel, spread
+from .matrix import Matrix, Opening
 from .text import Code, flat, kind
 
 STEPS = 4
 """Reduction steps whose factors of A are loaded as a vector."""
+
+HALF_RATE = 2.0
+"""Of half arithmetic over float32's: assumed, as phones' GPUs have two lanes of half in one of float."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,9 @@ class Contraction(Kernel):
     ``columns``             output columns (per part), ``parts`` 2 when the epilogue joins two halves
     ``width``               columns of B (per part), the last of them zeros: B is [*reduce, parts, width]
     ``codes``               int4, where two codes share a byte: of either half of B's columns
+    ``dots``                whether B has the int8 factors of four steps in a word, for dot products of those
+    ``half_run``            how many products of half floats are added up as such before they are added to float sums
+    ``texture``             the image that B is, if it is none of a buffer
     ``group``               how many steps of the reduction share a row of scales of B, if there are such
     ``tile``                rows and columns of a work-item
     """
@@ -60,6 +67,9 @@ class Contraction(Kernel):
     work_group: int
     edge: Edge | None = None
     codes: str | None = None
+    dots: bool = False
+    half_run: int = 0
+    texture: Texture | None = None
     group: int = 0
     batch: tuple[int, int, int] = (1, 0, 0)
 
@@ -70,15 +80,24 @@ class Contraction(Kernel):
         return spread((vectors, bands, self.batch[0]), self.work_group)
 
     @property
+    def rate(self) -> float:
+        return HALF_RATE if self.half_run else 1.0
+
+    @property
+    def textures(self) -> tuple[int, ...]:
+        return () if self.texture is None else (1,)
+
+    @property
     def flops(self) -> float:
         sums = self.batch[0] * math.prod(self.rows) * self.columns
         return sums * (2.0 * self.parts * math.prod(self.reduce) + operations(self.epilogue))
 
     @property
     def registers(self) -> int:
-        """Sums, and the factors of a few steps."""
+        """Sums, and the factors of a few steps; of half floats two are in one."""
         height, lanes = self.tile
-        return height * (lanes * self.parts + self._steps) + self._steps * lanes + ADDRESSES
+        sums, factors = height * lanes * self.parts, (height + lanes) * self._steps
+        return sums + ((sums + factors) // 2 if self.half_run else factors) + ADDRESSES
 
     @property
     def integers(self) -> bool:
@@ -88,6 +107,13 @@ class Contraction(Kernel):
     @property
     def _kind(self) -> str:
         return "int" if self.integers else "float"
+
+    @property
+    def _matrix(self) -> Matrix:
+        opening: Opening = "words" if self.dots else "integers" if self.integers else "floats"
+        opening = "halves" if self.half_run else opening
+        lanes = self.tile[1]
+        return Matrix(self.dtypes[1], self.parts, self.width, lanes, opening, self.codes, self.texture)
 
     @property
     def _steps(self) -> int:
@@ -103,13 +129,15 @@ class Contraction(Kernel):
             code.add("const int product = get_global_id(2);")
             code.add(f"if (product >= {self.batch[0]}) return;")
             code.add(f"p0 += product * {self.batch[1]}, p2 += product * {self.batch[2]};")
-            code.add(f"p1 += product * {math.prod(self.reduce) * self.width};")
+            if self.texture is None:
+                code.add(f"p1 += product * {math.prod(self.reduce) * self.width};")
         self._starts(code)
         for part in range(self.parts):
             code.add(f"{kind(lanes, self._kind)} sum{part}[{height}];")
         with code.block(f"for (int r = 0; r < {height}; r++)"):
             code.add(" ".join(f"sum{part}[r] = 0;" for part in range(self.parts)))
-        code.add("int k = 0;")
+        by_product = f"product * {math.prod(self.reduce)}"
+        code.add(f"int k = {by_product if self.batch[0] > 1 and self.texture is not None else 0};")
         self._axis(code, 0, [])
         self._finish(code)
 
@@ -144,30 +172,66 @@ class Contraction(Kernel):
 
     def _depth(self, code: Code, taps: list[str]) -> None:
         """The innermost axis, a few steps at a time."""
-        height, lanes = self.tile
-        steps = self._steps
+        height = self.tile[0]
         shift = flat(taps, self.a_reduce[:-1])
         if self.edge:
             shift = self._shift(code, taps)
-        loop = f"for (int c = 0; c < {self.reduce[-1]}; c += {steps}, k += {steps})"
-        with code.block(loop):
-            code.add(f"{kind(steps, self._kind)} a[{height}];")
+        if not self.half_run:
+            self._loop(code, shift, "0", str(self.reduce[-1]))
+            return
+        run = min(self.half_run, self.reduce[-1])
+        with code.block(f"for (int run = 0; run < {self.reduce[-1]}; run += {run})"):
+            for part in range(self.parts):
+                code.add(f"H4 halves{part}[{height}];")
+                code.add("#pragma unroll")
+                code.add(f"for (int r = 0; r < {height}; r++) halves{part}[r] = (H4)(0);")
+            self._loop(code, shift, "run", f"min(run + {run}, {self.reduce[-1]})")
+            for part in range(self.parts):
+                code.add("#pragma unroll")
+                code.add(
+                    f"for (int r = 0; r < {height}; r++) sum{part}[r] += convert_float4(halves{part}[r]);"
+                )
+
+    def _loop(self, code: Code, shift: str, first: str, end: str) -> None:
+        """Over steps of the innermost axis."""
+        (height, lanes), steps = self.tile, self._steps
+        factors, sums = kind(steps, self._kind), kind(lanes, self._kind)
+        if self.half_run:
+            factors = sums = "H4"
+        if self.dots:
+            factors = "char4"
+        with code.block(f"for (int c = {first}; c < {end}; c += {steps}, k += {steps})"):
+            code.add(f"{factors} a[{height}];")
             code.add("#pragma unroll")
             with code.block(f"for (int r = 0; r < {height}; r++)"):
                 at = f"start[r] + {shift} + {flat(('c',), self.a_reduce[-1:])}"
                 value = self._left(code, at, steps)
-                code.add(f"a[r] = inside[r] ? {value} : 0;" if self.edge else f"a[r] = {value};")
+                code.add(f"a[r] = inside[r] ? {value} : ({factors})(0);" if self.edge else f"a[r] = {value};")
             for part in range(self.parts):
                 self._scale(code, part)
-                for step in range(steps):
-                    code.add(
-                        f"const {kind(lanes, self._kind)} b{part}{step} = {self._right(code, part, step)};"
-                    )
+                rows = 1 if self.dots else steps
+                for step in range(rows):
+                    code.add(f"const {sums} b{part}{step} = {self._right(code, part, step)};")
                 code.add("#pragma unroll")
                 with code.block(f"for (int r = 0; r < {height}; r++)"):
-                    for step in range(steps):
-                        factor = f"a[r].s{step}" if steps > 1 else "a[r]"
-                        code.add(f"sum{part}[r] += {factor} * b{part}{step};")
+                    for step in range(rows):
+                        self._add(code, part, step)
+
+    def _add(self, code: Code, part: int, step: int) -> None:
+        """To the sums of row ``r`` the products of a step, or of the four that lie in a word."""
+        lanes = self.tile[1]
+        if self.half_run:
+            total = f"halves{part}[r]"
+            code.add(f"{total} = ADD_H4((H4)(a[r].s{step}), b{part}{step}, {total});")
+            return
+        if not self.dots:
+            factor = f"a[r].s{step}" if self._steps > 1 else "a[r]"
+            code.add(f"sum{part}[r] += {factor} * b{part}{step};")
+            return
+        for lane in range(lanes):
+            suffix = f".s{lane}" if lanes > 1 else ""
+            total = f"sum{part}[r]{suffix}"
+            code.add(f"{total} = dot4(a[r], as_char4(b{part}{step}{suffix}), {total});")
 
     def _shift(self, code: Code, taps: list[str]) -> str:
         """How far taps are from a row's start, and which rows have them inside of the image."""
@@ -195,29 +259,17 @@ class Contraction(Kernel):
         return f"{flat(taps, self.a_reduce[:-1])} - {back}"
 
     def _left(self, code: Code, at: str, lanes: int) -> str:
+        if self.half_run:
+            return f"LOAD_H4(p0, {at})"
         if not self.integers:
             return code.load(0, at, lanes)
+        if self.dots:
+            return f"vload4(0, p0 + {at})"
         return f"convert_{kind(lanes, 'int')}(vload{lanes}(0, p0 + {at}))" if lanes > 1 else f"p0[{at}]"
 
     def _right(self, code: Code, part: int, step: int) -> str:
         """A vector of B, as it is summed."""
-        _, lanes = self.tile
-        row = f"(k + {step})" if step else "k"
-        if self.codes == "int4":
-            half = self.parts * self.width // 2
-            place = f"column + {part * self.width}" if part else "column"
-            word = f"p1 + {row} * {half} + ({place}) % {half}"
-            bytes_ = f"vload{lanes}(0, {word})" if lanes > 1 else f"*({word})"
-            opened = f"convert_{kind(lanes, 'int')}({bytes_}) << (({place}) < {half} ? 28 : 24) >> 28"
-            value = opened if self.integers else f"convert_{kind(lanes)}({opened})"
-        else:
-            at = f"{row} * {self.parts * self.width} + column" + (f" + {part * self.width}" if part else "")
-            if self.integers:
-                value = (
-                    f"convert_{kind(lanes, 'int')}(vload{lanes}(0, p1 + {at}))" if lanes > 1 else f"p1[{at}]"
-                )
-            else:
-                value = code.load(1, at, lanes)
+        value = self._matrix.load(code, f"k + {step}" if step else "k", part)
         return f"{value} * scale{part}" if self.group else value
 
     def _scale(self, code: Code, part: int) -> None:

@@ -118,33 +118,40 @@ class Gpu(Device):
 
     def attention(self, lowering: Lowering, heads: Heads) -> None:
         batch, count, queries, depth = heads.q.shape
+        keys, value_depth = heads.v.shape[2], heads.v.shape[3]
         operands = [heads.q, heads.k, heads.v, heads.out, *heads.masks]
+        problem = (
+            f"attention, {batch * count} of {queries} queries and {keys} keys, {depth} and {value_depth} wide"
+        )
+        tiles = self._queries(queries, depth, value_depth)
         kernel = Attention(
             dtypes=lowering.dtypes(operands),
             batch=batch,
             heads=count,
             queries=queries,
-            keys=heads.v.shape[2],
+            keys=keys,
             depth=depth,
-            value_depth=heads.v.shape[3],
+            value_depth=value_depth,
             scale=heads.scale,
             q_strides=heads.q.strides,
             k_strides=heads.k.strides,
             v_strides=heads.v.strides,
             out_strides=heads.out.strides,
-            tile=self._queries(queries, depth, heads.v.shape[3]),
-            block=min(KEYS, heads.v.shape[2]),
+            tile=lowering.chooser(str(heads.node.name))(problem, tiles),
+            block=min(KEYS, keys),
             items=min(ITEMS, self.profile.work_group),
             causal=heads.causal,
             mask_strides=heads.masks[0].strides if heads.masks else (),
         )
         lowering.call(kernel, operands, str(heads.node.name))
 
-    def _queries(self, queries: int, depth: int, value_depth: int) -> int:
-        """Of a work-group: what half of the registers hold sums of, and half of the local memory their scores."""
+    def _queries(self, queries: int, depth: int, value_depth: int) -> dict[str, int]:
+        """Of a work-group, by name: first as many as half of the registers hold sums of, and half of the local memory
+        their scores, then fewer.
+        """
         items = min(ITEMS, self.profile.work_group)
-        return next(
-            tile
+        return {
+            f"{tile} queries": tile
             for tile in QUERIES
             if tile == 1
             or (
@@ -152,7 +159,7 @@ class Gpu(Device):
                 and tile * value_depth <= items * self.profile.registers // 2
                 and 4 * tile * (depth + KEYS + 3) <= self.profile.local_bytes // 2
             )
-        )
+        }
 
     def symbol(self, kernel: Kernel) -> str:
         text = f"{_generator_digest()}|{kernel!r}"

@@ -22,8 +22,9 @@ class Kernel(ABC):
     """A specification fully determines its source: equal specifications share a kernel.
 
     ``dtypes`` are those of the operands, in the order in which they are passed: each as a buffer and the byte of it at
-    which it begins. Kernels compute in float32: what is stored in fewer bits is widened where it is read and rounded
-    where it is written. Integers are summed in float32 too, but where they are multiplied with integers.
+    which it begins, or as an image. Kernels compute in float32: what is stored in fewer bits is widened where it is
+    read and rounded where it is written. Integers are summed in float32 too, but where they are multiplied with
+    integers.
     """
 
     dtypes: tuple[str, ...]
@@ -42,18 +43,32 @@ class Kernel(ABC):
         """Additions and multiplications of a call, a multiply-add being two."""
 
     @property
+    def rate(self) -> float:
+        """Operations in the time of one in float32."""
+        return 1.0
+
+    @property
+    def textures(self) -> tuple[int, ...]:
+        """The operands that are images."""
+        return ()
+
+    @property
     def registers(self) -> int:
         """Estimated 32-bit registers of a work-item: a vector read, one computed, and addresses."""
         return 2 * WIDEST + ADDRESSES
 
     def source(self, symbol: str) -> str:
         code = Code(self.dtypes)
+        arguments = list[str]()
         for index, dtype in enumerate(self.dtypes):
+            if index in self.textures:
+                arguments.append(f"TEXTURE({index})")
+                continue
             code.add(f"AT({POINTED[dtype]}, {index});")
+            arguments.append(f"ARG({POINTED[dtype]}, {index})")
         self.body(code)
-        arguments = ", ".join(f"ARG({POINTED[dtype]}, {index})" for index, dtype in enumerate(self.dtypes))
         group = ", ".join(map(str, self.launch.group))
-        head = f"GROUP({group})\n__kernel void {symbol}({arguments}) {{"
+        head = f"GROUP({group})\n__kernel void {symbol}({', '.join(arguments)}) {{"
         return "\n".join([head, *code.lines, "}", ""])
 
 

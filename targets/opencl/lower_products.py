@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ...ir.errors import UserError
+from ..compiled import Texture
 from ..expressions import Value
 from ..fused import result_view
 from ..graph_facts import describe
 from ..lowering import Lowering
-from ..packing import Panels, WinogradPanels
+from ..packing import Panels, Quads, WinogradPanels
 from ..planning.device import Product, Window
-from ..planning.filtering import choose, filterable
+from ..planning.filtering import filterable, ways
 from ..profile import GpuProfile
 from ..views import View, merge_axes
 from ..winograd import TAPS
 from .contraction import STEPS, Contraction, Edge
+from .matrix import CHANNELS, FIRST_WORDS, TOGETHER, Opening, texture
 from .text import lanes_for
 from .winograd import WinogradInput, WinogradOutput
 
@@ -33,8 +36,15 @@ def lower_product(lowering: Lowering, product: Product, profile: GpuProfile) -> 
     window = product.window
     if window is not None and profile.enlarge_weights and filterable(lowering, product):
         macs_per_byte = profile.peak_flops.value / 2 / profile.bandwidth.value
-        outputs = choose(macs_per_byte, product.shape, product.left.shape[1])
-        if outputs is not None and _fits(product, outputs, profile):
+        channels = product.left.shape[1]
+        choices = {
+            name: outputs
+            for name, outputs in ways(macs_per_byte, product.shape, channels).items()
+            if outputs is None or _fits(product, outputs, profile)
+        }
+        problem = f"conv {list(product.shape)} of {channels} channels"
+        outputs = lowering.chooser(str(product.node.name))(problem, choices)
+        if outputs is not None:
             _filter(lowering, product, window, profile, outputs)
             return
     _contract(lowering, product, profile)
@@ -54,9 +64,16 @@ def _contract(lowering: Lowering, product: Product, profile: GpuProfile) -> None
         extents, along = merge_axes(extents, along)
     ends = [(*strides, view.strides[column]) for strides, view in zip(along[1:], views, strict=True)]
     lanes = lanes_for(columns, 1)
-    weight, scales, width = _weights(lowering, product, columns, math.prod(reduce), lanes)
-    operands = [a, weight, out, *scales, *fused.loads]
+    in_words = profile.int8_dot and a_reduce[-1] == 1 and reduce[-1] % TOGETHER == 0
+    right = _right(lowering, product, columns, math.prod(reduce), lanes, in_words, profile)
+    operands = [a, right.matrix, out, *right.scales, *fused.loads]
     blocks = product.factors.blocks
+    halves = profile.half and {*lowering.dtypes([a, right.matrix])} == {"float16"} and lanes == CHANNELS
+    halves = halves and a_reduce[-1] == 1 and reduce[-1] % STEPS == 0
+    formats = " by ".join(lowering.dtypes([a, right.matrix]))
+    joined = f"{fused.parts} times {columns}" if fused.parts > 1 else f"{columns}"
+    problem = f"{list(extents)} rows of {joined} sums of {list(reduce)}, {formats}"
+    heights = _heights(math.prod(extents), lanes, fused.parts, profile)
     kernel = Contraction(
         dtypes=lowering.dtypes(operands),
         rows=tuple(extents),
@@ -65,46 +82,80 @@ def _contract(lowering: Lowering, product: Product, profile: GpuProfile) -> None
         a_reduce=tuple(a_reduce),
         columns=columns,
         parts=fused.parts,
-        width=width,
+        width=right.width,
         out_strides=ends[0],
-        epilogue=fused.bound(3 + len(scales), ends[1:]),
-        tile=(_height(math.prod(extents), lanes, fused.parts, profile), lanes),
+        epilogue=fused.bound(3 + len(right.scales), ends[1:]),
+        tile=(lowering.chooser(str(product.node.name))(problem, heights), lanes),
         work_group=min(GROUP, profile.work_group),
         edge=edge,
-        codes="int4" if lowering.dtypes([weight]) == ("uint8",) else None,
+        codes=right.codes,
+        dots=right.dots,
+        half_run=profile.half_run if halves else 0,
+        texture=right.texture,
         group=0 if blocks is None else blocks.size,
     )
     lowering.call(kernel, operands, str(product.node.name))
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 
 
-def _weights(
-    lowering: Lowering, product: Product, columns: int, depth: int, lanes: int
-) -> tuple[View, list[View], int]:
-    """The right factors, the scales of their blocks if they have any, and how wide a part of a row of them is."""
+@dataclass(frozen=True)
+class _Right:
+    """The right factors as a kernel takes them (``contraction.Contraction``), and the scales of their blocks."""
+
+    matrix: View
+    scales: list[View]
+    width: int
+    codes: str | None
+    dots: bool
+    texture: Texture | None
+
+
+def _right(
+    lowering: Lowering,
+    product: Product,
+    columns: int,
+    depth: int,
+    lanes: int,
+    in_words: bool,
+    profile: GpuProfile,
+) -> _Right:
+    """``in_words`` where the left factors have words for dot products."""
     factors, parts = product.factors, product.fused.parts
-    name = str(factors.right.name)
-    narrow = lowering.constants[name].codes == "int4"
+    name, blocks = str(factors.right.name), product.factors.blocks
+    kept = lowering.constants[name]
+    codes = "int4" if kept.codes == "int4" else None
+    integers = lowering.dtypes([product.left]) == ("int8",) and blocks is None
+    dots = in_words and integers and codes is None and kept.dtype == "int8"
     # Of two codes in a byte, one is of either half of a row: no vector lies across the middle.
-    together = 2 * lanes if narrow and parts == 1 else lanes
+    together = 2 * lanes if codes and parts == 1 else lanes
     width = math.ceil(columns / together) * together
     row = parts * width
     packing = Panels(order=product.order, width=row, starts=(0,), parts=parts)
-    codes = packing.model_copy(update={"format": "int4"}) if narrow else packing
-    weight = lowering.weight(name, (1, depth, row // 2 if narrow else row), codes)
-    if (blocks := factors.blocks) is None:
-        return weight, [], width
-    if blocks.scales.name not in lowering.constants:
-        raise UserError(f"scales of blocks that are computed are not supported, at {describe(product.node)}")
-    shape = (1, math.ceil(depth / blocks.size), row)
-    return weight, [lowering.weight(str(blocks.scales.name), shape, packing)], width
+    opening: Opening = "words" if dots else "integers" if integers else "floats"
+    if dots:
+        rows, items = FIRST_WORDS + depth // TOGETHER, row
+        shape, layout = (1, rows, items, TOGETHER), Quads(**packing.model_dump(exclude={"kind"}))
+    else:
+        rows, items = depth, row // 2 if codes else row
+        shape, layout = (1, rows, items), packing.model_copy(update={"format": codes})
+    image = texture("uint8" if codes else kept.dtype, rows, items, lanes, opening, profile)
+    matrix = lowering.weight(name, shape, layout, image)
+    scales = list[View]()
+    if blocks is not None:
+        if blocks.scales.name not in lowering.constants:
+            raise UserError(
+                f"scales of blocks that are computed are not supported, at {describe(product.node)}"
+            )
+        of = (1, math.ceil(depth / blocks.size), row)
+        scales.append(lowering.weight(str(blocks.scales.name), of, packing))
+    return _Right(matrix, scales, width, codes, dots, image)
 
 
-def _height(rows: int, lanes: int, parts: int, profile: GpuProfile) -> int:
-    """Rows of a tile: as many as registers hold beside a few steps of factors."""
+def _heights(rows: int, lanes: int, parts: int, profile: GpuProfile) -> dict[str, int]:
+    """Rows of a tile, by name: first as many as registers hold beside a few steps of factors, then fewer."""
     held = {height: height * (lanes * parts + STEPS) + STEPS * lanes for height in HEIGHTS}
-    fitting = (one for one in HEIGHTS if held[one] <= profile.registers and one <= rows)
-    return next(fitting, 1)
+    fitting = [one for one in HEIGHTS if held[one] <= profile.registers and one <= rows] or [1]
+    return {f"{height} by {lanes}": height for height in fitting}
 
 
 def _walk(product: Product) -> tuple[Sequence[int], Sequence[int], Sequence[int], Edge | None]:
@@ -151,7 +202,10 @@ def _filter(lowering: Lowering, product: Product, window: Window, profile: GpuPr
     lowering.call(turn, [x, changed], name)
     lanes = lanes_for(columns, 1)
     packing = WinogradPanels(outputs=outputs, width=columns, starts=(0,))
-    weight = lowering.weight(str(product.factors.right.name), (positions, 1, channels, columns), packing)
+    filters = str(product.factors.right.name)
+    stored = lowering.constants[filters].dtype
+    image = texture(stored, positions * channels, columns, lanes, "floats", profile)
+    weight = lowering.weight(filters, (positions, 1, channels, columns), packing, image)
     sums = lowering.fresh((positions, count, columns))
     multiply = Contraction(
         dtypes=lowering.dtypes([changed, weight, sums]),
@@ -164,8 +218,9 @@ def _filter(lowering: Lowering, product: Product, window: Window, profile: GpuPr
         width=columns,
         out_strides=(columns, 1),
         epilogue=Value(),
-        tile=(_height(count, lanes, 1, profile), lanes),
+        tile=(next(iter(_heights(count, lanes, 1, profile).values())), lanes),
         work_group=min(GROUP, profile.work_group),
+        texture=image,
         batch=(positions, count * channels, count * columns),
     )
     lowering.call(multiply, [changed, weight, sums], name)

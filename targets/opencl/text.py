@@ -20,7 +20,47 @@ POINTED = {
 PREAMBLE = """\
 #define ARG(T, I) __global T *restrict p##I, const uint o##I
 #define AT(T, I) p##I = (__global T *)((__global uchar *)p##I + o##I)
+#define TEXTURE(I) __read_only image2d_t p##I, const uint o##I
 #define GROUP(X, Y, Z) __attribute__((reqd_work_group_size(X, Y, Z)))
+#if defined(FICK_PLAIN)
+#elif defined(cl_khr_integer_dot_product)
+#define DOT(A, B, SUM) (SUM + dot_4x8packed_ss_int(as_uint(A), as_uint(B)))
+#elif defined(cl_arm_integer_dot_product_accumulate_int8)
+#pragma OPENCL EXTENSION cl_arm_integer_dot_product_accumulate_int8 : enable
+#define DOT(A, B, SUM) arm_dot_acc(A, B, SUM)
+#elif defined(cl_arm_integer_dot_product_int8)
+#pragma OPENCL EXTENSION cl_arm_integer_dot_product_int8 : enable
+#define DOT(A, B, SUM) (SUM + arm_dot(A, B))
+#endif
+int dot4(char4 a, char4 b, int sum) {
+#ifdef DOT
+  return DOT(a, b, sum);
+#else
+  const int4 each = convert_int4(a) * convert_int4(b);
+  return sum + each.s0 + each.s1 + each.s2 + each.s3;
+#endif
+}
+#if defined(cl_khr_fp16) && !defined(FICK_PLAIN)
+#pragma OPENCL EXTENSION cl_khr_fp16 : enable
+#define H4 half4
+#define LOAD_H4(P, AT) vload4(0, P + AT)
+#define TEXEL_H4(P, AT) read_imageh(P, AT)
+#define ADD_H4(A, B, SUM) (A * B + SUM)
+#else
+#define H4 float4
+#define LOAD_H4(P, AT) vload_half4(0, P + AT)
+#define TEXEL_H4(P, AT) read_imagef(P, AT)
+#ifdef FICK_ROUND_HALF
+float4 to_half(float4 x) {
+  ushort bits[4];
+  vstore_half4_rte(x, 0, (half *)bits);
+  return vload_half4(0, (half *)bits);
+}
+#define ADD_H4(A, B, SUM) to_half(to_half(A * B) + SUM)
+#else
+#define ADD_H4(A, B, SUM) (A * B + SUM)
+#endif
+#endif
 ushort to_bf16(float x) {
   const uint bits = as_uint(x);
   return isnan(x) ? (ushort)0x7fc0 : (ushort)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
@@ -30,6 +70,10 @@ ushort4 to_bf164(float4 x) { return (ushort4)(to_bf162(x.lo), to_bf162(x.hi)); }
 float gelu1(float x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
 float2 gelu2(float2 x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
 float4 gelu4(float4 x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
+"""
+
+"""What all kernels may use. Without cl_khr_fp16, what is to be added up in half is added up in float, and to see what
+half would make of it, FICK_ROUND_HALF rounds after every operation.
 """
 
 OPERATORS = {

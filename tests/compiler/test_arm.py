@@ -1,4 +1,4 @@
-"""Whole graphs compiled for 64-bit Arm and run by their own library under qemu, against ONNX Runtime."""
+"""Whole graphs compiled for Arm and run by their own library under qemu, against ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fick.ir import referee
 from fick.ir.interpreter import Interpreter
 from fick.runtime.loader import LIBRARY, check_bundle
 
-from ..emulated import CORES, run_bundle
+from ..emulated import CORES, CORES_32, run_bundle
 from ..passes import small_unet
 from . import test_operators
 
@@ -31,7 +31,7 @@ GRAPHS = {
 }
 
 
-@pytest.mark.parametrize("name", CORES)
+@pytest.mark.parametrize("name", [*CORES, *CORES_32])
 def test_graphs_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
     """All side by side in one, to 5e-6 of values around one as on this machine (test_operators.py)."""
     rng = np.random.default_rng(7)

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import fick
 from fick.compiler.bench import compare, peers
+from fick.compiler.bench.alternatives import by_node, described
 from fick.compiler.bench.child import Child
 from fick.compiler.bench.compare import bench, example_inputs
 from fick.compiler.bench.layers import NATIVE, VARIANT, Profiler, by_kind, total
@@ -200,6 +201,37 @@ class TestPeers:
         )
         with pytest.raises(UserError, match="not installed; install it with `pip`"):
             peers.peer("absent", Task("tiny.onnx", {}))
+
+
+def test_an_alternative_is_predicted_by_the_layers_that_full_has_too():
+    layers = {
+        "full": {"a": [1.0, 3.0, 2.0], "b": [4.0, 4.0, 5.0], "c": [1.0, 1.0, 1.0]},
+        "cached": {"a": [2.5, 2.5, 2.5], "copy": [0.5, 0.5, 0.5]},
+    }
+    timings = {"full": Timing([8.0, 7.0, 9.0]), "cached": Timing([4.0, 4.2, 4.5])}
+    found = described(layers, timings)
+    # A full call takes 8, its layers 7.
+    assert (
+        found["full"]["predicted_s"] == 8 and found["full"]["predicted_ratio"] == found["full"]["ratio"] == 1
+    )
+    assert found["cached"]["predicted_s"] == 3 and found["cached"]["predicted_ratio"] == 3 / 8
+    assert found["cached"]["ratio"] == 0.5 and found["cached"]["layers"] == 2
+    calls = [
+        CallTime("full", "a", "k", 1.0),
+        CallTime("full", "a", "l", 2.0),
+        CallTime("step", "a", "k", 8.0),
+    ]
+    assert by_node(calls, "full") == {"a": 3.0}
+
+
+def test_every_alternative_is_timed_by_its_name(source, tmp_path):
+    (tmp_path / "cache.toml").write_text('[[pass]]\nname = "deep-cache"\nsteps = [4]\n')
+    bundle = fick.compile(source, output=tmp_path / "cached.fick", recipe=tmp_path / "cache.toml").bundle
+    found = bench(bundle, rounds=2, threads=1)["alternatives"]
+    assert list(found) == ["full", "cached"] and found["cached"]["layers"] < found["full"]["layers"]
+    assert all(one["step_s"]["rounds"] == 2 and one["step_s"]["min"] > 0 for one in found.values())
+    result = CliRunner().invoke(app, ["bench", str(bundle), "--rounds", "1"])
+    assert result.exit_code == 0 and "by its layers" in result.output and "cached" in result.output
 
 
 def test_rounds_are_paired_and_outputs_compared():

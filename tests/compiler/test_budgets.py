@@ -14,6 +14,7 @@ from fick.compiler.budgets import recipe_within
 from fick.compiler.recipes import Recipe
 from fick.ir.errors import UserError
 from fick.passes.assign import Assign, AssignConfig
+from fick.passes.learned.distil import Distil
 from fick.passes.quantise import Quantise, QuantiseConfig
 from fick.targets import profile
 
@@ -60,7 +61,13 @@ def test_a_pipeline_is_calibrated_with_prompts_and_corrected(pipeline: Path) -> 
 
 
 def test_what_a_budget_loses_is_learned_back(unet: Path, tmp_path: Path) -> None:
-    report = fick.compile(unet, output=tmp_path / "learned.fick", budget="bytes=0.5x", distil=True)
+    recipe = recipe_within("bytes=0.5x", unet, None, distil=True)
+    *others, distil = recipe.passes
+    assert isinstance(distil, Distil)
+    # A fifth of the way is far enough.
+    shorter = Distil(distil.config.model_copy(update={"iterations": 160}))
+    recipe = recipe.model_copy(update={"passes": (*others, shorter)})
+    report = fick.compile(unet, output=tmp_path / "learned.fick", recipe=recipe)
     assert [one["pass"] for one in report.history][:3] == ["split-joins", "assign", "distil"]
     error = report.history[2]["effect"]["held_out_error"]
     assert error["learned"] < error["nearest"]
@@ -101,6 +108,18 @@ def test_options_that_exclude_each_other(unet: Path, tmp_path: Path) -> None:
         fick.compile(unet, calibrate=tmp_path / "prompts.txt")
     with pytest.raises(UserError, match="--distil goes with --budget"):
         fick.compile(unet, distil=True)
+    with pytest.raises(UserError, match="--within goes with --budget"):
+        fick.compile(unet, within_s=60)
+    with pytest.raises(UserError, match="--distil and --within exclude each other"):
+        fick.compile(unet, budget="bytes=0.5x", within_s=60, distil=True)
+    with pytest.raises(
+        UserError, match=r"--within judges recipes by pictures, and .* draws none from prompts"
+    ):
+        fick.compile(unet, budget="bytes=0.5x", within_s=60)
+    with pytest.raises(
+        UserError, match=r"--write-back writes what prune, prune-blocks, .* begins with nothing; put"
+    ):
+        fick.compile(unet, write_back=tmp_path / "folder")
 
 
 def test_the_command_line_says_what_was_assigned(unet: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_the_bundle_draws_what_diffusers_draws(ours: TextToImage, theirs: Pipeli
 def test_the_unet_drops_into_a_pipeline_of_diffusers(ours: TextToImage, theirs: PipelineArtist) -> None:
     wanted = theirs.draw(PROMPTS[0], 3, 5, GUIDANCE).picture
     dropped = PipelineArtist(MODEL)
-    dropped.replace_unet(ours.as_diffusers_unet())
+    dropped.replace_network(ours.as_diffusers_unet())
     assert psnr_db(wanted, dropped.draw(PROMPTS[0], 3, 5, GUIDANCE).picture) >= 40
 
 

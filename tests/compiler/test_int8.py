@@ -29,7 +29,7 @@ from fick.passes.quantise import Quantise, QuantiseConfig
 from fick.passes.quantise.choices import WeightFormat
 from fick.targets import profile
 
-from ..emulated import CORES, run_bundle
+from ..emulated import CORES, CORES_32, run_bundle
 from .test_bfloat16 import GRAPHS, imported
 from .test_operators import model
 
@@ -122,7 +122,7 @@ def exact_case(weights: WeightFormat = "int8") -> tuple[Imported, dict[str, np.n
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-@pytest.mark.parametrize("target", [*(one.name for one in profile.fitting()), *CORES])
+@pytest.mark.parametrize("target", [*(one.name for one in profile.fitting()), *CORES, *CORES_32])
 def test_integers_are_the_referees(target: str, weights: WeightFormat, tmp_path: Path) -> None:
     """Where its sums are exact as well: then so is the output, of integers of integers of integers, to the last bit."""
     given, feeds, powers = exact_case(weights)
@@ -135,7 +135,7 @@ def test_integers_are_the_referees(target: str, weights: WeightFormat, tmp_path:
     wanted = Interpreter(program, stored)(feeds)
     assert all(wanted[one].dtype == np.int8 and wanted[one].max() >= 63 for one in stored)
     path = bundle(exact_case(weights)[0], feeds, profile.load(target), tmp_path, recipe=powers)
-    if target in CORES:
+    if target in {*CORES, *CORES_32}:
         got = run_bundle(path, target, feeds)
     else:
         with fick.load(path) as loaded:

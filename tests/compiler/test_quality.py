@@ -43,8 +43,9 @@ class TestFidelity:
 class TestDistribution:
     def test_distance_of_a_set_to_itself_and_to_itself_moved(self):
         features = RNG.standard_normal((300, 12))
-        assert distribution.frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
-        assert distribution.frechet_distance(features, features + 0.5) == pytest.approx(12 * 0.25)
+        one, moved = distribution.Gaussian(features), distribution.Gaussian(features + 0.5)
+        assert distribution.frechet_distance(one, one) == pytest.approx(0, abs=1e-9)
+        assert distribution.frechet_distance(one, moved) == pytest.approx(12 * 0.25)
 
     @pytest.mark.parametrize("count", [200, 8])
     def test_distance_is_the_formula_with_a_matrix_square_root(self, count):
@@ -53,7 +54,8 @@ class TestDistribution:
         root = linalg.sqrtm(first @ second).real
         shift = one.mean(0) - other.mean(0)
         wanted = shift @ shift + np.trace(first + second - 2 * root)
-        assert distribution.frechet_distance(one, other) == pytest.approx(wanted, rel=1e-5)
+        fitted = distribution.Gaussian(one), distribution.Gaussian(other)
+        assert distribution.frechet_distance(*fitted) == pytest.approx(wanted, rel=1e-5)
 
     def test_precision_and_recall_at_their_ends(self):
         real = RNG.standard_normal((200, 6))
@@ -176,6 +178,14 @@ class TestEvaluation:
         result = evaluation.evaluate(bundle, bundle, prompts, **options)
         # Two were kept; the third is drawn, and the candidate is the same bundle.
         assert len(drawn) == 4 and result["fidelity"]["psnr_db"]["value"] == 100
+
+    def test_a_reference_may_take_more_steps(self, home, tmp_path):
+        bundle, prompts = home / "tiny-sd.fick", evaluation.read_prompts(home / "prompts.txt")[:1]
+        options = {"seeds": 1, "guidance_scale": 2.0, "folder": tmp_path}
+        result = evaluation.evaluate(bundle, bundle, prompts, steps=2, reference_steps=4, **options)
+        near = result["fidelity"]
+        assert near["psnr_db"]["value"] < 100 and near["latent_error"]["value"] > 0
+        assert near["latent_error_by_step"] == [near["latent_error"]["value"]]
 
     def test_measures_of_the_user_s_own_networks_stand_beside_the_others(self, home, tmp_path):
         class Brightness:

@@ -16,11 +16,19 @@ from fick.passes.tips import Tips
 
 from . import pipelines
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "recipes"
+
 
 def recipe(folder: Path, text: str) -> Path:
     path = folder / "recipe.toml"
     path.write_text(text, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.stem)
+def test_examples_can_be_read_and_say_how_to_compile_them(path: Path) -> None:
+    assert read_recipe(path).passes
+    assert f"--recipe examples/recipes/{path.name}" in path.read_text(encoding="utf-8")
 
 
 def test_passes_come_in_order_with_their_parameters(tmp_path: Path) -> None:

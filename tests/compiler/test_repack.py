@@ -15,8 +15,11 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
 import fick
+from fick.compiler.frontends.onnx_file import OnnxFile
+from fick.compiler.programs import unchanged
 from fick.compiler.repack import repack
 from fick.ir.errors import UserError
+from fick.ir.saved import pack, unpack
 from fick.runtime import FickError
 from tests.runtime.tiny import offsets
 
@@ -129,6 +132,23 @@ def test_what_is_no_checkpoint(home: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=said):
             repack(home / "0.fick", tmp_path / name, tmp_path / "new.fick")
     assert not (tmp_path / "new.fick").exists()
+
+
+def test_numbers_that_shapes_follow_from_are_no_weights(tmp_path: Path) -> None:
+    """A bundle's program knows them without its checkpoint, so that it can be lowered again."""
+    graph = f"""<ir_version: 10, opset_import: ["" : 18]>
+    net (float[1,3,4,4] x) => (float[1,3,4,4] y)
+      <float[4] scales = {{1.0, 1.0, 2.0, 2.0}}, float[3,3,2,2] w = {{{", ".join(["0.5"] * 36)}}}>
+    {{
+      t = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(x, , scales)
+      y = Conv<strides=[2,2]>(t, w)
+    }}"""
+    onnx.save(onnx.parser.parse_model(graph), tmp_path / "net.onnx")
+    program = unpack(pack(unchanged(OnnxFile(tmp_path / "net.onnx", None).imported())))
+    resize = program.variants["full"].graph[0]
+    scales = resize.inputs[2]
+    assert scales is not None and scales.const_value is not None
+    assert scales.const_value.numpy().tolist() == [1, 1, 2, 2]
 
 
 def test_a_damaged_bundle_is_not_repacked(home: Path, tmp_path: Path, weights: Weights) -> None:

@@ -107,6 +107,14 @@ def test_a_choice_has_to_be_worth_it() -> None:
     assert tuned.choices() == {"b": "that"}
 
 
+def test_choices_of_another_number_of_cores_are_refused() -> None:
+    host = load("host")
+    with pytest.raises(
+        UserError, match=rf"measured on {host.cores + 1} cores, and {host.name} has {host.cores}"
+    ):
+        Tuned(target=host.name, cores=host.cores + 1).of(host)
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

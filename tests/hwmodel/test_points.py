@@ -28,6 +28,7 @@ CHANGES = (
     ("energy.node_nm", 0.5),
     ("nonlinear.elements_per_cycle", 2),
     ("buffers.vectors", 4),
+    ("cores", 3),
 )
 
 
@@ -84,10 +85,10 @@ def test_totals_do_not_depend_on_the_designs_before(name: str) -> None:
     assert isinstance(shipped, Tiled)
 
     @settings(max_examples=60, deadline=None)
-    @given(workloads(), specs(shipped), st.lists(st.sampled_from(CHANGES), max_size=4))
-    def run(workload: Workload, spec: Tiled, changes: list[tuple[str, float]]) -> None:
+    @given(workloads(), specs(shipped), st.integers(1, 3), st.lists(st.sampled_from(CHANGES), max_size=4))
+    def run(workload: Workload, spec: Tiled, cores: int, changes: list[tuple[str, float]]) -> None:
         nonlocal priced
-        points, hardware = Points(workload, STEPS), Hardware(spec, {})
+        points, hardware = Points(workload, STEPS), Hardware(spec.model_copy(update={"cores": cores}), {})
         for path, factor in [("clock_hz", 1), *changes]:
             priced += check(points, workload, hardware.scaled(path, factor) or hardware)
 
@@ -101,6 +102,6 @@ def test_totals_of_a_unet(workloads: dict[str, Workload], name: str) -> None:
     points = Points(workload, STEPS)
     designs = [
         hardware,
-        *(hardware.scaled(path, 2) for path in ("clock_hz", "bits.scores", "energy.node_nm")),
+        *(hardware.scaled(path, 2) for path in ("clock_hz", "bits.scores", "energy.node_nm", "cores")),
     ]
     assert all(check(points, workload, one) for one in designs if one)

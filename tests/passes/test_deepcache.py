@@ -17,6 +17,7 @@ from fick.ir.program import Program
 from fick.passes.base import Context, apply
 from fick.passes.caching import DeepCache, DeepCacheConfig
 from fick.passes.caching.schedules import centred, uniform
+from fick.passes.correct import CorrectBias
 from fick.passes.hoist import Hoist
 from fick.passes.quantise import Quantise, QuantiseConfig
 
@@ -92,8 +93,10 @@ def test_integers_are_quantised_before_and_run_in_every_step() -> None:
     # ONNX Runtime may fuse otherwise; no sum of these is so near to a half that it rounds to another integer.
     np.testing.assert_allclose(run(call)["output"], wanted, rtol=0, atol=1e-5)
     np.testing.assert_allclose(run(call, "cached")["output"], wanted, rtol=0, atol=1e-5)
-    with pytest.raises(UserError, match="pass quantise knows of no schedule"):
+    with pytest.raises(UserError, match=r"pass quantise finds no product .* that is not quantised"):
         apply([Quantise(QuantiseConfig(least_depth=1))], program, small_unet.context())
+    with pytest.raises(UserError, match="pass correct-bias knows of no schedule"):
+        apply([CorrectBias()], program, small_unet.context())
 
 
 def test_settings_that_cannot_be() -> None:

@@ -18,6 +18,9 @@ from fick.passes.learned import lessons
 from fick.passes.learned.blocks import DistilBlocks, DistilBlocksConfig, shared_results
 from fick.passes.learned.float_student import FloatStudent
 from fick.passes.prune import Prune, PruneConfig
+from fick.passes.prune.channels import find
+from fick.passes.prune.families import families
+from fick.passes.prune.slices import sliced
 from fick.passes.quantise import Quantise
 
 from . import small_unet
@@ -82,6 +85,16 @@ def test_a_student_that_has_learned_nothing_is_the_program() -> None:
     for name in ("output", "r3"):
         np.testing.assert_allclose(given[name].numpy(), wanted[name], atol=2e-5)
     assert shared_results(small_unet.program(), pruned) == ["r1", "r2", "r3"]
+
+
+def test_narrower_streams_are_learned_from_the_output_alone() -> None:
+    whole = small_unet.program()
+    channels = find(whole.variants["full"].graph)
+    gone = [cell[0] for family in families(channels) for cell in family]
+    narrow = sliced(whole, channels, gone)
+    learned = taught(narrow, context(), iterations=20)
+    effect = learned.history[-1].effect
+    assert effect["blocks"] == [] and effect["held_out_error"]["learned"] < effect["held_out_error"]["before"]
 
 
 def test_what_was_interrupted_goes_on_to_the_same_end(

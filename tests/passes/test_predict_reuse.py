@@ -15,6 +15,7 @@ from fick.passes.caching.reuse import reusing
 from fick.passes.correct import CorrectReuse
 from fick.passes.hoist import Hoist
 from fick.passes.schedule.candidates import alone
+from fick.runtime.schedule import order as ordered
 
 from . import small_unet
 from .test_caching_policies import plain
@@ -41,6 +42,10 @@ def test_a_state_is_carried_on_along_its_change() -> None:
     carried.validate()
     assert carried.alternatives == ["full", "cached", "again"]
     assert carried.schedule[6] == ["full", "cached", "again", "cached", "cached", "again"]
+    # In loops of other lengths, too, what is left is left anew wherever a full step falls.
+    assert carried.whole == ["full", "again"]
+    assert ordered(carried.schedule, 3, whole=carried.whole) == ["full", "again", "again"]
+    assert ordered(carried.schedule, 12, whole=carried.whole)[4:6] == ["again", "again"]
     run, whole = Interpreter(carried), Interpreter(program, ["up.next"])
     part = Interpreter(alone(program, "cached"))
     rng = np.random.default_rng(0)

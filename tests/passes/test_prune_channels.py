@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ShapeInferencePass
 
+from fick.compiler.costs.predicted import Predicted
 from fick.ir.constants import numbers_of
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
@@ -24,12 +25,13 @@ from fick.ir.rates import Rate
 from fick.passes.base import Context, apply
 from fick.passes.prune import PruneChannels, PruneChannelsConfig
 from fick.passes.prune.channels import FIXED, find
-from fick.passes.prune.families import families
+from fick.passes.prune.families import chosen, families
 from fick.passes.prune.slices import sliced
 from fick.passes.prune.taylor import Draws, importance
 
 from . import small_unet
 from .test_prune import serialised
+from .test_prune_blocks import SLOW
 
 WIDE, INNER, FEATURES, GROUPS = 8, 12, 10, 4
 FORM = """<ir_version: 11, opset_import: ["" : 24]>
@@ -243,3 +245,58 @@ def test_a_whole_unet_stays_valid() -> None:
 def test_too_small_a_share_is_told() -> None:
     with pytest.raises(UserError, match=r"finds no layer of which 0\.01 is a channel of every group"):
         apply([PruneChannels(PruneChannelsConfig(share=0.01, calls=6))], program(drawn()), context())
+
+
+def test_what_heads_are_made_of_goes_without_moving_the_rest() -> None:
+    """Scores keep their scale: what is left of a narrower head is what there would be with zeros."""
+    whole = program(drawn(), heads=2)
+    channels = find(whole.variants["full"].graph, whole_heads=False)
+    compared, valued = channels.axes["wq"][1], channels.axes["wv"][1]
+    np.testing.assert_array_equal(compared, channels.axes["wk"][1])
+    np.testing.assert_array_equal(valued, channels.axes["wo"][0])
+    gone = [*compared[[1, 6]].tolist(), *valued[[0, 3, 5, 7]].tolist()]
+    zeroed = drawn()
+    for name, places in (("wq", [1, 6]), ("wk", [1, 6]), ("wv", [0, 3, 5, 7])):
+        zeroed[name][:, places] = 0
+    for call in calls(2):
+        given = Interpreter(sliced(whole, channels, gone))(call)["output"]
+        np.testing.assert_allclose(given, Interpreter(program(zeroed, heads=2))(call)["output"], atol=1e-5)
+    # Each of these is told apart by what it matters, though no weight sums over it.
+    worth = importance(context(), whole, channels, calls(1), [0.0], 0.0, Draws(2, "cpu"))
+    assert len(set(worth[compared].tolist())) == len(compared) and (worth[compared] > 0).all()
+
+
+@pytest.mark.parametrize("quantity", ["latency", "bytes"])
+def test_a_budget_takes_the_least_share_that_keeps_to_it(quantity: str) -> None:
+    whole, given = program(drawn()), replace(context(), cost_model=Predicted(SLOW))
+    channels = find(whole.variants["full"].graph)
+    done = apply(
+        [PruneChannels(PruneChannelsConfig(budget=f"{quantity}=0.8x", calls=6, draws=1))], whole, given
+    )
+    share = done.history[-1].effect["share"]
+    some = families(channels)
+    worth = importance(context(), whole, channels, calls()[::2], [0.0] * 3, 0.05, Draws(1, "cpu"))
+
+    def cost(share: float) -> float:
+        gone = [one for family in some for one in chosen(family, worth, share)]
+        return Predicted(SLOW)(sliced(whole, channels, gone)).total(quantity)
+
+    assert Predicted(SLOW)(done).total(quantity) <= 0.8 * cost(0.0) < cost(share - 1e-6)
+
+
+def test_budgets_that_cannot_be_kept_are_told() -> None:
+    given = replace(context(), cost_model=Predicted(SLOW))
+    for budget, told in (
+        ("latency=0.01x", r"cannot keep to latency .*: the least is latency .* \(0\.\d+x\); raise the budget"),
+        ("energy=0.5x", r"has a budget of energy, and what programs cost on this target is known in latency, bytes"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=told):
+            apply(
+                [PruneChannels(PruneChannelsConfig(budget=budget, calls=6, draws=1))], program(drawn()), given
+            )
+    with pytest.raises(
+        UserError, match=r"widths = 'stages' goes with a UNet of diffusers, whose weights are called"
+    ):
+        apply(
+            [PruneChannels(PruneChannelsConfig(widths="stages", calls=6, draws=1))], program(drawn()), given
+        )

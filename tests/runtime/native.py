@@ -56,6 +56,7 @@ SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "fick_tokenizer_destroy": ([c_void_p], None),
     "fick_tokenizer_encode": ([c_void_p, c_char_p, c_void_p, POINTER(c_size_t)], c_int32),
     "fick_png_write": ([c_char_p, c_void_p, c_int32, c_int32], c_int32),
+    "fick_png_read": ([c_char_p, c_void_p, c_int32, c_int32], c_int32),
 }
 
 

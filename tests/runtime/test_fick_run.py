@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 from fick.compiler.runner import program
-from fick.runtime import TextToImage, load, samplers
+from fick.runtime import ClassToImage, TextToImage, load, samplers
 
+from ..emulated import run_program
 from . import tiny_pipeline
 
 PROMPT, STEPS, SEED = "Cat & dog", 4, 7
@@ -75,6 +76,47 @@ def test_a_loop_of_another_length(bundle: Path, run: Run, tmp_path: Path, steps:
     assert_same(tmp_path / "x.png", bundle, steps=steps)
 
 
+@pytest.mark.filterwarnings("ignore:the model has schedules")
+@pytest.mark.parametrize("sampler", [None, *samplers.KINDS])
+def test_a_picture_to_start_from(bundle: Path, run: Run, tmp_path: Path, sampler: str | None) -> None:
+    """From the middle of the loop on: multistep samplers have nothing behind them there."""
+    chosen = ("--sampler", sampler) if sampler else ()
+    init = np.random.default_rng(5).integers(0, 256, (6, 6, 3), np.uint8)
+    Image.fromarray(init).save(tmp_path / "i.png")
+    started = ("--init", tmp_path / "i.png", "--strength", "0.6", "--steps", "7")
+    ran = run(bundle, *DRAWN, *started, *chosen, "-o", tmp_path / "x.png")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    spec = {**NOISE, "kind": sampler} if sampler else None
+    assert_same(tmp_path / "x.png", bundle, sampler=spec, init=init, strength=0.6, steps=7)
+
+
+@pytest.mark.filterwarnings("ignore:the model has schedules")
+def test_classes_by_number_and_by_name(run: Run, folder: Path, core_cache: Path, tmp_path: Path) -> None:
+    names = {"tench": 0, "caf\u00e9 \U0001f600": 2, '"quoted"': 3}
+    bundle = tiny_pipeline.write(tmp_path / "c.fick", folder, core_cache, names=names)
+
+    def drawn(label: str) -> np.ndarray:
+        asked = ("--steps", "3", "--quiet", "-o", tmp_path / "x.png")
+        assert run(bundle, "--class-label", label, *asked).returncode == 0
+        with Image.open(tmp_path / "x.png") as image:
+            return np.asarray(image).astype(int)
+
+    with load(bundle) as opened:
+        assert isinstance(opened, ClassToImage)
+        for name, number in names.items():
+            assert np.array_equal(drawn(name), drawn(str(number)))
+            assert np.abs(drawn(name) - opened.generate(name, steps=3)).max() <= 1
+    assert not np.array_equal(drawn("0"), drawn("3"))
+    for wrong, said in (
+        ("carp", "no class called carp; give its number, 0 to 3"),
+        ("4", "there is no class 4"),
+    ):
+        ran = run(bundle, "--class-label", wrong, "-o", tmp_path / "y.png")
+        _refused(ran)
+        assert said in ran.stderr
+    assert "the bundle draws classes" in run(bundle, "--prompt", "cat", "-o", tmp_path / "y.png").stderr
+
+
 def test_progress_and_what_fell_off(bundle: Path, run: Run, tmp_path: Path) -> None:
     long = " ".join(["cat"] * 10 + ["dog", "xy"])
     ran = run(bundle, "--prompt", long, "--steps", 2, "-o", tmp_path / "x.png")
@@ -125,9 +167,8 @@ def test_a_profile_has_every_call(bundle: Path, run: Run, tmp_path: Path) -> Non
     assert runs == {
         ("unet", "prompt", "prompt/average"): 1,
         ("unet", "step", "time/angle"): STEPS,
-        ("unet", "full", "unet/scaled"): 2,
-        ("unet", "full", "unet/kept"): 2,
-        ("unet", "full", "unet/shifted"): 2,
+        **{("unet", "full", f"unet/{node}"): 1 for node in ("scaled", "kept", "shifted")},
+        **{("unet", "anew", f"unet/{node}"): 1 for node in ("scaled", "kept", "shifted")},
         ("unet", "rest", "unet/shifted"): 2,
         ("text_encoder", "full", "text/encode"): 2,
         ("vae_decoder", "full", "vae/decode"): 1,
@@ -161,6 +202,14 @@ MISTAKES: dict[str, tuple[Sequence[str], str]] = {
     ),
     "a class": (("B", *("--class-label", "3"), *("-o", "O")), "the bundle draws prompts"),
     "not UTF-8": (("B", *("--prompt", "\udcff"), *("-o", "O")), "the prompt is not UTF-8"),
+    "no picture": (
+        ("B", *("--init", "none.png"), *("--prompt", "cat", "-o", "O")),
+        "cannot open none.png: No such file",
+    ),
+    "no strength": (
+        ("B", *("--strength", "some"), *("--prompt", "cat", "-o", "O")),
+        "--strength some is no number",
+    ),
     "no folder": (("B", *DRAWN, "-o", "none/x.png"), "cannot write none/x.png"),
     "no file": (("none.fick", *DRAWN, "-o", "O"), "cannot open none.fick"),
 }
@@ -218,3 +267,21 @@ def test_a_manifest_that_does_not_fit(
     ran = run(bundle, *DRAWN, "-o", tmp_path / "x.png")
     _refused(ran)
     assert said in ran.stderr
+
+
+def test_32_bit_arm(bundle: Path, core_cache: Path, tmp_path: Path) -> None:
+    """Under qemu the same picture from a bundle for it, and one sentence about a bundle for this machine."""
+    core, runner = "cortex-a7", tmp_path / "fick-run"
+    runner.write_bytes(program("armv7l", core_cache, "gnu"))
+    runner.chmod(0o755)
+    expected = {"components": {"text_encoder": tiny_pipeline.golden(0)["components"]["text_encoder"]}}  # type: ignore[index]
+    (tmp_path / "kernels").mkdir()
+    there = tiny_pipeline.write(tmp_path / "a.fick", tmp_path / "kernels", core_cache, core, golden=expected)
+    ran = run_program(runner, core, str(there), *DRAWN, "-o", str(tmp_path / "x.png"))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert_same(tmp_path / "x.png", bundle)
+    ran = run_program(runner, core, str(there), "--self-test")
+    assert (ran.returncode, ran.stdout) == (0, "1 kernel calls give what they should\n")
+    ran = run_program(runner, core, str(bundle), *DRAWN, "-o", str(tmp_path / "y.png"))
+    _refused(ran)
+    assert f"is compiled for {platform.machine()} and this runner is for armv7l" in ran.stderr

@@ -14,6 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from fick.compiler import pictures
 from fick.runtime import FickError, samplers
 from fick.runtime.noise import Noise
 from fick.runtime.tokenizer import BYTE_LETTERS, Tokenizer
@@ -198,3 +199,53 @@ def test_a_picture_that_cannot_be_written(c: ctypes.CDLL, tmp_path: Path) -> Non
         assert c.fick_png_write(str(place).encode(), pixels.ctypes.data, 2, 2) == 2
         assert c.fick_last_error().decode().startswith(f"cannot write {place}: ")
     assert list(tmp_path.iterdir()) == []
+
+
+FORMATS = {
+    "RGB": {},
+    "RGBA": {},
+    "L": {"compress_level": 0},
+    "LA": {"compress_level": 1},
+    "P": {"transparency": 3},
+}
+"""Kinds of PNG, each with what Pillow is told of how to write it."""
+
+
+def read(c: ctypes.CDLL, path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    pixels = np.full(shape, 77, np.uint8)
+    native.check(c, c.fick_png_read(str(path).encode(), pixels.ctypes.data, shape[1], shape[0]))
+    return pixels
+
+
+@pytest.mark.parametrize("mode", FORMATS)
+@pytest.mark.parametrize("size", [(1, 1), (70, 41)])
+def test_a_picture_is_read(c: ctypes.CDLL, tmp_path: Path, mode: str, size: tuple[int, int]) -> None:
+    """As Pillow reads it, over white: blending is rounded otherwise by one of 255."""
+    rng = np.random.default_rng(3)
+    smooth = np.add.outer(np.arange(size[1]), np.arange(size[0]))[..., None] * [1, 2, 3, 5] % 256
+    noisy = rng.integers(0, 256, (*smooth.shape[:2], 4))
+    drawn = np.where(np.arange(size[0])[:, None] % 2 > 0, smooth, noisy).astype(np.uint8)
+    picture = Image.fromarray(drawn, "RGBA").convert(mode)
+    picture.save(tmp_path / "x.png", **FORMATS[mode])
+    wanted = pictures.read(tmp_path / "x.png", size[::-1]).astype(int)
+    assert np.abs(read(c, tmp_path / "x.png", wanted.shape) - wanted).max() <= 1
+
+
+def test_a_picture_that_cannot_be_read(c: ctypes.CDLL, tmp_path: Path) -> None:
+    path, pixels = tmp_path / "x.png", np.random.default_rng(3).integers(0, 255, (9, 7, 3), np.uint8)
+    Image.fromarray(pixels).save(path)
+    whole = path.read_bytes()
+    with pytest.raises(FickError, match="has 7 x 9 pixels and pictures of the bundle 9 x 7; resize it"):
+        read(c, path, (7, 9, 3))
+    for end in range(1, len(whole) - 12):
+        path.write_bytes(whole[:end])
+        with pytest.raises(FickError, match=r"x\.png is no PNG, or damaged"):
+            read(c, path, pixels.shape)
+    data = whole.index(b"IDAT") + 4
+    for at in range(data, len(whole) - 16):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x24]) + whole[at + 1 :])
+        with pytest.raises(FickError, match=r"x\.png is no PNG, or damaged"):
+            read(c, path, pixels.shape)
+    Image.fromarray(pixels[..., 0] > 99).save(path)
+    with pytest.raises(FickError, match="other than 8 bits a channel; save it as a plain PNG"):
+        read(c, path, pixels.shape)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fick.runtime import FickError
-from fick.runtime.schedule import nearest, order, read
+from fick.runtime.schedule import nearest, order, read, whole
 
 LETTERS = {"F": "full", "C": "cached", "D": "deeper"}
 
@@ -65,6 +65,36 @@ def test_a_manifest_says_which() -> None:
 def test_the_first_call_is_full_wherever_the_loop_begins() -> None:
     assert order({5: run("FCCCC")}, 5, first=2) == run("FCFCC")
     assert order({}, 3, first=1) == run("FFF")
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        # As many full steps as with one that knows nothing of before, and none that forgets what was there.
+        ("FCACAC", "FCACAC"),
+        ("FCCACCACC", "FAA"),
+        ("FCACA", "FFCCAACCAA"),
+        ("FCCCCACCCC", "FCACC"),
+    ],
+)
+def test_what_leaves_as_much_as_full_is_kept_in_other_loops(made: str, wanted: str) -> None:
+    letters = {"A": "again", **LETTERS}
+    names, again = [letters[one] for one in made], [letters[one] for one in wanted]
+    assert order({len(made): names}, len(wanted), whole=("full", "again")) == again
+
+
+def test_a_manifest_says_what_leaves_everything() -> None:
+    def manifest(*left_by: object) -> dict[str, object]:
+        state = {str(place): {"left_by": one} for place, one in enumerate(left_by)}
+        return {"components": {"unet": {"state": state}}}
+
+    names = ["full", "again", "gated"]
+    assert whole(manifest(names, ["full", "again"]), "unet", names) == ["full", "again"]
+    assert whole(manifest(), "unet", names) == whole({}, "unet", names) == ["full"]
+    assert whole({"components": {"unet": {"state": {"a": {}}}}}, "unet", names) == ["full"]
+    for damaged in (manifest(3), {"components": {"unet": {"state": [1]}}}, {"components": []}):
+        with pytest.raises(FickError, match="what the bundle says of the state of unet is damaged"):
+            whole(damaged, "unet", names)
 
 
 def test_the_nearest_is_that_of_the_least_ratio() -> None:

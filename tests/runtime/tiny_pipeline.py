@@ -5,7 +5,11 @@ unet           prompt  carried_p[b] = mean of encoder_hidden_states[b]
                step    carried_t = cos(timestep / 500)
                full    output = sample * scales + carried_p + 0.1 carried_t, task by task
                rest    the same of output as full left it, in place of sample * scales
+               anew    as full
 vae_decoder    image[c, y, x] = sin(latent[c, y / 2, x / 2])
+vae_encoder    the image's first pixels as they are, with a deviation of 0.1
+
+With classes there is no text_encoder, and carried_p[b] = 0.1 class_labels[b].
 """
 
 from __future__ import annotations
@@ -13,13 +17,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from fick.compiler.bundle import Entry, weights_entry, write_bundle
-from fick.compiler.link import link, weights_offsets
+from fick.compiler.link import link, system_of, weights_offsets
 from fick.runtime.tokenizer import BYTE_LETTERS
 from fick.targets.compiled import Call, Compiled, Kept, Operand, PackedWeight, StateTensor
 from fick.targets.packing import Dense
@@ -32,7 +37,7 @@ LATENT = CHANNELS * SIDE * SIDE
 SOURCE = f"""
 #include <math.h>
 #include <stdint.h>
-typedef struct {{ int32_t type; uint32_t zero; void *pointer; }} argument;
+typedef struct {{ int32_t type; uint32_t zero; union {{ void *pointer; int64_t whole; }}; }} argument;
 typedef struct {{ void *sync; int32_t num_task; }} environment;
 typedef int (*lambda)(int, environment *, void *);
 __attribute__((weak)) int (*__TVMBackendParallelLaunch)(lambda, void *, int);
@@ -54,6 +59,10 @@ KERNEL(average) {{
     for (int i = 0; i < TOKENS * WIDTH; i++) sum += FLOATS(0)[b * TOKENS * WIDTH + i];
     FLOATS(1)[b] = sum / (TOKENS * WIDTH);
   }}
+  return 0;
+}}
+KERNEL(labelled) {{
+  for (int b = 0; b < 2; b++) FLOATS(1)[b] = 0.1f * (float)((int64_t *)a[0].pointer)[b];
   return 0;
 }}
 KERNEL(angle) {{ FLOATS(1)[0] = cosf(FLOATS(0)[0] / 500); return 0; }}
@@ -88,15 +97,25 @@ KERNEL(moments) {{
   return 0;
 }}
 """
-KERNELS = ("encode", "average", "angle", "scaled", "shifted", "decode", "moments")
+KERNELS = ("encode", "average", "labelled", "angle", "scaled", "shifted", "decode", "moments")
 SCALES = np.linspace(-0.5, 1, LATENT, dtype=np.float32)[::-1].copy()
 
 
 @cache
-def kernels(folder: Path) -> dict[str, bytes]:
+def kernels(folder: Path, target: str) -> dict[str, bytes]:
     """The first object has all of them."""
     made: dict[str, bytes] = {}
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", load("host").triple, "-O1", "-fPIC", "-c"]
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "cc",
+        "-target",
+        system_of(load(target).triple),
+        "-O1",
+        "-fPIC",
+        "-c",
+    ]
     for name, source in (("all", SOURCE), ("none", "typedef int nothing;")):
         (folder / f"{name}.c").write_text(source)
         subprocess.run([*command, f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
@@ -105,8 +124,8 @@ def kernels(folder: Path) -> dict[str, bytes]:
     return made
 
 
-def _component(objects: dict[str, bytes], **facts: object) -> Compiled:
-    profile = load("host")
+def _component(objects: dict[str, bytes], target: str, **facts: object) -> Compiled:
+    profile = load(target)
     nothing: dict[str, object] = {
         "arch": profile.arch, "triple": profile.triple, "cpu_features": (), "kernels": objects, "weights": (),
         "weights_bytes": 0, "arena_bytes": 64, "carried": {},
@@ -114,7 +133,7 @@ def _component(objects: dict[str, bytes], **facts: object) -> Compiled:
     return Compiled(**{**nothing, **facts})  # type: ignore[arg-type]
 
 
-def components(objects: dict[str, bytes]) -> dict[str, Compiled]:
+def components(target: str, objects: dict[str, bytes], classes: bool) -> dict[str, Compiled]:
     def state(offset: int) -> Operand:
         return Operand("state", offset)
 
@@ -125,17 +144,20 @@ def components(objects: dict[str, bytes]) -> dict[str, Compiled]:
     sample, step, prompt, mean, angle, output = 0, 512, 576, 1024, 1088, 1152
     scaled, kept = Operand("arena", 0), Operand("kept", 0)
     shift = (state(mean), state(angle))
+    everything = (
+        Call("scaled", (state(sample), Operand("weights", 0), scaled), "unet/scaled"),
+        Call("shifted", (scaled, *shift, kept), "unet/kept"),
+        Call("shifted", (scaled, *shift, state(output)), "unet/shifted"),
+    )
     unet = _component(
         objects,
+        target,
         variants={
             "prompt": (Call("average", (state(prompt), state(mean)), "prompt/average"),),
             "step": (Call("angle", (state(step), state(angle)), "time/angle"),),
-            "full": (
-                Call("scaled", (state(sample), Operand("weights", 0), scaled), "unet/scaled"),
-                Call("shifted", (scaled, *shift, kept), "unet/kept"),
-                Call("shifted", (scaled, *shift, state(output)), "unet/shifted"),
-            ),
+            "full": everything,
             "rest": (Call("shifted", (kept, *shift, state(output)), "unet/shifted"),),
+            "anew": everything,
         },
         inputs=(
             tensor("sample", (2, *latents), sample),
@@ -149,13 +171,14 @@ def components(objects: dict[str, bytes]) -> dict[str, Compiled]:
         state_bytes=1472,
         carried={"prompt": (mean, 8), "step": (angle, 4)},
         kept_bytes=320,
-        kept=(Kept("before", "float32", (2, *latents), 0, ("rest",), ("full",)),),
+        kept=(Kept("before", "float32", (2, *latents), 0, ("rest",), ("full", "anew")),),
     )
     image = (1, 3, 2 * SIDE, 2 * SIDE)
-    return {
+    made = {
         "unet": unet,
         "text_encoder": _component(
             objects,
+            target,
             variants={"full": (Call("encode", (state(0), state(128)), "text/encode"),)},
             inputs=(tensor("input_ids", (1, TOKENS), 0, dtype="int64"),),
             outputs=(tensor("encoder_hidden_states", (1, TOKENS, WIDTH), 128),),
@@ -163,6 +186,7 @@ def components(objects: dict[str, bytes]) -> dict[str, Compiled]:
         ),
         "vae_decoder": _component(
             objects,
+            target,
             variants={"full": (Call("decode", (state(0), state(192)), "vae/decode"),)},
             inputs=(tensor("latent", (1, *latents), 0),),
             outputs=(tensor("image", image, 192),),
@@ -170,12 +194,20 @@ def components(objects: dict[str, bytes]) -> dict[str, Compiled]:
         ),
         "vae_encoder": _component(
             objects,
+            target,
             variants={"full": (Call("moments", (state(0), state(448), state(640)), "vae/moments"),)},
             inputs=(tensor("image", image, 0),),
             outputs=(tensor("mean", (1, *latents), 448), tensor("deviation", (1, *latents), 640)),
             state_bytes=832,
         ),
     }
+    if classes:
+        labels = tensor("class_labels", (2,), prompt, "prompt", "int64")
+        calls = (Call("labelled", (state(prompt), state(mean)), "prompt/labelled"),)
+        inputs = (*unet.inputs[:2], labels)
+        made["unet"] = replace(unet, inputs=inputs, variants={**unet.variants, "prompt": calls})
+        del made["text_encoder"]
+    return made
 
 
 def files() -> tuple[dict[str, bytes], dict[str, int]]:
@@ -198,22 +230,34 @@ def golden(output: float) -> dict[str, object]:
     return {"components": {"text_encoder": {"full": [[0, 2, 0, 1e-6, last, 0.21]]}, "unet": {"full": rows}}}
 
 
-def write(path: Path, folder: Path, cache_folder: Path, **changed: object) -> Path:
-    """The bundle; ``changed`` are manifest fields in place of the right ones, ``scales`` and ``golden`` excepted."""
-    parts, found = components(kernels(folder)), files()
+def write(path: Path, folder: Path, cache_folder: Path, on: str = "host", **changed: object) -> Path:
+    """The bundle; ``changed`` are manifest fields in place of the right ones, ``scales`` and ``golden`` excepted, and
+    ``names``, of classes by number: then it draws them.
+    """
+    names = changed.pop("names", None)
+    parts, found = components(on, kernels(folder, on), names is not None), files()
+    pipeline = {"tokenizer": found[1], "latent_to_rgb": [[0.1, 0.1, 0.1]] * (CHANNELS + 1)}
+    if names is not None:
+        pipeline["classes"] = {"count": 4, "names": names}
+        del pipeline["tokenizer"]
     scales, expected = changed.pop("scales", SCALES), changed.pop("golden", None)
     manifest = {
         "format": "fick-bundle",
         "format_version": 1,
         "name": "tiny",
         "program_id": PROGRAM_ID,
-        "target": {"name": "host", "arch": parts["unet"].arch, "cpu_features": []},
+        "target": {"name": on, "arch": parts["unet"].arch, "cpu_features": []},
         "sampler": {
             "kind": "diffusers",
             "config": {"_class_name": "DDIMScheduler", "clip_sample": False, "prediction_type": "epsilon"},
         },
-        "pipeline": {"tokenizer": found[1], "latent_to_rgb": [[0.1, 0.1, 0.1]] * (CHANNELS + 1)},
-        "components": {"unet": {"schedules": {"4": ["full", "rest", "full", "rest"]}}},
+        "pipeline": pipeline,
+        "components": {
+            "unet": {
+                "schedules": {"4": ["full", "rest", "anew", "rest"]},
+                "state": {"before": {"left_by": ["full", "anew"]}},
+            }
+        },
         **changed,
     }
     library = link(parts, PROGRAM_ID, cache_folder)

@@ -40,10 +40,11 @@ static void step(fick_sampler *s, const float *output, int32_t index, float *x, 
   double sigma = s->sigmas[index], after = s->sigmas[index + 1];
   double alpha = 1 / sqrt(sigma * sigma + 1), alpha_after = 1 / sqrt(after * after + 1), decay = after / sigma, ratio = 0;
   (void)rng;
-  if (index && !(index + 1 == s->count && s->first_order_last)) {
+  if (index && s->looked_back && !(index + 1 == s->count && s->first_order_last)) {
     /* lambda = log(alpha / sigma_t) = -log(sigma) in terms of the noise level sigma */
     ratio = (log(sigma) - log(after)) / (2 * (log(s->sigmas[index - 1]) - log(sigma)));
   }
+  s->looked_back = 1;
   for (size_t i = 0; i < s->elements; i++) {
     double clean = fick_schedule_clean(&s->schedule, output[i], x[i], alpha * alpha);
     double target = clean + (ratio != 0 ? ratio * (clean - s->history[i]) : 0);

@@ -11,6 +11,7 @@ typedef struct {
   fick_sampler *sampler;
   const char **order;
   uint8_t *steps; /* the network's step input at each call */
+  int32_t first;  /* of the calls to run */
 } loop;
 
 /* A member of what the manifest says of the network; nothing where it says nothing. */
@@ -45,11 +46,15 @@ static fick_status prepare(fick_pipeline *p, const fick_drawing *how, loop *l) {
   size_t calls = (size_t)l->sampler->count;
   l->order = malloc(calls * sizeof *l->order);
   l->steps = malloc(calls * (size_t)p->step.size_bytes);
+  TRY(fick_pipeline_first(p, how, l->sampler->count, &l->first));
   if (!l->order || !l->steps) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for a loop of %zu calls", calls);
   if (!said_of_network(p, "schedules", &value)) value = (fick_json){NULL, NULL};
   TRY(fick_variants_order(value, p->models[FICK_NETWORK]->plan, l->sampler->count, l->order));
+  l->order[l->first] = l->order[0]; /* which is whole, and leaves what others read */
   TRY(fill_steps(p, l));
-  TRY(fick_prepare_steps(p->models[FICK_NETWORK], l->steps, calls * p->step.size_bytes, l->sampler->count));
+  uint64_t skipped = (uint64_t)l->first * p->step.size_bytes;
+  TRY(fick_prepare_steps(p->models[FICK_NETWORK], l->steps + skipped, calls * p->step.size_bytes - skipped,
+                         l->sampler->count - l->first));
   return fick_begin(p->models[FICK_NETWORK], 1);
 }
 
@@ -93,13 +98,12 @@ static fick_status decode(fick_pipeline *p, uint8_t *pixels) {
 static fick_status denoise(fick_pipeline *p, const fick_drawing *how, loop *l) {
   fick_noise rng;
   fick_noise_seed(&rng, how->seed);
-  fick_noise_draw(&rng, p->x, p->elements);
-  fick_sampler_initial(l->sampler, p->x);
-  int32_t total = l->sampler->count;
+  TRY(fick_pipeline_start(p, how, l->sampler, &rng, l->first));
+  int32_t total = l->sampler->count - l->first;
   for (int32_t i = 0; i < total; i++) {
     if (stopped(p, i, total)) return fick_fail(FICK_ERROR_CANCELLED, "the picture was cancelled");
-    TRY(predict(p, l, i, how->guidance));
-    fick_sampler_step(l->sampler, p->output, i, p->x, &rng);
+    TRY(predict(p, l, l->first + i, how->guidance));
+    fick_sampler_step(l->sampler, p->output, l->first + i, p->x, &rng);
   }
   stopped(p, total, total);
   fick_model *network = p->models[FICK_NETWORK];
@@ -115,7 +119,7 @@ fick_status fick_pipeline_draw(fick_pipeline *p, const fick_drawing *how, uint8_
   }
   if (!p->prompted) return fick_fail(FICK_ERROR_STATE, "the pipeline does not know what to draw; give it a prompt or a class");
   if (!isfinite(how->guidance)) return fick_fail(FICK_ERROR_ARGUMENT, "guidance must be a number");
-  loop l = {{NULL, NULL, 0}, NULL, NULL, NULL};
+  loop l = {{NULL, NULL, 0}, NULL, NULL, NULL, 0};
   atomic_store(&p->cancelled, 0);
   fick_status status = prepare(p, how, &l);
   if (status == FICK_OK) status = denoise(p, how, &l);

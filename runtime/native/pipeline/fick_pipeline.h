@@ -23,6 +23,7 @@ typedef struct {
   int32_t threads;             /* 0: as many as the process may use */
   int32_t skip_verification;   /* 1: trust the bundle's weights and save hashing them */
   uint64_t memory_limit_bytes; /* 0: none. Weights that do not fit are let go of behind the calls that read them */
+  int32_t takes_pictures;      /* 1: drawings may start from a picture, which takes one component more */
 } fick_pipeline_options;
 
 typedef struct {
@@ -30,6 +31,8 @@ typedef struct {
   float guidance;      /* how closely to follow the prompt; 1: not more than the model by itself */
   const char *sampler; /* consistency, ddim, ddpm, dpm-solver++, euler, euler-ancestral, plms; NULL: the bundle's own */
   uint64_t seed;       /* the same seed, the same picture */
+  const uint8_t *init; /* a picture to start from, laid out as those drawn; NULL: noise */
+  double strength;     /* how much of it may go, up to 1 */
 } fick_drawing;
 
 /* What a run of the self-test found. Names are valid as long as the pipeline is. */
@@ -52,6 +55,8 @@ FICK_API fick_status fick_pipeline_set_prompt(fick_pipeline *pipeline, const cha
 FICK_API const char *fick_pipeline_dropped(const fick_pipeline *pipeline);
 /* What to draw, for a class-to-image bundle. */
 FICK_API fick_status fick_pipeline_set_class(fick_pipeline *pipeline, int64_t label);
+/* The number of a class by its name, or by its number in figures. */
+FICK_API fick_status fick_pipeline_class_of(const fick_pipeline *pipeline, const char *name, int64_t *label);
 
 /* Called with (steps done, steps in all) before each step and after the last. Anything but 0 cancels. */
 FICK_API void fick_pipeline_set_progress(fick_pipeline *pipeline, fick_progress callback, void *user);
@@ -73,6 +78,8 @@ FICK_API fick_status fick_pipeline_write_profile(const fick_pipeline *pipeline, 
 
 /* A PNG file, whole or not at all. */
 FICK_API fick_status fick_png_write(const char *path, const uint8_t *pixels, int32_t width, int32_t height);
+/* A PNG file of these sizes; transparency becomes white. */
+FICK_API fick_status fick_png_read(const char *path, uint8_t *pixels, int32_t width, int32_t height);
 
 #ifdef __cplusplus
 }

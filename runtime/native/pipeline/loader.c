@@ -78,7 +78,7 @@ static fick_status bad(const char *what) {
 
 static fick_status copy_segments(const uint8_t *data, size_t size, const ElfW(Ehdr) *head, image *made) {
   const ElfW(Phdr) *segments = (const ElfW(Phdr) *)(const void *)(data + head->e_phoff);
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  size_t page = (size_t)getpagesize();
   for (int i = 0; i < head->e_phnum; i++) {
     const ElfW(Phdr) *s = &segments[i];
     if (s->p_type != PT_LOAD) continue;
@@ -105,7 +105,7 @@ static fick_status copy_segments(const uint8_t *data, size_t size, const ElfW(Eh
 
 static fick_status protect(const uint8_t *data, const ElfW(Ehdr) *head, const image *made) {
   const ElfW(Phdr) *segments = (const ElfW(Phdr) *)(const void *)(data + head->e_phoff);
-  size_t page = (size_t)sysconf(_SC_PAGESIZE);
+  size_t page = (size_t)getpagesize();
   for (int i = 0; i < head->e_phnum; i++) {
     const ElfW(Phdr) *s = &segments[i];
     if (s->p_type != PT_LOAD || s->p_flags & PF_W) continue;
@@ -171,7 +171,8 @@ static fick_status link_image(const uint8_t *data, const ElfW(Ehdr) *head, image
     if (entry.d_tag == DT_NULL) break;
     if (entry.d_tag > 0 && entry.d_tag < DT_NUM) found[entry.d_tag] = entry.d_un.d_val;
   }
-  if (!holds(made->bytes, found[DT_STRTAB], found[DT_STRSZ]) || found[DT_SYMTAB] > made->bytes || found[DT_SYMTAB] % 8) {
+  if (!holds(made->bytes, found[DT_STRTAB], found[DT_STRSZ]) || found[DT_SYMTAB] > made->bytes ||
+      found[DT_SYMTAB] % sizeof(ElfW(Addr))) {
     return bad("its symbols lie outside of it");
   }
   made->symbols_at = (size_t)found[DT_SYMTAB];
@@ -191,7 +192,7 @@ fick_status fick_library_load(const uint8_t *data, uint64_t size, fick_library *
   if (head->e_machine != MACHINE || head->e_ident[EI_CLASS] != (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32)) {
     return fick_fail(FICK_ERROR_CPU, "the bundle's library is for another processor; compile it for this machine");
   }
-  if (head->e_phentsize != sizeof(ElfW(Phdr)) || head->e_phoff % 8 ||
+  if (head->e_phentsize != sizeof(ElfW(Phdr)) || head->e_phoff % sizeof(ElfW(Addr)) ||
       !holds((size_t)size, head->e_phoff, (uint64_t)head->e_phnum * sizeof(ElfW(Phdr)))) {
     return bad("its segments lie outside of it");
   }

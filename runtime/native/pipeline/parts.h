@@ -97,6 +97,8 @@ fick_status fick_sampler_create(fick_json spec, const char *name, int32_t steps,
 void fick_sampler_destroy(fick_sampler *sampler);
 fick_status fick_sampler_room(fick_sampler *sampler, int64_t count);
 void fick_sampler_initial(const fick_sampler *sampler, float *x);
+/* A clean sample with as much noise as the model expects at a call. */
+void fick_sampler_noised(const fick_sampler *sampler, float *clean, const float *noise, int32_t index);
 const float *fick_sampler_steps(const fick_sampler *sampler, int32_t *count);
 void fick_sampler_step(fick_sampler *sampler, const float *output, int32_t index, float *x, fick_noise *rng);
 void fick_sampler_scale_input(const fick_sampler *sampler, const float *x, int32_t index, float *seen);
@@ -125,19 +127,20 @@ int32_t fick_tokenizer_length(const fick_tokenizer *tokenizer);
 fick_status fick_tokenizer_encode(fick_tokenizer *tokenizer, const char *prompt, int64_t *ids, size_t *dropped);
 
 /* pipeline.c */
-enum { FICK_NETWORK, FICK_ENCODER, FICK_DECODER, FICK_PARTS };
+enum { FICK_NETWORK, FICK_ENCODER, FICK_DECODER, FICK_PICTURES, FICK_PARTS };
 struct fick_pipeline {
   fick_source source;
   fick_library library;
   fick_zip zip;
   fick_json manifest;
   const fick_program *program;
-  fick_model *models[FICK_PARTS]; /* the encoder may be NULL */
+  fick_model *models[FICK_PARTS]; /* the encoders of texts and of pictures may be NULL */
   fick_tokenizer *tokenizer;
   uint8_t *arena; /* of whichever component runs */
   fick_tensor sample, step, prompt, latent, image;
   size_t elements; /* of a latent */
   int64_t classes;
+  fick_json class_names;
   uint8_t *prompt_value; /* the network's prompt input, once it is known */
   int prompted;
   int64_t *ids;
@@ -150,5 +153,13 @@ struct fick_pipeline {
 
 /* One run of a component. */
 fick_status fick_pipeline_run(fick_pipeline *pipeline, int part);
+
+/* start.c: the first of a loop's calls to run, and the sample before it. */
+fick_status fick_pipeline_first(const fick_pipeline *pipeline, const fick_drawing *how, int32_t total, int32_t *first);
+fick_status fick_pipeline_start(fick_pipeline *pipeline, const fick_drawing *how, const fick_sampler *sampler,
+                                fick_noise *rng, int32_t first);
+
+/* inflate.c: whether data unpacks to just as many bytes. */
+int fick_inflate(const uint8_t *data, size_t size, uint8_t *out, size_t room);
 
 #endif

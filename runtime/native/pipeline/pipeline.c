@@ -116,6 +116,14 @@ static fick_status find_tensors(fick_pipeline *p) {
   } else if (sound) {
     sound = p->prompt.dtype == FICK_INT64 && elements(&p->prompt) == 2;
   }
+  if (sound && p->models[FICK_PICTURES]) {
+    const fick_plan *encoder = p->models[FICK_PICTURES]->plan;
+    sound = encoder->input_count == 1 && encoder->output_count == 2;
+    for (int32_t i = 0; sound && i < 3; i++) {
+      const fick_tensor *one = i ? &encoder->outputs[i - 1].tensor : &encoder->inputs[0].tensor;
+      sound = one->dtype == FICK_FLOAT32 && one->size_bytes == (i ? p->latent : p->image).size_bytes;
+    }
+  }
   return sound ? FICK_OK : fick_fail(FICK_ERROR_FORMAT, "the bundle's components do not fit together as a pipeline does");
 }
 
@@ -147,12 +155,17 @@ static fick_status open_pipeline(fick_pipeline *p, const char *path, const fick_
   TRY(check_target(p, path));
   TRY(fick_source_check(&p->source, p->program, !options->skip_verification));
   const fick_plan *plans[FICK_PARTS] = {p->program->components, texts ? component(p, "text_encoder") : NULL,
-                                        component(p, "vae_decoder")};
+                                        component(p, "vae_decoder"),
+                                        options->takes_pictures ? component(p, "vae_encoder") : NULL};
+  if (options->takes_pictures && !plans[FICK_PICTURES]) {
+    return fick_fail(FICK_ERROR_ARGUMENT, "%s has no encoder of pictures; draw from noise", path);
+  }
   if (!plans[FICK_DECODER] || (texts && !plans[FICK_ENCODER])) return damaged("code lacks a component of the pipeline");
   if (texts) {
     TRY(fick_tokenizer_create(fick_zip_find(&p->zip, "tokenizer/vocab.json"),
                               fick_zip_find(&p->zip, "tokenizer/merges.txt"), facts, &p->tokenizer));
-  } else if (!fick_json_member(facts, "count", &value) || !fick_json_integer(value, &p->classes)) {
+  } else if (!fick_json_member(facts, "count", &value) || !fick_json_integer(value, &p->classes) ||
+             !fick_json_member(facts, "names", &p->class_names)) {
     return damaged("manifest does not count its classes");
   }
   TRY(open_models(p, options, plans));
@@ -161,7 +174,7 @@ static fick_status open_pipeline(fick_pipeline *p, const char *path, const fick_
 }
 
 fick_status fick_pipeline_create(const char *path, const fick_pipeline_options *options, fick_pipeline **pipeline) {
-  static const fick_pipeline_options defaults = {0, 0, 0};
+  static const fick_pipeline_options defaults = {0, 0, 0, 0};
   if (!path || !pipeline) return fick_fail(FICK_ERROR_ARGUMENT, "fick_pipeline_create: path and pipeline must not be NULL");
   *pipeline = NULL;
   fick_pipeline *made = calloc(1, sizeof *made);
@@ -243,6 +256,21 @@ fick_status fick_pipeline_set_class(fick_pipeline *p, int64_t label) {
   memcpy(p->prompt_value, both, sizeof both);
   p->prompted = 1;
   return FICK_OK;
+}
+
+fick_status fick_pipeline_class_of(const fick_pipeline *p, const char *name, int64_t *label) {
+  fick_json rest, key, value;
+  char known[256];
+  if (!p || !name || !label) return fick_fail(FICK_ERROR_ARGUMENT, "fick_pipeline_class_of: an argument is NULL");
+  if (p->tokenizer) return fick_fail(FICK_ERROR_ARGUMENT, "the bundle draws prompts; give it one");
+  if (fick_json_integer((fick_json){name, name + strlen(name)}, label)) return FICK_OK;
+  for (rest = p->class_names; fick_json_next(&rest, &key, &value);) {
+    int64_t size = fick_json_text(key, known, sizeof known);
+    if (size < 0 || (size_t)size != strlen(name) || memcmp(known, name, (size_t)size) != 0) continue;
+    return fick_json_integer(value, label) ? FICK_OK : damaged("names of classes");
+  }
+  return fick_fail(FICK_ERROR_ARGUMENT, "there is no class called %s; give its number, 0 to %lld", name,
+                   (long long)p->classes - 1);
 }
 
 void fick_pipeline_set_progress(fick_pipeline *p, fick_progress callback, void *user) {

@@ -116,6 +116,18 @@ void fick_sampler_initial(const fick_sampler *s, float *x) {
   for (size_t i = 0; i < s->elements; i++) x[i] = (float)(x[i] * scale);
 }
 
+void fick_sampler_noised(const fick_sampler *s, float *clean, const float *noise, int32_t index) {
+  double sigma = s->sigmas[index], kept = 1, added = sigma;
+  if (s->kind == &fick_consistency) {
+    added = sqrt(sigma * sigma - s->sigma_min * s->sigma_min);
+  } else if (!s->kind->by_sigma) {
+    double abar = s->kind == &fick_dpm_solver ? 1 / (sigma * sigma + 1) : s->abar[(int64_t)s->timesteps[index]];
+    kept = sqrt(abar);
+    added = sqrt(1 - abar);
+  }
+  for (size_t i = 0; i < s->elements; i++) clean[i] = (float)(kept * clean[i] + added * noise[i]);
+}
+
 void fick_sampler_scale_input(const fick_sampler *s, const float *x, int32_t index, float *seen) {
   double scale = s->kind->by_sigma ? sqrt(s->sigmas[index] * s->sigmas[index] + 1) : 1;
   for (size_t i = 0; i < s->elements; i++) seen[i] = (float)(x[i] / scale);

@@ -32,16 +32,25 @@ static int32_t length_of(const fick_plan *plan, fick_json key, fick_json run) {
   return count == calls ? (int32_t)calls : 0;
 }
 
-/* Of a call's part of the loop, the alternative of the schedule's first step, or "full" if any of them is. */
+/* How much of the state an alternative leaves: 2 for "full", 1 for another one that leaves all of it. */
+static int leaves(const fick_plan *plan, const char *name) {
+  for (int32_t i = 0; i < plan->alternative_count; i++) {
+    const fick_variant *one = &plan->alternatives[i];
+    if (one->name == name) return i ? plan->kept_count && one->leave_count == plan->kept_count : 2;
+  }
+  return 0;
+}
+
+/* Of a call's part of the loop, the alternative of the step that leaves most, of such the first one's. */
 static const char *of_part(const fick_plan *plan, fick_json run, int64_t first, int64_t end) {
-  const char *full = plan->alternatives[0].name, *found = NULL;
+  const char *found = NULL;
   fick_json value;
   for (int64_t i = 0; i < end && fick_json_next(&run, NULL, &value); i++) {
     if (i < first) continue;
     const char *name = named(plan, value);
-    if (!found || name == full) found = name;
+    if (!found || leaves(plan, name) > leaves(plan, found)) found = name;
   }
-  return found ? found : full;
+  return found ? found : plan->alternatives[0].name;
 }
 
 fick_status fick_variants_order(fick_json schedules, const fick_plan *plan, int32_t calls, const char **order) {

@@ -14,11 +14,12 @@
 static const char usage[] =
     "fick-run BUNDLE.fick --prompt TEXT -o OUT.png\n"
     "  --prompt TEXT        what to draw; --negative TEXT: what not to draw\n"
-    "  --class-label N      what to draw, for a class-to-image bundle\n"
+    "  --class-label N|NAME what to draw, for a class-to-image bundle\n"
     "  --steps N            calls of the network (default 20)\n"
     "  --guidance X         how closely to follow the prompt (default 5)\n"
     "  --seed N             the same seed, the same picture (default 0)\n"
     "  --sampler NAME       consistency, ddim, ddpm, dpm-solver++, euler, euler-ancestral, plms (default the bundle's)\n"
+    "  --init FILE.png      a picture to start from; --strength X: how much of it may go, 0 to 1 (default 0.8)\n"
     "  --threads N          0 takes all (default 0)\n"
     "  --memory-limit SIZE  such as 300MB: weights that do not fit are read again at every step\n"
     "  --no-verify          do not hash the weights first\n"
@@ -28,7 +29,7 @@ static const char usage[] =
     "Example: fick-run emoji.fick --prompt 'cat with heart eyes' --steps 20 --seed 7 -o cat.png\n";
 
 typedef struct {
-  const char *bundle, *output, *prompt, *negative, *profile, *class_label;
+  const char *bundle, *output, *prompt, *negative, *profile, *class_label, *init;
   fick_pipeline_options opening;
   fick_drawing drawing;
   int self_test, quiet;
@@ -58,6 +59,12 @@ static int whole(const char *option, const char *text, long long least, long lon
   return stop("%s %s is no whole number of its range; see fick-run --help", option, text);
 }
 
+static int real(const char *option, const char *text, double *value) {
+  char *end;
+  *value = strtod(text, &end);
+  return end == text || *end ? stop("%s %s is no number", option, text) : 0;
+}
+
 static int bytes_of(const char *option, const char *text, uint64_t *bytes) {
   static const struct {
     const char *unit;
@@ -75,7 +82,7 @@ static int bytes_of(const char *option, const char *text, uint64_t *bytes) {
 
 static int read_value(request *r, const char *option, const char *value) {
   long long number = 0;
-  char *end;
+  double fraction = 0;
   if (strcmp(option, "-o") == 0 || strcmp(option, "--output") == 0) r->output = value;
   else if (strcmp(option, "--prompt") == 0) r->prompt = value;
   else if (strcmp(option, "--negative") == 0) r->negative = value;
@@ -83,9 +90,14 @@ static int read_value(request *r, const char *option, const char *value) {
   else if (strcmp(option, "--sampler") == 0) r->drawing.sampler = value;
   else if (strcmp(option, "--profile") == 0) r->profile = value;
   else if (strcmp(option, "--memory-limit") == 0) return bytes_of(option, value, &r->opening.memory_limit_bytes);
-  else if (strcmp(option, "--guidance") == 0) {
-    r->drawing.guidance = strtof(value, &end);
-    if (end == value || *end) return stop("%s %s is no number", option, value);
+  else if (strcmp(option, "--init") == 0) {
+    r->init = value;
+    r->opening.takes_pictures = 1;
+  } else if (strcmp(option, "--guidance") == 0) {
+    if (real(option, value, &fraction)) return 2;
+    r->drawing.guidance = (float)fraction;
+  } else if (strcmp(option, "--strength") == 0) {
+    return real(option, value, &r->drawing.strength);
   } else if (strcmp(option, "--steps") == 0) {
     if (whole(option, value, 1, 1000000, &number)) return 2;
     r->drawing.steps = (int32_t)number;
@@ -172,10 +184,10 @@ static int test(fick_pipeline *pipeline) {
 
 static int draw(fick_pipeline *pipeline, const request *r) {
   int32_t width = 0, height = 0;
-  long long label = 0;
+  int64_t label = 0;
   double started = now();
   if (r->class_label) {
-    if (whole("--class-label", r->class_label, 0, INT64_MAX, &label)) return 2;
+    if (fick_pipeline_class_of(pipeline, r->class_label, &label) != FICK_OK) return failed();
     if (fick_pipeline_set_class(pipeline, label) != FICK_OK) return failed();
   } else if (fick_pipeline_set_prompt(pipeline, r->prompt, r->negative) != FICK_OK) {
     return failed();
@@ -185,10 +197,13 @@ static int draw(fick_pipeline *pipeline, const request *r) {
   }
   fick_pipeline_size(pipeline, &width, &height);
   uint64_t size = 3u * (uint64_t)width * (uint64_t)height;
-  uint8_t *pixels = malloc((size_t)size);
+  uint8_t *pixels = malloc(2 * (size_t)size), *init = pixels + size;
   if (!pixels) return stop("there is no memory for the picture", "", "");
   if (!r->quiet) fick_pipeline_set_progress(pipeline, show, &started);
-  fick_status status = fick_pipeline_draw(pipeline, &r->drawing, pixels, size);
+  fick_drawing drawing = r->drawing;
+  fick_status status = r->init ? fick_png_read(r->init, init, width, height) : FICK_OK;
+  if (r->init) drawing.init = init;
+  if (status == FICK_OK) status = fick_pipeline_draw(pipeline, &drawing, pixels, size);
   if (status == FICK_OK) status = fick_png_write(r->output, pixels, width, height);
   if (status == FICK_OK && r->profile) status = fick_pipeline_write_profile(pipeline, r->profile);
   free(pixels);
@@ -202,7 +217,7 @@ static int draw(fick_pipeline *pipeline, const request *r) {
 }
 
 int main(int count, char **arguments) {
-  request r = {.drawing = {0, 5.0f, NULL, 0}};
+  request r = {.drawing = {0, 5.0f, NULL, 0, NULL, 0.8}};
   for (int i = 1; i < count; i++) {
     if (strcmp(arguments[i], "--help") == 0 || strcmp(arguments[i], "-h") == 0) return fputs(usage, stdout) < 0;
   }

@@ -1,0 +1,75 @@
+"""What the tables of emoji-sd have in common: a row is a recipe, whose bundle draws the prompts and is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+import fick
+from fick.compiler.calibration import Calibration
+from fick.compiler.compile import Report
+from fick.compiler.progress import Silent
+from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
+from fick.compiler.quality.judge import Judge
+from fick.compiler.recipes import NOTHING, Recipe
+from fick.passes.base import Pass
+from fick.passes.quantise import Quantise, QuantiseConfig
+
+MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
+GUIDANCE = 5.0
+
+Passes = tuple[Pass[Any], ...]
+
+BEST = {"estimator": "mse", "clip_weights": True}
+"""Ranges that lose least."""
+
+
+def quantise(**settings: Any) -> Quantise:
+    return Quantise(QuantiseConfig(**settings))
+
+
+def asked(count: int, only: Sequence[str] | None, rows: Collection[str]) -> list[Prompt]:
+    """The first prompts. Raises BadParameter for a row that there is not."""
+    unknown = sorted({*(only or ())} - {*rows})
+    if unknown:
+        raise typer.BadParameter(f"there is no row {unknown[0]!r}; the rows are {', '.join(rows)}")
+    return read_prompts(MODEL / "prompts.txt")[:count]
+
+
+def bundle(
+    name: str, passes: Passes, folder: Path, reporter: Silent, *, steps: int = 20, looks: bool = True
+) -> tuple[Path, Report]:
+    """A row's, compiled; what looks at pictures does so at those of concepts that the model has never seen."""
+    reporter.stage(f"{name}: compile")
+    prompts = MODEL / "prompts-held-out.txt"
+    calibration = Calibration(prompts=prompts, steps=steps, guidance_scale=GUIDANCE) if looks else None
+    recipe = Recipe(passes=passes, calibration=calibration) if passes else NOTHING
+    path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.fick"
+    return path, fick.compile(MODEL, output=path, recipe=recipe, reporter=reporter)
+
+
+def drawn(
+    name: str,
+    path: Path,
+    reference: Path,
+    prompts: list[Prompt],
+    folder: Path,
+    reporter: Silent,
+    *,
+    steps: int,
+    reference_steps: int | None = None,
+) -> dict[str, Any]:
+    """What ``evaluate`` says of a bundle's pictures beside the reference's."""
+    reporter.stage(f"{name}: draw")
+    return evaluate(
+        path, reference, prompts, steps=steps, seeds=1, guidance_scale=GUIDANCE, folder=folder / "drawings",
+        judge=Judge(MODEL / "judge"), progress=reporter.update, reference_steps=reference_steps,
+    )  # fmt: skip
+
+
+def interval(figure: dict[str, float], digits: int) -> str:
+    value, low, high = (f"{figure[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value} ({low}..{high})"
