@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from diffusers import StableDiffusionPipeline
+
+from .data import HELD_OUT_SHARE
+
 CARD = """---
 license: cc-by-4.0
 library_name: diffusers
@@ -39,7 +43,7 @@ Neither network of the judge is a standard measure. Distances in the features of
 contrastive model is not CLIP: they know emojis and nothing else, and were trained on the same pictures. The diffusion
 model saw few concepts many times; on prompts that it never saw it is weak, as the last rows say.
 
-![Losses](curve.png)
+![Losses](curve.png){since}
 
 ## Data and licences
 
@@ -56,8 +60,10 @@ sources. `examples/emoji_sd/train.py` makes them again.
 """
 
 
-def write(measures: dict[str, Any], parameters: int, held_out_share: float, path: Path) -> None:
-    """The card with a table of ``measures``."""
+def write(measures: dict[str, Any], made: StableDiffusionPipeline, folder: Path) -> None:
+    """The card with a table of ``measures``, beside the weights in ``folder``."""
+    parts = (made.unet, made.vae, made.text_encoder)
+    parameters = sum(one.numel() for part in parts for one in part.parameters())
     rows = ["| | seen | held out |", "| --- | --- | --- |"]
     names = {
         "autoencoder_psnr_db": ("reconstruction by the autoencoder, PSNR", "{:.1f} dB"),
@@ -84,7 +90,8 @@ def write(measures: dict[str, Any], parameters: int, held_out_share: float, path
         found = (form.format(*(one[key][end] for end in ("value", "low", "high"))) for one in asked)
         rows.append("| " + " | ".join((name, *found)) + " |")
     text = CARD.format(
-        millions=parameters / 1e6, table="\n".join(rows), share=100 * held_out_share,
+        millions=parameters / 1e6, table="\n".join(rows), share=100 * HELD_OUT_SHARE,
         denoiser_steps=measures["denoiser_steps"],
+        since="\n![Losses of the steps since](curve-on.png)" if (folder / "curve-on.png").exists() else "",
     )  # fmt: skip
-    path.write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(text, encoding="utf-8")

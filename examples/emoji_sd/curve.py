@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from PIL import Image, ImageDraw
@@ -13,15 +14,20 @@ WIDTH, HEIGHT, MARGIN = 480, 240, 34
 
 def draw(folder: Path, path: Path) -> None:
     """A panel a stage: loss over steps, from the curves that the training left in ``folder``."""
-    sheet = Image.new("RGB", (2 * WIDTH, 2 * HEIGHT), "white")
+    stages = [stage for stage in STAGES if _curve(folder, stage).exists()]
+    sheet = Image.new("RGB", (min(len(stages), 2) * WIDTH, math.ceil(len(stages) / 2) * HEIGHT), "white")
     pen = ImageDraw.Draw(sheet)
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(stages):
         _panel(pen, stage, _losses(folder, stage), WIDTH * (number % 2), HEIGHT * (number // 2))
     sheet.save(path)
 
 
+def _curve(folder: Path, stage: str) -> Path:
+    return folder / f"{stage}.curve.jsonl"
+
+
 def _losses(folder: Path, stage: str) -> dict[int, float]:
-    lines = (folder / f"{stage}.curve.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = _curve(folder, stage).read_text(encoding="utf-8").splitlines()
     # A stage that was cut off repeats the steps since its last checkpoint: the later ones count.
     found = {one["step"]: one["loss"] for one in map(json.loads, lines)}
     return dict(sorted(found.items()))

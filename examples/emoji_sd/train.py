@@ -55,7 +55,9 @@ def main(
     autoencoder = train_autoencoder.train(seen, flippable[~held_out], autoencoder_steps, folder, device)
     tokenizer = models.tokenizer((words(emoji) for emoji in known), folder / "tokenizer")
     latents = train_denoiser.encode_views(autoencoder, seen, flippable[~held_out], folder, device)
-    denoiser = train_denoiser.train(known, latents, tokenizer, steps, folder, device, compiled=compiled)
+    denoiser = train_denoiser.train(
+        train_denoiser.new(tokenizer), known, latents, tokenizer, steps, folder, device, compiled=compiled
+    )
     classifier = train_measures.classifier(
         seen, known, flippable[~held_out], classifier_steps, folder, device
     )
@@ -87,9 +89,7 @@ def main(
         (output / name).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         measures[name] = judge_pictures(output, output / name)
     curve.draw(folder, output / "curve.png")
-    parts = (made.unet, made.vae, made.text_encoder)
-    parameters = sum(one.numel() for part in parts for one in part.parameters())
-    card.write(measures, parameters, data.HELD_OUT_SHARE, output / "README.md")
+    card.write(measures, made, output)
     (output / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
     print(json.dumps(measures, indent=1))
 

@@ -31,13 +31,19 @@ class Denoiser:
     steps_trained: int
 
 
+def new(tokenizer: CLIPTokenizer) -> Denoiser:
+    """As drawn, before any training."""
+    torch.manual_seed(0)
+    return Denoiser(models.text_encoder(tokenizer), models.unet(), 0)
+
+
 def train(
-    emojis: list[data.Emoji], latents: Tensor, tokenizer: CLIPTokenizer, steps: int, folder: Path,
+    begun: Denoiser, emojis: list[data.Emoji], latents: Tensor, tokenizer: CLIPTokenizer, steps: int, folder: Path,
     device: torch.device, *, compiled: bool,
 ) -> Denoiser:  # fmt: skip
-    """`latents` is [views, n, 4, 16, 16], already scaled to a deviation of one."""
-    pair = _pair(tokenizer).to(device)
-    text_encoder, unet = pair["text_encoder"], pair["unet"]
+    """Trains on what is `begun`; `latents` is [views, n, 4, 16, 16], already scaled to a deviation of one."""
+    text_encoder, unet = begun.text_encoder.train(), begun.unet.train()
+    pair = nn.ModuleDict({"text_encoder": text_encoder, "unet": unet}).to(device)
     scheduler = models.scheduler()
     call = _compiled(unet) if compiled else unet.to(memory_format=torch.channels_last)
 
@@ -62,7 +68,7 @@ def train(
         return (output - target.to(device)).square().mean()
 
     loop.train(loop.Stage(NAME, pair, loss, steps, LEARNING_RATE, AVERAGE_DECAY), folder, device)
-    return Denoiser(text_encoder.eval(), unet.eval(), steps)
+    return Denoiser(text_encoder.eval(), unet.eval(), begun.steps_trained + steps)
 
 
 def _compiled(unet: UNet2DConditionModel) -> nn.Module:
@@ -86,13 +92,6 @@ def _doubled(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     return spread.reshape(images, channels, 2 * height, 2 * width), *rest
 
 
-def so_far(tokenizer: CLIPTokenizer, folder: Path) -> Denoiser:
-    """The averaged weights of a training that may not have ended."""
-    pair = _pair(tokenizer)
-    steps = loop.averaged(folder, NAME, pair)
-    return Denoiser(pair["text_encoder"].eval(), pair["unet"].eval(), steps)
-
-
 @torch.no_grad()
 def encode_views(
     autoencoder: AutoencoderKL, pictures: Tensor, flippable: Tensor, folder: Path, device: torch.device
@@ -113,8 +112,3 @@ def encode_views(
     latents = torch.stack(views).contiguous()
     save_file({"latents": latents}, kept)
     return latents
-
-
-def _pair(tokenizer: CLIPTokenizer) -> nn.ModuleDict:
-    torch.manual_seed(0)
-    return nn.ModuleDict({"text_encoder": models.text_encoder(tokenizer), "unet": models.unet()})

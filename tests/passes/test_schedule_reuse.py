@@ -160,7 +160,7 @@ def test_a_schedule_within_a_budget_that_beats_the_uniform_ones(tmp_path: Path) 
         fixed = reusing(plain(), dict([cuts]), {STEPS: run})
         if sum(macs(fixed.variants[name]) for name in run) <= 0.6 * whole * STEPS:
             beaten += 1
-            assert said["measured_loss"] <= loss(fixed) + 1e-9
+            assert said["measured_loss"] <= loss(fixed) * (1 + 1e-5)  # one may be the other
     assert beaten
     again = apply([ScheduleReuse(config)], plain(), context(tmp_path))
     assert again.history[-1].effect == effect
