@@ -37,7 +37,7 @@ from fick.compiler.compile import compile  # noqa: E402
 from fick.compiler.skeleton import manifest_of  # noqa: E402
 from fick.ir.errors import UserError  # noqa: E402
 from fick.ir.files import write_whole  # noqa: E402
-from fick.targets.profile import load  # noqa: E402
+from fick.targets.profile import processor  # noqa: E402
 
 INTEGERS = HERE.parent / "examples" / "recipes" / "w8a8-noise.toml"
 
@@ -99,7 +99,8 @@ def ways(precision: str, recipe: Path | None) -> dict[str, Any]:
     """How fick compiles for a row."""
     if precision != "int8":
         return {"precision": precision, "recipe": recipe}
-    narrow = "bfloat16" in load("host").tile_formats
+    host = processor("host")
+    narrow = "bfloat16" in host.tile_formats or host.bfloat16_dot is not None
     return {"precision": "bfloat16" if narrow else "float32", "recipe": recipe or INTEGERS}
 
 

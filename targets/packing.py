@@ -132,6 +132,17 @@ def _bytes(words: NDArray[np.int32]) -> NDArray[np.int8]:
     return np.ascontiguousarray(words, "<i4").view(np.int8)
 
 
+class Pairs(Panels):
+    """Panels of bfloat16 numbers, two reduction indices of a column together: [panels, K / 2, width, 2]."""
+
+    kind: Literal["pairs"] = "pairs"  # type: ignore[assignment]
+
+    def place(self, source: NDArray[Any]) -> NDArray[Any]:
+        panels = super().place(source)
+        count, depth, width = panels.shape
+        return panels.reshape(count, depth // 2, 2, width).transpose(0, 1, 3, 2)
+
+
 class TilePanels(Panels):
     """Panels of two matrix tiles: [panels, steps, 2, words, 16, together], where a tile's row holds for each of 16
     columns the reduction indices that share a word, and a step is as many words as a tile has rows.
@@ -171,4 +182,4 @@ class WinogradPanels(Layout):
         return panels
 
 
-Packing = Annotated[Dense | Panels | Quads | TilePanels | WinogradPanels, Field(discriminator="kind")]
+Packing = Annotated[Dense | Panels | Quads | Pairs | TilePanels | WinogradPanels, Field(discriminator="kind")]

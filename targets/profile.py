@@ -72,6 +72,10 @@ class Profile(Target):
     int8_dot: Literal["vpdpbusd", "pmaddwd", "sdot", "shifts"] = Field(
         default="shifts", description="How a vector unit adds products of int8 numbers, four a sum."
     )
+    bfloat16_dot: Literal["vdpbf16ps", "bfdot"] | None = Field(
+        default=None,
+        description="How a vector unit adds products of bfloat16 numbers, two a sum, if it does.",
+    )
     tile_formats: tuple[str, ...] = Field(
         default=(), description="Number formats that a matrix unit multiplies."
     )

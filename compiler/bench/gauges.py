@@ -8,6 +8,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from ...targets.cpu.dots import DOTS
 from ...targets.cpu.kernel import Kernel, fill, local
 from ...targets.cpu.tiles import FORMATS, configure, unit
 from ...targets.packing import TILE_ROWS
@@ -41,6 +42,42 @@ class Multiply(Kernel):
                     with T.vectorized(0, self.lanes) as lane:
                         # The sum is what is multiplied: a product that stays the same could leave the loop.
                         T.buffer_store(total, total[lane] * factors[0] + factors[1], [lane])
+            _store_sum(out, task, sums, self.lanes)
+
+
+@dataclass(frozen=True)
+class MultiplyDots(Kernel):
+    """Dot products by the instruction ``dot``. Operands: those of ``Multiply``."""
+
+    dot: str
+    tasks: int
+    chains: int
+    lanes: int
+    sweeps: int
+
+    @property
+    def work(self) -> int:
+        """Multiplications and additions."""
+        return 2 * self.tasks * self.sweeps * self.chains * self.lanes * DOTS[self.dot].together
+
+    @property
+    def functions(self) -> str:
+        return DOTS[self.dot].function(self.lanes)
+
+    def body(self, operands: Sequence[Any]) -> None:
+        out, factors = operands
+        kind = "int32" if DOTS[self.dot].together == 4 else "float32"
+        row = T.Ramp(0, 1, self.lanes)
+        with T.parallel(0, self.tasks) as task:
+            left, right = (
+                T.bind(T.Broadcast(T.reinterpret("int32", factors[index]), self.lanes)) for index in (0, 1)
+            )
+            sums = [local(self.lanes, kind) for _ in range(self.chains)]
+            for index, total in enumerate(sums):
+                fill(total, self.lanes, index)
+            with T.serial(0, self.sweeps):
+                for total in sums:
+                    T.buffer_store(total, DOTS[self.dot].add(total[row], left, right, self.lanes), [row])
             _store_sum(out, task, sums, self.lanes)
 
 
@@ -129,4 +166,4 @@ def _store_sum(out: Any, task: Any, sums: Sequence[Any], lanes: int) -> None:
         whole = sums[0][lane]
         for total in sums[1:]:
             whole = whole + total[lane]
-        T.buffer_store(out, whole, [task * lanes + lane])
+        T.buffer_store(out, T.cast(whole, "float32"), [task * lanes + lane])

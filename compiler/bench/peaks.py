@@ -16,12 +16,13 @@ import numpy as np
 from ...runtime import Model
 from ...targets import profile as profiles
 from ...targets.compiled import Call, Compiled, Operand, StateTensor
+from ...targets.cpu.dots import DOTS
 from ...targets.cpu.worker import compile_kernel
 from ...targets.profile import Profile
 from ..bundle import FORMAT_VERSION, Entry, weights_entry, write_bundle
 from ..cache import cache_folder
 from ..link import link
-from .gauges import Fill, Multiply, MultiplyTiles, Read
+from .gauges import Fill, Multiply, MultiplyDots, MultiplyTiles, Read
 from .limits import Peaks
 
 TASKS = 64
@@ -42,26 +43,34 @@ LEAST_READ_BYTES = 4 * MIB
 LEAST_CALLS = 8
 ROUNDS = 5
 UNROLLED = 8
+OPERANDS = ("float32", "float32")
 
-Gauge = Multiply | MultiplyTiles | Fill | Read
+Gauge = Multiply | MultiplyDots | MultiplyTiles | Fill | Read
 
 
 def _multiply(profile: Profile) -> Multiply:
-    # Latency times units is at most 16 on the cores we know; what is left holds the factors.
-    chains = profile.vector_registers * 3 // 4
-    return Multiply(("float32", "float32"), TASKS, chains, profile.vector_lanes, MULTIPLY_SWEEPS)
+    return Multiply(OPERANDS, TASKS, _chains(profile), profile.vector_lanes, MULTIPLY_SWEEPS)
 
 
-def _multiply_tiles(format: str, profile: Profile) -> MultiplyTiles | None:
-    """Vector units are given float32: without a matrix unit, the rate is that of float32."""
-    fits = format in profile.tile_formats
-    return MultiplyTiles(("float32", "float32"), format, TASKS, TILE_SWEEPS) if fits else None
+def _multiply_narrow(format: str, profile: Profile) -> MultiplyTiles | MultiplyDots | None:
+    """On the matrix unit, else by dot products; without an instruction for either, the rate is that of float32."""
+    if format in profile.tile_formats:
+        return MultiplyTiles(OPERANDS, format, TASKS, TILE_SWEEPS)
+    dot = {"int8": profile.int8_dot, "bfloat16": profile.bfloat16_dot}[format]
+    if dot is None or DOTS[dot].held > 1:  # several instructions
+        return None
+    return MultiplyDots(OPERANDS, dot, TASKS, _chains(profile), profile.vector_lanes, MULTIPLY_SWEEPS)
+
+
+def _chains(profile: Profile) -> int:
+    """Latency times units is at most 16 on the cores we know; what is left holds the factors."""
+    return profile.vector_registers * 3 // 4
 
 
 FORMATS: dict[str, Callable[[Profile], Gauge | None]] = {
     "float32": _multiply,
-    "bfloat16": partial(_multiply_tiles, "bfloat16"),
-    "int8": partial(_multiply_tiles, "int8"),
+    "bfloat16": partial(_multiply_narrow, "bfloat16"),
+    "int8": partial(_multiply_narrow, "int8"),
 }
 """The fastest way to multiply and add that the targets have for each number format, where they have one."""
 

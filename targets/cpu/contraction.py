@@ -21,7 +21,7 @@ from tvm.script.ir_builder import tirx as T
 from ...ir.formats import INTEGERS
 from ..expressions import Expression
 from ..profile import Profile
-from .dots import add_products
+from .dots import DOTS, add_products
 from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten, words
 from .unpack import NIBBLE_BITS, Rows, Vector, items_of
 
@@ -111,8 +111,8 @@ class Contraction(Kernel):
     ``pieces``              into how many tasks the rows of a block and a panel are cut
     ``batch``               how many products of the same sizes there are, each with panels of its own, and how far
                             apart their A and their results are
-    ``dot``                 the instruction, where a step of the reduction is a word of four int8 numbers; strides of
-                            A are then in words, too, and the panels are ``Quads``
+    ``dot``                 the instruction, where a step of the reduction is a word of several numbers; strides of A
+                            are then in words, too, and the panels are ``Quads`` or ``Pairs``
     ``codes``               the format whose codes B are, if they are not numbers as they lie
     ``group``               how many steps of the reduction share a row of scales, if there are such
     ``opened``              whether a slice of a panel is opened once for all of a task's tiles, into room of its own
@@ -171,12 +171,16 @@ class Contraction(Kernel):
 
     @property
     def _head_items(self) -> int:
-        """Of what sums begin with."""
-        return 0 if self.dot is None else self.tile.width
+        """Of what sums begin with, where that is not zero."""
+        return 0 if self.dot is None or self.sums_dtype == "float32" else self.tile.width
 
     @property
     def _panel_items(self) -> int:
         return self._head_items + math.prod(self.reduce) * self._row_items
+
+    @property
+    def functions(self) -> str:
+        return "" if self.dot is None else DOTS[self.dot].function(self.tile.lanes)
 
     def body(self, operands: Sequence[Any]) -> None:
         if self.dot is not None:
@@ -247,7 +251,7 @@ class Contraction(Kernel):
                     at = (
                         (product * self.panels + panel) * self._panel_items + part * part_width + start + lane
                     )
-                    begun = T.cast(0, self.sums_dtype) if self.dot is None else operands[1][at]
+                    begun = operands[1][at] if self._head_items else T.cast(0, self.sums_dtype)
                     T.buffer_store(sums[row][part][chunk], begun, [lane])
 
         def resume() -> None:
@@ -293,7 +297,8 @@ class Contraction(Kernel):
 
         def steps(position: Any, a_at: Any) -> None:
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
-            lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, self.sums_dtype)
+            kind = self.sums_dtype if self.dot is None else "int32"
+            lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, kind)
             for u in range(unroll):
                 vectors = right.vectors(position * unroll + u)
                 for row, (index, buffer, at) in self._paired(vectors, right.codes is not None):

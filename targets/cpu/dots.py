@@ -1,7 +1,8 @@
-"""How a step of a reduction adds products to a vector of sums: one product a sum, or dot products of four.
+"""How a step of a reduction adds products to a vector of sums: one product a sum, or dot products of a word's numbers.
 
-Dot products take the integers of ``Quads``: a word of 32 bits holds four neighbours of the reduction, for every column
-a word of its own, so that what one instruction adds to a sum is what lies in its lane. All of them are exact.
+A word of 32 bits holds neighbours of the reduction, four integers (``Quads``) or two bfloat16 numbers (``Pairs``), for
+every column a word of its own, so that what one instruction adds to a sum is what lies in its lane. Sums of integers
+are exact; those of bfloat16 numbers are float32, of products that are exact in it.
 """
 
 from __future__ import annotations
@@ -12,20 +13,19 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-TOGETHER = 4
-"""Products that a dot product adds."""
-
 BIAS = 128
 """What the instruction that takes a number without sign gets besides a number with one."""
 
 BIASED_WORD = -0x7F7F7F80
 """A word of four times 128, as a number with a sign."""
 
+BFLOAT16_DOT = "fick_bfloat16_dot"
+
 
 def _vpdpbusd(total: Any, left: Any, right: Any, lanes: int) -> Any:
     """AVX512-VNNI and AVX-VNNI. Left factors have no sign: what they have too much is in the panel's first row."""
     biased = T.bitwise_xor(left, T.Broadcast(T.int32(BIASED_WORD), lanes))
-    name, kind = f"x86.avx512.vpdpbusd.{32 * lanes}", f"int8x{TOGETHER * lanes}"
+    name, kind = f"x86.avx512.vpdpbusd.{32 * lanes}", f"int8x{4 * lanes}"
     return _call(f"int32x{lanes}", name, total, T.reinterpret(kind, biased), T.reinterpret(kind, right))
 
 
@@ -39,7 +39,7 @@ def _pmaddwd(total: Any, left: Any, right: Any, lanes: int) -> Any:
 
 def _sdot(total: Any, left: Any, right: Any, lanes: int) -> Any:
     """Armv8.4-A's dot product, an extension of Armv8.2-A."""
-    kind = f"int8x{TOGETHER * lanes}"
+    kind = f"int8x{4 * lanes}"
     return _call(
         f"int32x{lanes}", "aarch64.neon.sdot", total, T.reinterpret(kind, left), T.reinterpret(kind, right)
     )
@@ -49,12 +49,16 @@ def _shifts(total: Any, left: Any, right: Any, lanes: int) -> Any:
     """For any vector unit: bytes become words by shifting."""
 
     def byte(word: Any, place: int) -> Any:
-        raised = T.shift_left(word, T.Broadcast(T.int32(8 * (TOGETHER - 1 - place)), lanes))
+        raised = T.shift_left(word, T.Broadcast(T.int32(8 * (3 - place)), lanes))
         return T.shift_right(raised, T.Broadcast(T.int32(24), lanes))
 
-    for place in range(TOGETHER):
+    for place in range(4):
         total = total + byte(left, place) * byte(right, place)
     return total
+
+
+def _bfloat16(total: Any, left: Any, right: Any, lanes: int) -> Any:
+    return T.call_pure_extern(f"float32x{lanes}", BFLOAT16_DOT, total, left, right)
 
 
 def _even_bytes(words: Any, lanes: int) -> Any:
@@ -72,11 +76,29 @@ def _call(kind: str, name: str, *arguments: Any) -> Any:
 
 @dataclass(frozen=True)
 class Dot:
-    """``bias`` is what its left factors are raised by; ``held`` how many registers a vector of factors takes."""
+    """``together`` is how many products it adds to a sum, ``bias`` what its left factors are raised by, ``held`` how
+    many registers a vector of factors takes, and ``intrinsic`` LLVM's name of it where TVM has no type for its factors.
+    """
 
     add: Callable[[Any, Any, Any, int], Any]
+    together: int = 4
     bias: int = 0
     held: int = 1
+    intrinsic: str | None = None
+
+    def function(self, lanes: int) -> str:
+        """What a kernel that uses it calls, in LLVM's language."""
+        if self.intrinsic is None:
+            return ""
+        sums, words, numbers = f"<{lanes} x float>", f"<{lanes} x i32>", f"<{2 * lanes} x bfloat>"
+        return f"""
+            declare {sums} @{self.intrinsic}({sums}, {numbers}, {numbers})
+            define {sums} @{BFLOAT16_DOT}({sums} %total, {words} %a, {words} %b) alwaysinline {{
+              %left = bitcast {words} %a to {numbers}
+              %right = bitcast {words} %b to {numbers}
+              %sum = call {sums} @{self.intrinsic}({sums} %total, {numbers} %left, {numbers} %right)
+              ret {sums} %sum
+            }}"""
 
 
 DOTS = {
@@ -84,6 +106,10 @@ DOTS = {
     "pmaddwd": Dot(_pmaddwd, held=2),
     "sdot": Dot(_sdot),
     "shifts": Dot(_shifts, held=2),
+    # AVX512-BF16: numbers below the smallest normal one count as zero.
+    "vdpbf16ps": Dot(_bfloat16, together=2, intrinsic="llvm.x86.avx512bf16.dpbf16ps.512"),
+    # Armv8.6-A, an extension of Armv8.2-A.
+    "bfdot": Dot(_bfloat16, together=2, intrinsic="llvm.aarch64.neon.bfdot.v4f32.v8bf16"),
 }
 """By the name that a profile has for them."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +31,11 @@ class Kernel(ABC):
 
     dtypes: tuple[str, ...]
 
+    @property
+    def functions(self) -> str:
+        """Functions that the body calls by name, in LLVM's language."""
+        return ""
+
     @abstractmethod
     def body(self, operands: Sequence[Any]) -> None:
         """Write the kernel's loops over its flat operand buffers into the current TIR builder."""
@@ -52,9 +58,12 @@ class Kernel(ABC):
                 ]
                 # Without these two, TVM would ask a runtime for every local array; with them they are on the
                 # stack, where LLVM promotes them to registers.
-                with T.attr(tirx.IntImm("int32", 0), "device_id", 0):
-                    with T.attr(tirx.IntImm("int32", 0), "device_type", 1):
-                        self.body(operands)
+                facts = {"device_id": 0, "device_type": 1, "pragma_import_llvm": self.functions}
+                with ExitStack() as said:
+                    for name, fact in facts.items():
+                        if fact != "":
+                            said.enter_context(T.attr(tirx.IntImm("int32", 0), name, fact))
+                    self.body(operands)
         return cast(tirx.PrimFunc, builder.get())
 
 
@@ -81,8 +90,8 @@ def raw(operand: Any) -> Any:
 
 
 def words(operand: Any) -> Any:
-    """An operand of 8-bit numbers, four at a time."""
-    return T.decl_buffer([LONGEST_BUFFER // 4], "int32", data=operand.data)
+    """An operand of numbers of 8 or 16 bits, as many at a time as 32 bits hold."""
+    return T.decl_buffer([LONGEST_BUFFER // 4], "int32", data=raw(operand).data)
 
 
 def store(operand: Any, value: Any, at: Any) -> None:
@@ -171,4 +180,4 @@ def reduce_lanes(lanes: Any, width: int, operator: Callable[[Any, Any], Any]) ->
 
 def fill(target: Any, width: int, value: float) -> None:
     with T.vectorized(0, width) as lane:
-        T.buffer_store(target, T.float32(value), [lane])
+        T.buffer_store(target, T.cast(T.float32(value), target.dtype), [lane])

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 
 from ..expressions import Expression, Value
 from ..lowering import Choose, first
-from ..packing import TILE_ROWS, Packing, Panels, Quads, TilePanels
+from ..packing import TILE_ROWS, Packing, Pairs, Panels, Quads, TilePanels
 from ..profile import Profile
 from .contraction import Contraction, panel_starts, tiles
-from .dots import DOTS, TOGETHER
+from .dots import DOTS
 from .kernel import Kernel
 from .tiles import FORMATS, ROW_BYTES, WIDTH, TileContraction
 from .unpack import LOOKUP_LANES, items_of
@@ -22,7 +22,7 @@ NUMBERS = ("float32", "bfloat16")
 """Formats that kernels read as they lie."""
 
 INTEGERS = ("int8", "int4")
-"""Formats of the factors of dot products."""
+"""Formats of the weights that int8 numbers have dot products with."""
 
 OPENED_FROM = 4
 """Tiles that share a panel, at least, for its codes to be opened once for all of them."""
@@ -51,16 +51,16 @@ class Sums:
         columns = f"{self.columns}" if self.parts == 1 else f"{self.parts} times {self.columns}"
         return f"{list(self.rows)} rows of {columns} sums of {list(self.reduce)}, {' by '.join(formats)}"
 
-    def in_words(self) -> Sums | None:
-        """The same, four reduction indices at a time, if those of the left operand lie next to each other."""
+    def in_words(self, together: int) -> Sums | None:
+        """The same, so many reduction indices at a time, if those of the left operand lie next to each other."""
         sizes = (*self.a_rows, *self.a_reduce[:-1], self.reduce[-1])
-        if self.a_reduce[-1] != 1 or any(size % TOGETHER for size in sizes):
+        if self.a_reduce[-1] != 1 or any(size % together for size in sizes):
             return None
         return replace(
             self,
-            a_rows=tuple(stride // TOGETHER for stride in self.a_rows),
-            reduce=(*self.reduce[:-1], self.reduce[-1] // TOGETHER),
-            a_reduce=(*(stride // TOGETHER for stride in self.a_reduce[:-1]), 1),
+            a_rows=tuple(stride // together for stride in self.a_rows),
+            reduce=(*self.reduce[:-1], self.reduce[-1] // together),
+            a_reduce=(*(stride // together for stride in self.a_reduce[:-1]), 1),
         )
 
 
@@ -91,9 +91,18 @@ def plan(
     left, right = formats
     if _takes_tiles(sums, left, right, profile) and not group:
         return _on_tiles(sums, order, left, right, profile, choose)
-    if left == "int8" and right in INTEGERS and not group and (words := sums.in_words()) is not None:
-        return _on_vectors(words, order, formats, profile, choose, dot=profile.int8_dot)
+    dot = None if group else _dot(left, right, profile)
+    words = None if dot is None else sums.in_words(DOTS[dot].together)
+    if words is not None:
+        return _on_vectors(words, order, formats, profile, choose, dot=dot)
     return _on_vectors(sums, order, formats, profile, choose, group=group)
+
+
+def _dot(left: str, right: str, profile: Profile) -> str | None:
+    """The instruction for dot products of numbers of two formats."""
+    if left == "int8" and right in INTEGERS:
+        return profile.int8_dot
+    return profile.bfloat16_dot if left == right == "bfloat16" else None
 
 
 def _on_vectors(
@@ -107,7 +116,7 @@ def _on_vectors(
 ) -> Plan:
     """Sums in vector registers, of products one by one or of dot products by the instruction ``dot``."""
     held = 1 if dot is None else DOTS[dot].held
-    codes = None if formats[1] in (NUMBERS if dot is None else ("int8",)) else formats[1]
+    codes = None if formats[1] in (*NUMBERS, *(() if dot is None else ("int8",))) else formats[1]
     problem = sums.described(formats)
     sizes = sums.rows[-1], sums.columns, sums.parts, profile
     tile = choose(problem, tiles(*sizes, held, codes))
@@ -136,11 +145,15 @@ def _on_vectors(
     like = kernel((formats[0], "uint8" if codes else formats[1]), Value())
     scratch = ((like.sums_dtype, like.scratch_floats), (like.sums_dtype, like.opened_factors))
     packing = panels
-    if dot is not None:
+    together = 1 if dot is None else DOTS[dot].together
+    if together == 2:
+        packing = Pairs(**panels.model_dump(exclude={"kind"}))
+        shape = (*shape, together)
+    elif dot is not None:
         packing = Quads(**panels.model_dump(exclude={"kind"}), bias=DOTS[dot].bias)
-        shape = (shape[0], 1 + depth, tile.width, TOGETHER)
+        shape = (shape[0], 1 + depth, tile.width, together)
         if codes is not None:
-            shape = (shape[0], TOGETHER * (tile.width + depth * items_of(codes, tile.width)))
+            shape = (shape[0], together * (tile.width + depth * items_of(codes, tile.width)))
     return Plan(
         packing.model_copy(update={"format": codes if codes != "int8" else None}),
         shape,

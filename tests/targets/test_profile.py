@@ -20,6 +20,7 @@ PI_3 = "fp asimd evtstrm crc32 cpuid"
 PI_5 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
 PHONE = f"{PI_5} jscvt fcma flagm ssbs sb paca pacg dcpodp flagm2 frint i8mm bf16 bti"
 LAPTOP = "fpu sse4_2 fma movbe popcnt avx f16c bmi1 avx2 bmi2"
+SERVER = f"{LAPTOP} avx512f avx512bw avx512cd avx512dq avx512vl"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,9 @@ LAPTOP = "fpu sse4_2 fma movbe popcnt avx f16c bmi1 avx2 bmi2"
         ("aarch64", PHONE, "cortex-x3"),
         ("x86_64", LAPTOP, "x86-64-v3"),
         ("x86_64", f"{LAPTOP} avx_vnni", "x86-64-v3-vnni"),
+        ("x86_64", SERVER, "x86-64-v4"),
+        ("x86_64", f"{SERVER} avx512_vnni", "x86-64-v4-vnni"),
+        ("x86_64", f"{SERVER} avx512_vnni avx512_bf16 avx_vnni", "x86-64-v4-bf16"),
     ],
 )
 def test_the_host_is_the_most_that_a_machine_can_run(

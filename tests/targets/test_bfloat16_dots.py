@@ -1,0 +1,70 @@
+"""Sums of products of bfloat16 numbers, two a step, against float64 NumPy over drawn shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fick.targets import profile as profiles
+from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.worker import assembly
+from fick.targets.expressions import Apply, Load, Value
+from fick.targets.packing import Pairs, bfloat16_words
+
+from .kernels import ARM, Host
+from .test_kernels import few
+
+MACHINES = [one for one in (*map(Host, profiles.fitting()), *ARM) if one.profile.bfloat16_dot]
+INSTRUCTIONS = [profiles.load(name) for name in ("x86-64-v4-bf16", "cortex-x3")]
+
+
+def kernel(profile, rows, columns, words, parts=1, splits=0, blocks=1):
+    return Contraction(
+        dtypes=("bfloat16", "bfloat16", "float32", *["float32"] * splits, "float32"),
+        rows=(rows,), a_rows=(words,), reduce=(words, 1) if splits else (words,),
+        a_reduce=(1, 1) if splits else (1,), columns=columns, parts=parts,
+        tile=choose_tile(rows, columns, parts, profile), out_strides=(columns, 1),
+        epilogue=Apply("Mul", (Value() if parts == 1 else Apply("Sub", (Value(0), Value(1))),
+                               Load(3 + splits, (0, 1)))),
+        splits=splits, blocks=min(blocks, rows), pieces=1, dot=profile.bfloat16_dot,
+    )  # fmt: skip
+
+
+@few
+@given(
+    st.sampled_from(MACHINES), st.integers(1, 40), st.integers(1, 70), st.integers(1, 40), st.integers(0, 1),
+    st.integers(1, 3), st.integers(1, 2),
+)  # fmt: skip
+def test_matrix_product(machine, rows, columns, words, splits, blocks, parts):
+    draw = np.random.default_rng(words)
+    a, b = (
+        bfloat16_words(draw.standard_normal((count, 2 * words)).astype(np.float32))
+        for count in (rows, columns * parts)
+    )
+    made = kernel(machine.profile, rows, columns, words, parts, splits, blocks)
+    starts = panel_starts(columns, made.tile.width // parts)
+    packing = Pairs(order=(0, 1), width=made.tile.width, starts=starts, parts=parts, format="bfloat16")
+    out = np.full((rows, columns), np.nan, np.float32)
+    scale = np.exp2(np.arange(columns) % 7 - 3).astype(np.float32)
+    scratch = [np.zeros(max(made.scratch_floats, 1), np.float32)] * splits
+    left, right = wide(a), wide(b)
+    machine.run(made, a, packing.pack(right.astype(np.float32)), out, *scratch, scale)
+    sums, sizes = left @ right.T, np.abs(left) @ np.abs(right).T
+    if parts == 2:
+        sums, sizes = sums[:, :columns] - sums[:, columns:], sizes[:, :columns] + sizes[:, columns:]
+    # Products are exact in float32; every addition rounds by at most a unit in the last place of what it gives.
+    assert np.all(np.abs(out - sums * scale) <= 2 * words * parts * 2.0**-23 * sizes * scale)
+
+
+def wide(words: np.ndarray) -> np.ndarray:
+    return (words.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("profile", INSTRUCTIONS, ids=lambda one: one.name)
+def test_the_instruction_is_used(profile: profiles.Profile) -> None:
+    """Also where no machine at hand has it."""
+    text = assembly(kernel(profile, 12, 64, 16), "kernel", profile.llvm_target())
+    assert text.count(f"\t{profile.bfloat16_dot}\t") >= 12
+    assert "fick_bfloat16_dot" not in text.replace(".globl", "")
