@@ -16,7 +16,8 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .kernel import Kernel, factors, fill, flat, lane_chunks, local, store
+from .dots import DOTS, add_products
+from .kernel import Kernel, factors, fill, flat, lane_chunks, local, store, words
 from .vector_math import LOG2_E, exp2
 
 LOWEST = -1.0e30
@@ -56,6 +57,11 @@ class Attention(Kernel):
     mask_strides: tuple[int, ...] = ()
 
     @property
+    def dot(self) -> str | None:
+        """The instruction, where factors are words of several numbers."""
+        return None
+
+    @property
     def bands(self) -> int:
         """Runs of queries; the last overlaps its neighbour."""
         return math.ceil(self.queries / self.tile)
@@ -67,7 +73,20 @@ class Attention(Kernel):
 
     @property
     def _task_floats(self) -> int:
-        return (self.depth + self.block + self.value_depth) * self.tile
+        return (self._steps + self.block + self.value_depth) * self.tile
+
+    @property
+    def _together(self) -> int:
+        return 1 if self.dot is None else DOTS[self.dot].together
+
+    @property
+    def _steps(self) -> int:
+        """Of a sum over channels."""
+        return self.depth // self._together
+
+    @property
+    def _kind(self) -> str:
+        return "float32" if self.dot is None else "int32"
 
     @property
     def _vectors(self) -> list[tuple[int, int]]:
@@ -82,7 +101,7 @@ class Attention(Kernel):
 
     def _band(self, operands: Sequence[Any], task: Any, head: Any, first: Any) -> None:
         queries = task * self._task_floats
-        scores = queries + self.depth * self.tile
+        scores = queries + self._steps * self.tile
         sums = scores + self.block * self.tile
         scratch = operands[3]
         self._turn_queries(operands[0], scratch, head, first, queries)
@@ -126,27 +145,33 @@ class Attention(Kernel):
         whole = self.keys % self.block == 0
         # The last block repeats the last key; its scores are hidden below.
         starts = [base + (key if whole else T.min(key, self.keys - 1)) * self.k_strides[2] for key in keys]
+        queried = scratch if self.dot is None else words(scratch)
         sums = [[local(width) for _, width in self._vectors] for _ in keys]
         for row in sums:
             for vector, (_, width) in zip(row, self._vectors, strict=True):
                 fill(vector, width, 0.0)
-        steps = self.lanes if self.by_lane and self.depth % self.lanes == 0 else 1
-        with T.serial(0, self.depth // steps) as part:
+        steps = self.lanes if self.by_lane and self._steps % self.lanes == 0 else 1
+        with T.serial(0, self._steps // steps) as part:
             at = [start + part * steps * self.k_strides[3] for start in starts]
-            lefts = factors(k, at, self.k_strides[3], steps, self.by_lane)
+            lefts = factors(k, at, self.k_strides[3], steps, self.by_lane, self._kind)
             for step in range(steps):
                 channel = part * steps + step
                 for left, row in zip(lefts, sums, strict=True):
                     for vector, (offset, width) in zip(row, self._vectors, strict=True):
-                        with T.vectorized(0, width) as lane:
-                            right = scratch[queries + channel * self.tile + offset + lane]
-                            T.buffer_store(vector, vector[lane] + left[step] * right, [lane])
+                        place = queries + channel * self.tile + offset
+                        add_products(vector, left[step], queried, place, width, self.dot, "float32")
         for place, (key, row) in enumerate(zip(keys, sums, strict=True)):
             for vector, (offset, width) in zip(row, self._vectors, strict=True):
                 with T.vectorized(0, width) as lane:
-                    score = self._masked(vector[lane], operands, head, first + offset + lane, key)
+                    score = self._masked(
+                        self._score(vector[lane]), operands, head, first + offset + lane, key
+                    )
                     at = scores + (group * self.rows + place) * self.tile + offset
                     T.buffer_store(scratch, score, [at + lane])
+
+    def _score(self, product: Any) -> Any:
+        """From the product of a key with what ``_turn_queries`` left."""
+        return product
 
     def _masked(self, score: Any, operands: Sequence[Any], head: Any, query: Any, key: Any) -> Any:
         """The score that the softmax sees: hidden keys have the lowest there is."""
@@ -185,6 +210,10 @@ class Attention(Kernel):
             with T.vectorized(0, width) as lane:
                 at = sums + channel * self.tile + lane
                 T.buffer_store(scratch, scratch[at] * factor[lane], [at])
+        self._store_weights(scratch, scores, width, peak, total)
+
+    def _store_weights(self, scratch: Any, scores: Any, width: int, peak: Any, total: Any) -> None:
+        """In the place of scores."""
         with T.serial(0, self.block) as key:
             weight = local(width)
             with T.vectorized(0, width) as lane:
@@ -206,7 +235,9 @@ class Attention(Kernel):
         self, v: Any, scratch: Any, head: Any, block: Any, scores: Any, sums: Any, first: Any, channels: int
     ) -> None:
         base = flat([head // self.heads, head % self.heads, 0, first], self.v_strides)
-        count = T.min(self.block, self.keys - block * self.block)
+        together = self._together
+        keys = T.min(self.block, self.keys - block * self.block)
+        weights = scratch if self.dot is None else words(scratch)
         held = [[local(width) for _, width in self._vectors] for _ in range(channels)]
 
         def places() -> Iterator[tuple[Any, int, Any]]:
@@ -217,15 +248,13 @@ class Attention(Kernel):
         for vector, width, at in places():
             with T.vectorized(0, width) as lane:
                 T.buffer_store(vector, scratch[at + lane], [lane])
-        with T.serial(0, count) as key:
-            token = base + (block * self.block + key) * self.v_strides[2]
-            [values] = factors(v, [token], self.v_strides[3], channels, self.by_lane)
+        with T.serial(0, (keys + together - 1) // together) as step:
+            token = base + (block * (self.block // together) + step) * self.v_strides[2]
+            [values] = factors(v, [token], self.v_strides[3], channels, self.by_lane, self._kind)
             for channel, vectors in enumerate(held):
-                value = values[channel]
                 for vector, (start, width) in zip(vectors, self._vectors, strict=True):
-                    with T.vectorized(0, width) as lane:
-                        weight = scratch[scores + key * self.tile + start + lane]
-                        T.buffer_store(vector, vector[lane] + value * weight, [lane])
+                    place = scores + step * self.tile + start
+                    add_products(vector, values[channel], weights, place, width, self.dot, "float32")
         for vector, width, at in places():
             with T.vectorized(0, width) as lane:
                 T.buffer_store(scratch, vector[lane], [at + lane])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 from ..lowering import Lowering
 from ..planning.device import Heads
 from ..profile import Profile
+from ..views import View
 from .attention import Attention
 from .contraction import most_rows
+from .dot_attention import DotAttention, PairedRows
 from .tile_attention import QUERIES, TileAttention
 from .tiles import STEP
 
@@ -30,7 +33,7 @@ def lower_attention(lowering: Lowering, heads: Heads, profile: Profile) -> None:
     if rounded and "bfloat16" in profile.tile_formats and not heads.masks and not heads.causal:
         _on_tiles(lowering, heads, profile)
     else:
-        _on_vectors(lowering, heads, profile)
+        _on_vectors(lowering, heads, profile, profile.bfloat16_dot if rounded else None)
 
 
 def _on_tiles(lowering: Lowering, attention: Heads, profile: Profile) -> None:
@@ -58,19 +61,45 @@ def _on_tiles(lowering: Lowering, attention: Heads, profile: Profile) -> None:
     lowering.call(kernel, [q, k, v, packed, scratch, out], str(attention.node.name))
 
 
-def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile) -> None:
+def _in_words(queries: View, keys: View, lanes: int) -> bool:
+    """Whether neighbouring channels of keys share words as they lie, and queries fill vectors."""
+    sizes = (keys.shape[3], keys.offset, *keys.strides[:3])
+    return keys.strides[3] == 1 and not any(size % 2 for size in sizes) and queries.shape[2] % lanes == 0
+
+
+def _paired(lowering: Lowering, values: View, lanes: int, name: str) -> View:
+    """Words of two neighbouring keys' values."""
+    batch, heads, keys, depth = values.shape
+    out = lowering.fresh((batch, heads, (keys + 1) // 2, depth), dtype="int32")
+    kernel = PairedRows(
+        (*lowering.dtypes([values]), "int32"), (batch, heads), keys, depth, values.strides, lanes
+    )
+    lowering.call(kernel, [values, out], name)
+    return out
+
+
+def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile, dot: str | None) -> None:
     q, k, v, out, masks = attention.q, attention.k, attention.v, attention.out, attention.masks
     batch, heads, queries, depth = q.shape
-    keys, value_depth = v.shape[2], v.shape[3]
+    keys, value_depth = k.shape[2], v.shape[3]
+    name = str(attention.node.name)
     if keys >= MANY_KEYS:
-        k, v = (lowering.materialised(one) for one in (k, v))
+        k = lowering.materialised(k)
+    k_strides = k.strides
+    if dot is not None and _in_words(q, k, profile.vector_lanes):
+        k_strides = (*(stride // 2 for stride in k.strides[:3]), 1)
+        v = _paired(lowering, v, profile.vector_lanes, name)
+    else:
+        dot = None
+        v = lowering.materialised(v) if keys >= MANY_KEYS else v
     problem = (
         f"attention, {batch * heads} of {queries} queries and {keys} keys, {depth} and {value_depth} wide"
     )
-    vectors = lowering.chooser(str(attention.node.name))(problem, _vectors(queries, profile))
+    vectors = lowering.chooser(name)(problem, _vectors(queries, profile))
     most = most_rows(vectors, profile)
-    tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most)
-    kernel = Attention(
+    tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most, 1 if dot is None else 2)
+    make = Attention if dot is None else partial(DotAttention, instruction=dot)
+    kernel = make(
         dtypes=(*lowering.dtypes([q, k, v]), "float32", *lowering.dtypes([out, *masks])),
         batch=batch,
         heads=heads,
@@ -80,7 +109,7 @@ def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile) -> None:
         value_depth=value_depth,
         scale=attention.scale,
         q_strides=q.strides,
-        k_strides=k.strides,
+        k_strides=k_strides,
         v_strides=v.strides,
         out_strides=out.strides,
         tile=tile,
@@ -94,7 +123,7 @@ def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile) -> None:
         mask_strides=masks[0].strides if masks else (),
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, scratch, out, *masks], str(attention.node.name))
+    lowering.call(kernel, [q, k, v, scratch, out, *masks], name)
 
 
 def _vectors(queries: int, profile: Profile) -> dict[str, int]:
@@ -103,11 +132,14 @@ def _vectors(queries: int, profile: Profile) -> dict[str, int]:
     return {f"runs of {count} vectors": count for count in dict.fromkeys((best, 3, 2, 4, 1))}
 
 
-def _tile(queries: int, keys: int, run: int, most: int) -> tuple[int, int, int]:
-    """Queries of a run, keys in registers, of which there is room for ``most``, and keys at a time."""
+def _tile(queries: int, keys: int, run: int, most: int, together: int) -> tuple[int, int, int]:
+    """Queries of a run, keys in registers, of which there is room for ``most``, and keys at a time: a multiple of those
+    and of ``together``.
+    """
     # Fewer keys than fit cost nothing as long as sums outnumber what the multipliers have in flight.
     rows = min(range(most // 2 + 1, most + 1), key=lambda rows: -keys % rows)
-    return min(run, queries), rows, rows * min(math.ceil(keys / rows), math.ceil(BLOCK / rows))
+    least = rows if rows % together == 0 else rows * together
+    return min(run, queries), rows, least * min(math.ceil(keys / least), math.ceil(BLOCK / least))
 
 
 def _evenly(count: int, most: int) -> int:

@@ -20,7 +20,7 @@ from ..packing import TILE_ROWS
 from .attention import LOWEST
 from .kernel import Kernel, fill, flat, local, store
 from .tiles import LEFT, RIGHT, ROW_BYTES, STEP, SUMS, WIDTH, configure, load_tile, store_tile, unit
-from .vector_math import LOG2_E, exp2
+from .vector_math import LOG2_E, coarse_exp2, exp2
 
 QUERIES = WIDTH
 """In a run."""
@@ -32,24 +32,6 @@ LANES = TILE_ROWS
 
 AT_ONCE = 4
 """Maxima that are taken side by side: one after the other they would wait for each other."""
-
-COARSE_EXP2_POLYNOMIAL = (7.8024520e-02, 2.2606716e-01, 6.9583354e-01, 9.9992522e-01)
-
-
-def coarse_exp2(x: Any) -> Any:
-    """Powers of two for a vector of numbers of 0 or less, to 8e-5 of themselves: enough for results of 8 bits."""
-    everywhere, to_nearest, downwards = T.uint16(0xFFFF), T.int32(4), T.int32(1)
-    zeros = T.Broadcast(T.float32(0), LANES)
-    prefix, kind = "llvm.x86.avx512.mask", f"float32x{LANES}"
-    fraction = T.call_llvm_pure_intrin(
-        kind, f"{prefix}.reduce.ps.512", x, downwards, zeros, everywhere, to_nearest
-    )
-    power = functools.reduce(
-        lambda total, coefficient: total * fraction + T.float32(coefficient),
-        COARSE_EXP2_POLYNOMIAL[1:],
-        T.Broadcast(T.float32(COARSE_EXP2_POLYNOMIAL[0]), LANES),
-    )
-    return T.call_llvm_pure_intrin(kind, f"{prefix}.scalef.ps.512", power, x, zeros, everywhere, to_nearest)
 
 
 def joined(low: Any, high: Any) -> Any:

@@ -9,6 +9,7 @@ of a few hundred numbers and call libm.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from tvm.script.ir_builder import tirx as T
 from ..expressions import Apply, Expression, Literal, Load
 
 LOG2_E = 1.4426950408889634
+COARSE_LANES = 16
 LN2_HIGH, LN2_LOW = 0.693359375, -2.12194440e-4
 EXP_POLYNOMIAL = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 0.5)
 EXP2_POLYNOMIAL = (
@@ -27,6 +29,7 @@ EXP2_POLYNOMIAL = (
     6.9314696706e-1,
     1.0000000717,
 )
+COARSE_EXP2_POLYNOMIAL = (7.8024520e-02, 2.2606716e-01, 6.9583354e-01, 9.9992522e-01)
 ERF_POLYNOMIAL = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)
 ERF_SCALE = 0.3275911
 
@@ -62,6 +65,22 @@ def exp2(x: Any) -> Any:
     fraction = _horner(EXP2_POLYNOMIAL, x - whole)
     exponent = T.shift_left(T.cast(whole, "int32"), T.int32(23))
     return T.reinterpret("float32", T.reinterpret("int32", fraction) + exponent)
+
+
+def coarse_exp2(x: Any) -> Any:
+    """Powers of two for a vector of numbers of 0 or less, to 8e-5 of themselves: enough for results of 8 bits."""
+    everywhere, to_nearest, downwards = T.uint16(0xFFFF), T.int32(4), T.int32(1)
+    zeros = T.Broadcast(T.float32(0), COARSE_LANES)
+    prefix, kind = "llvm.x86.avx512.mask", f"float32x{COARSE_LANES}"
+    fraction = T.call_llvm_pure_intrin(
+        kind, f"{prefix}.reduce.ps.512", x, downwards, zeros, everywhere, to_nearest
+    )
+    power = functools.reduce(
+        lambda total, coefficient: total * fraction + T.float32(coefficient),
+        COARSE_EXP2_POLYNOMIAL[1:],
+        T.Broadcast(T.float32(COARSE_EXP2_POLYNOMIAL[0]), COARSE_LANES),
+    )
+    return T.call_llvm_pure_intrin(kind, f"{prefix}.scalef.ps.512", power, x, zeros, everywhere, to_nearest)
 
 
 def sigmoid(x: Any) -> Any:
