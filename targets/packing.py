@@ -182,4 +182,17 @@ class WinogradPanels(Layout):
         return panels
 
 
-Packing = Annotated[Dense | Panels | Quads | Pairs | TilePanels | WinogradPanels, Field(discriminator="kind")]
+class WinogradPairs(WinogradPanels):
+    """The same with two channels of a column together: [n * n, panels, C / 2, width, 2]."""
+
+    kind: Literal["winograd-pairs"] = "winograd-pairs"  # type: ignore[assignment]
+
+    def place(self, source: NDArray[Any]) -> NDArray[Any]:
+        panels = super().place(source)
+        positions, count, channels, width = panels.shape
+        return panels.reshape(positions, count, channels // 2, 2, width).swapaxes(3, 4)
+
+
+Packing = Annotated[
+    Dense | Panels | Quads | Pairs | TilePanels | WinogradPanels | WinogradPairs, Field(discriminator="kind")
+]

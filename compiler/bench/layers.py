@@ -169,7 +169,8 @@ def _work(name: str, operations: Sequence[Operation]) -> Work:
     # What one operation of a group leaves to the next never leaves the core.
     moved = [operand for value, operand in {**made, **read}.items() if not (value in made and value in read)]
     weights = [operand for operand in moved if operand.tensor_class is TensorClass.WEIGHTS]
-    bits = max((operand.bits for one in products for operand in one.operands), default=NATIVE.activations)
+    factors = (operand for one in products for operand in one.operands if operand.value not in made)
+    bits = max((operand.bits for operand in factors), default=NATIVE.activations)
     sizes = [sum(operand.size_bits for operand in part) // 8 for part in (moved, weights)]
     return Work(
         name=name,

@@ -14,7 +14,7 @@ from ..profile import Profile
 from ..views import View, merge_axes
 from .elementwise import Pad
 from .lower_sums import Sums, plan
-from .lower_winograd import lower_winograd
+from .lower_winograd import filtered_formats, lower_winograd
 
 
 def lower_product(lowering: Lowering, product: Product, profile: Profile) -> None:
@@ -23,9 +23,10 @@ def lower_product(lowering: Lowering, product: Product, profile: Profile) -> Non
     if window is None:
         contract(lowering, product, profile, x, x.strides[:-1], x.shape[-1:], x.strides[-1:])
         return
-    if profile.enlarge_weights and filterable(lowering, product):
-        problem = f"conv {list(product.shape)} of {x.shape[1]} channels"
-        choices = ways(profile.macs_per_byte, product.shape, x.shape[1])
+    if profile.enlarge_weights and filterable(lowering, product, filtered_formats(profile)):
+        format = lowering.constants[str(product.factors.right.name)].dtype
+        problem = f"conv {list(product.shape)} of {x.shape[1]} channels in {format}"
+        choices = ways(profile.macs_per_byte, product.shape, x.shape[1], format)
         outputs = lowering.chooser(str(product.node.name))(problem, choices)
         if outputs is not None:
             lower_winograd(lowering, product, window, profile, outputs)

@@ -7,13 +7,19 @@ import math
 from ..expressions import Value
 from ..fused import result_view
 from ..lowering import Lowering
-from ..packing import WinogradPanels
+from ..packing import WinogradPairs, WinogradPanels
 from ..planning.device import Product, Window
 from ..profile import Profile
 from ..views import View
 from ..winograd import TAPS
 from .contraction import Contraction, choose_tile, panel_starts
+from .dots import DOTS
 from .winograd import WinogradInput, WinogradOutput
+
+
+def filtered_formats(profile: Profile) -> tuple[str, ...]:
+    """Formats whose products are as fast where filters are transformed as where they are not."""
+    return ("float32",) if profile.bfloat16_dot is None else ("float32", "bfloat16")
 
 
 def lower_winograd(
@@ -32,7 +38,10 @@ def lower_winograd(
     out = lowering.fresh(shape, (0, 2, 3, 1), lowering.dtype(fused.result))
     tiles = (images, math.ceil(rows / outputs), math.ceil(width / outputs))
     count, positions = math.prod(tiles), (outputs + TAPS - 1) ** 2
-    changed = lowering.fresh((positions, count, channels))
+    format = lowering.constants[str(weight.name)].dtype
+    dot = profile.bfloat16_dot if format == "bfloat16" and channels % 2 == 0 else None
+    together = 1 if dot is None else DOTS[dot].together
+    changed = lowering.fresh((positions, count, channels), dtype=format)
     transform = WinogradInput(
         dtypes=lowering.dtypes([x, changed]),
         outputs=outputs,
@@ -46,15 +55,16 @@ def lower_winograd(
     lowering.call(transform, [x, changed], str(node.name))
     sums = lowering.fresh((positions, count, columns))
     tile = choose_tile(count, columns, 1, profile)
-    packing = WinogradPanels(outputs=outputs, width=tile.width, starts=panel_starts(columns, tile.width))
+    layout = WinogradPanels if dot is None else WinogradPairs
+    packing = layout(outputs=outputs, width=tile.width, starts=panel_starts(columns, tile.width))
     packed = lowering.weight(
         str(weight.name), (positions, len(packing.starts), channels, tile.width), packing
     )
     sums_of_products = Contraction(
         dtypes=lowering.dtypes([changed, packed, sums]),
         rows=(count,),
-        a_rows=(channels,),
-        reduce=(channels,),
+        a_rows=(channels // together,),
+        reduce=(channels // together,),
         a_reduce=(1,),
         columns=columns,
         parts=1,
@@ -64,7 +74,8 @@ def lower_winograd(
         splits=0,
         blocks=1,
         pieces=1,
-        batch=(positions, count * channels, count * columns),
+        batch=(positions, count * channels // together, count * columns),
+        dot=dot,
     )
     lowering.call(sums_of_products, [changed, packed, sums], str(node.name))
     last = WinogradOutput(

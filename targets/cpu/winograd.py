@@ -77,7 +77,7 @@ class WinogradInput(Kernel):
                 _combine(whole, width, matrix[column], half[row])
                 at = ((row * side + column) * count + tile) * self.channels + channel
                 with T.vectorized(0, width) as lane:
-                    T.buffer_store(out, whole[lane], [at + lane])
+                    store(out, whole[lane], at + lane)
 
     def _inside(self, row: Any, column: Any, down: int, across: int) -> Any:
         """Whether a pixel of a tile lies within x; None if every tile's does."""

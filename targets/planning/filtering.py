@@ -3,44 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ..lowering import Lowering
 from ..winograd import ERRORS, TAPS
 from .device import Product
 
-LARGEST_ERROR = 1e-5
-"""Of a layer's result, relative to its deviation: a hundredth of what a whole UNet may be off."""
+LARGEST_ERROR = {"float32": 1e-5, "bfloat16": 5e-3}
+"""Of a layer's result, relative to its deviation, by the format of what is multiplied: a hundredth of what a whole UNet
+may be off in float32. In bfloat16 a result is rounded by 1.7e-3 when it is stored."""
 
 GAIN = 1.2
 """How much faster a layer has to be to be worth larger weights."""
 
 
-def filterable(lowering: Lowering, product: Product) -> bool:
-    """Whether minimal filtering computes the product, from weights that lose nothing when they are transformed."""
+def filterable(lowering: Lowering, product: Product, formats: Collection[str] = ("float32",)) -> bool:
+    """Whether minimal filtering computes the product, of weights in one of the ``formats``: others would lose more when
+    they are transformed.
+    """
     window = product.window
     kept = lowering.constants[str(product.factors.right.name)]
-    exact = kept.dtype == "float32" and kept.codes is None  # transformed filters round worse
     return (
         window is not None
         and window.taps == (TAPS, TAPS)
         and {*window.strides, *window.dilations} == {1}
-        and exact
+        and kept.dtype in formats
+        and kept.codes is None
         and product.fused.parts == 1
     )
 
 
-def ways(macs_per_byte: float, shape: Sequence[int], channels: int) -> dict[str, int | None]:
+def ways(
+    macs_per_byte: float, shape: Sequence[int], channels: int, format: str = "float32"
+) -> dict[str, int | None]:
     """Outputs of a tile along an axis for a result [images, columns, rows, width], or None to sum directly, by name;
     that with the least predicted time first.
 
-    ``macs_per_byte`` are float32 multiply-accumulates of the device while a byte of memory arrives.
+    ``macs_per_byte`` are float32 multiply-accumulates of the device while a byte of memory arrives: with half the bytes
+    of a number, and twice the products, ratios stay what they are.
     """
     costs = [(1.0, "direct", None)]
     costs += [
         (GAIN * predicted_ratio(macs_per_byte, shape, channels, outputs), f"filtered {outputs}", outputs)
-        for outputs, error in ERRORS.items()
-        if error <= LARGEST_ERROR
+        for outputs, error in ERRORS[format].items()
+        if error <= LARGEST_ERROR[format]
     ]
     return {name: outputs for _, name, outputs in sorted(costs, key=lambda one: one[0])}
 

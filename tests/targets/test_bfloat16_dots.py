@@ -1,4 +1,4 @@
-"""Sums of products of bfloat16 numbers, two a step, against float64 NumPy over drawn shapes."""
+"""Products of bfloat16 numbers two at a time, and attention by them, against float64 NumPy over drawn shapes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fick.targets import profile as profiles
 from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.dot_attention import DotAttention, PairedRows
 from fick.targets.cpu.worker import assembly
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import Pairs, bfloat16_words
@@ -68,3 +69,43 @@ def test_the_instruction_is_used(profile: profiles.Profile) -> None:
     text = assembly(kernel(profile, 12, 64, 16), "kernel", profile.llvm_target())
     assert text.count(f"\t{profile.bfloat16_dot}\t") >= 12
     assert "fick_bfloat16_dot" not in text.replace(".globl", "")
+
+
+@few
+@given(
+    st.sampled_from(MACHINES), st.integers(1, 3), st.integers(1, 90), st.integers(1, 24), st.integers(1, 40),
+    st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 2), st.booleans(),
+)  # fmt: skip
+def test_attention(machine, runs, keys, pairs, width, heads, vectors, rows, blocks, causal):
+    """Heads lie side by side, as projections leave them. To what rounding weights to eight bits costs, in the sum of
+    weighted values and in that of weights."""
+    draw, lanes = np.random.default_rng(keys), machine.profile.vector_lanes
+    tile = vectors * lanes
+    queries, depth, together = runs * tile, 2 * pairs, rows * (1 + rows % 2)
+
+    def drawn(tokens: int, channels: int) -> np.ndarray:
+        return bfloat16_words(draw.standard_normal((1, tokens, heads, channels)).astype(np.float32))
+
+    def strides(tokens: int, channels: int) -> tuple[int, ...]:
+        return tokens * heads * channels, channels, heads * channels, 1
+
+    q, k, v = drawn(queries, depth), drawn(keys, depth), drawn(keys, width)
+    packing = PairedRows(("bfloat16", "int32"), (1, heads), keys, width, strides(keys, width), lanes)
+    values = np.full((1, heads, packing.pairs, width), -1, np.int32)
+    machine.run(packing, v, values)
+    made = DotAttention(
+        ("bfloat16", "bfloat16", "int32", "float32", "float32"), 1, heads, queries, keys, depth, width, depth**-0.5,
+        strides(queries, depth), strides(keys, pairs),
+        (values.size, packing.pairs * width, width, 1), strides(queries, width),
+        tile=tile, rows=rows, channels=min(width, 5), block=together * -(-20 // together), blocks=blocks, lanes=lanes,
+        by_lane=machine.profile.by_lane, causal=causal, instruction=machine.profile.bfloat16_dot,
+    )  # fmt: skip
+    out = np.full((1, queries, heads, width), np.nan, np.float32)
+    machine.run(made, q, k, values, np.full(made.scratch_floats, np.nan, np.float32), out)
+    scores = np.einsum("bqhd,bkhd->bhqk", wide(q), wide(k)) * depth**-0.5
+    if causal:
+        scores = np.where(np.arange(keys) <= np.arange(queries)[:, None], scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    weights /= weights.sum(-1, keepdims=True)
+    wanted, sizes = (np.einsum("bhqk,bkhd->bqhd", weights, one) for one in (wide(v), np.abs(wide(v))))
+    assert np.all(np.abs(out - wanted) <= 2 * (2**-9 + 1e-4) * sizes)

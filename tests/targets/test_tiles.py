@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fick.targets import profile as profiles
 from fick.targets.cpu.contraction import panel_starts
 from fick.targets.cpu.tile_attention import TileAttention
-from fick.targets.cpu.vector_math import COARSE_EXP2_POLYNOMIAL
 from fick.targets.cpu.tiles import FORMATS, STEP, WIDTH, TileContraction
+from fick.targets.cpu.vector_math import COARSE_EXP2_POLYNOMIAL
 from fick.targets.expressions import Apply, Literal, Load, Value
 from fick.targets.packing import TilePanels, bfloat16_words
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
 from fick.targets.cpu.winograd import WinogradInput, WinogradOutput
 from fick.targets.expressions import Apply, Load, Value
-from fick.targets.packing import WinogradPanels
+from fick.targets.packing import WinogradPanels, bfloat16_words
 from fick.targets.winograd import ERRORS, POINTS, Transforms, toom_cook, transforms
 
 from .kernels import Emulated, Host, machines
@@ -101,21 +102,30 @@ def test_convolution_with_an_epilogue(
     exact = np.maximum(wanted, 0) if relu else wanted
     # The error of the algorithm itself, relative to the deviation of a sum of 9 x inputs products; its largest of
     # some thousand is below a hundred deviations of it (its rounding errors are not of one size).
-    assert np.abs(out - exact).max() <= 100 * ERRORS[outputs] * np.sqrt(9 * inputs)
+    assert np.abs(out - exact).max() <= 100 * ERRORS["float32"][outputs] * np.sqrt(9 * inputs)
 
 
-def rounding(made: Transforms) -> float:
-    """In float32, sums over 320 channels of unit noise: root of the mean square relative to that of the result."""
+def bfloat16(numbers: np.ndarray) -> np.ndarray:
+    return (bfloat16_words(numbers).astype(np.uint32) << 16).view(np.float32)
+
+
+STORED: dict[str, Callable[[np.ndarray], np.ndarray]] = {"float32": np.float32, "bfloat16": bfloat16}
+
+
+def rounding(made: Transforms, format: str = "float32") -> float:
+    """Of float32 sums over 320 channels of unit noise, what is multiplied being rounded to a format: root of the mean
+    square relative to that of the result."""
     rng, single, channels = np.random.default_rng(0), np.float32, 320
     outputs, side = len(made.outputs), len(made.inputs)
     first, taps, last = (
         np.array([[float(entry) for entry in row] for row in matrix])
         for matrix in (made.inputs, made.filters, made.outputs)
     )
-    image = rng.standard_normal((64, side, side, channels)).astype(single)
+    stored = STORED[format]
+    image = stored(rng.standard_normal((64, side, side, channels)).astype(single))
     weight = (rng.standard_normal((16, channels, 3, 3)) / np.sqrt(9 * channels)).astype(single)
-    changed = first.astype(single) @ image.transpose(0, 3, 1, 2) @ first.T.astype(single)
-    filters = (taps @ weight.astype(np.float64) @ taps.T).astype(single)
+    changed = stored(first.astype(single) @ image.transpose(0, 3, 1, 2) @ first.T.astype(single))
+    filters = stored((taps @ weight.astype(np.float64) @ taps.T).astype(single))
     sums = np.einsum("tcij,kcij->tkij", changed, filters, dtype=single)
     found = last.astype(single) @ sums @ last.T.astype(single)
     wanted = convolved(image, weight, (0, 0), (outputs, outputs)).transpose(0, 3, 1, 2)
@@ -123,8 +133,10 @@ def rounding(made: Transforms) -> float:
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
-def test_the_stated_error_is_the_measured_one(outputs: int) -> None:
-    assert ERRORS[outputs] / 2 < rounding(transforms(outputs)) < ERRORS[outputs]
+@pytest.mark.parametrize("format", ERRORS)
+def test_the_stated_error_is_the_measured_one(format: str, outputs: int) -> None:
+    stated = ERRORS[format][outputs]
+    assert stated / 2 < rounding(transforms(outputs), format) < stated
 
 
 def test_the_points_lose_less_than_lavin_and_gray_s() -> None:
