@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fick.compiler import link as linking
+from fick.compiler.bundle import link as linking
 from fick.runtime import FickError
 from fick.runtime import native_api as api
 from fick.runtime.loader import LIBRARY, check_bundle

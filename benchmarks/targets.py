@@ -14,10 +14,10 @@ from typing import Annotated, Any
 
 import typer
 
+from fick.compiler.bundle.link import kernels_source, link
 from fick.compiler.cache import cache_folder
 from fick.compiler.costs import gpu, predicted
 from fick.compiler.frontends import open_model
-from fick.compiler.link import kernels_source, link
 from fick.compiler.programs import fused
 from fick.compiler.progress import terminal
 from fick.ir.program import Program

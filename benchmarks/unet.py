@@ -33,8 +33,8 @@ from terrain_model import fetch  # noqa: E402
 from fick.compiler.bench.compare import bench  # noqa: E402
 from fick.compiler.bench.peers import PEERS  # noqa: E402
 from fick.compiler.bench.roofline import draw  # noqa: E402
+from fick.compiler.bundle.skeleton import manifest_of  # noqa: E402
 from fick.compiler.compile import compile  # noqa: E402
-from fick.compiler.skeleton import manifest_of  # noqa: E402
 from fick.ir.errors import UserError  # noqa: E402
 from fick.ir.files import write_whole  # noqa: E402
 from fick.targets.profile import processor  # noqa: E402

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from ..ir.errors import UserError
 from ..targets import profile as profiles
 from .budgets import recipe_within
+from .bundle.skeleton import Skeleton, kept
 from .cache import cache_folder, digest
 from .frontends import Whole, open_model
 from .pipeline import PRECISIONS
 from .progress import Silent
 from .recipes import NOTHING, Recipe, read_recipe
-from .skeleton import Skeleton, kept
-from .tuned import read_tuned
+from .tuning.tuned import read_tuned
 
 
 @dataclass(frozen=True)
@@ -275,7 +275,7 @@ def _built(
     spare: profiles.Target | None,
     reporter: Silent,
 ) -> Ingredients:
-    from .build import build, tensors  # slow to load: TVM and the rewriter
+    from .bundle.build import build, tensors  # slow to load: TVM and the rewriter
 
     imported = {name: source.imported() for name, source in whole.components.items()}
     facts = dict(whole.facts)

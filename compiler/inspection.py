@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..ir import blocks
+from .bundle.skeleton import manifest_of
 from .frontends import import_model
-from .skeleton import manifest_of
 
 
 def inspect_model(source: Any, shapes: Mapping[str, Sequence[int]] | None = None) -> dict[str, Any]:

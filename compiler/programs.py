@@ -16,12 +16,12 @@ from ..ir.saved import pack, unpack
 from ..passes.base import apply
 from ..passes.costs import CostModel
 from ..runtime.loader import check_bundle
+from .bundle.skeleton import manifest_of, program_entry
 from .cache import cache_folder, digest
 from .frontends import Config, Imported, open_model, open_source
 from .pipeline import pipeline
 from .progress import Silent
 from .recipes import NOTHING, Recipe
-from .skeleton import manifest_of, program_entry
 
 
 def unchanged(imported: Imported) -> Program:

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fick.compiler.bundle.link import OLDEST_LIBC, system_of
 from fick.compiler.cache import cache_folder
-from fick.compiler.link import OLDEST_LIBC, system_of
 from fick.runtime.loader import LIBRARY, check_bundle
 from fick.targets.profile import load
 

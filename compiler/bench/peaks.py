@@ -19,9 +19,9 @@ from ...targets.compiled import Call, Compiled, Operand, StateTensor
 from ...targets.cpu.dots import DOTS
 from ...targets.cpu.worker import compile_kernel
 from ...targets.profile import Profile
-from ..bundle import FORMAT_VERSION, Entry, weights_entry, write_bundle
+from ..bundle.file import FORMAT_VERSION, Entry, weights_entry, write_bundle
+from ..bundle.link import link
 from ..cache import cache_folder
-from ..link import link
 from .gauges import Fill, Multiply, MultiplyDots, MultiplyTiles, Read
 from .limits import Peaks
 

@@ -37,7 +37,7 @@ def command(
     json_file: JsonOption = None,
 ) -> None:
     """Copy BUNDLE and fick-run to a device, test every kernel there, draw, and bring the times back."""
-    from ..deploy import deploy
+    from ..deploy.remote import deploy
     from ..progress import terminal
 
     if not output.parent.is_dir():

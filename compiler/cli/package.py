@@ -24,7 +24,7 @@ def command(
     json_file: JsonOption = None,
 ) -> None:
     """Write a folder with BUNDLE, a library for apps, its Java and Kotlin sources and a README of three steps."""
-    from ..android import package
+    from ..deploy.android import package
     from ..progress import terminal
 
     if not android:

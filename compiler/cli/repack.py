@@ -23,8 +23,8 @@ def command(
     json_file: JsonOption = None,
 ) -> None:
     """Put new weights of the same shapes into BUNDLE without compiling."""
+    from ..bundle.repack import repack as swap
     from ..progress import terminal
-    from ..repack import repack as swap
 
     with terminal() as reporter:
         reporter.stage("repack")

@@ -39,7 +39,7 @@ def command(
     Nothing else should run meanwhile. Interrupted, it goes on where it was; other models add to the same file.
     """
     from ..progress import terminal
-    from ..tune import tune
+    from ..tuning.tune import tune
 
     with terminal() as reporter:
         found = tune(

@@ -19,7 +19,7 @@ from ...targets.lower import planned_calls
 from ...targets.lowering import PendingCall
 from ...targets.opencl.kernel import Kernel
 from ...targets.profile import GpuProfile
-from ..skeleton import manifest_of
+from ..bundle.skeleton import manifest_of
 
 
 @dataclass(frozen=True)

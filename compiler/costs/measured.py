@@ -46,7 +46,7 @@ class Measured:
 
     def _seconds(self, program: Program) -> dict[str, float]:
         """Medians by anchor."""
-        from ..build import build, tensors  # slow to load, and they load recipes, which load this
+        from ..bundle.build import build, tensors  # slow to load, and they load recipes, which load this
         from ..frontends import Imported
         from ..programs import structure
 

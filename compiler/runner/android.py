@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...ir.errors import UserError
-from ..link import zig
+from ..bundle.link import zig
 from .build import STRIPPED, architecture, compiling, headers, kept, sources
 
 ABIS = {"aarch64": "arm64-v8a", "x86_64": "x86_64"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...ir.errors import UserError
-from ..link import FLAGS, GPU_SOURCES, OLDEST_LIBC, native_folder, zig
+from ..bundle.link import FLAGS, GPU_SOURCES, OLDEST_LIBC, native_folder, zig
 from .unicode import tables
 
 

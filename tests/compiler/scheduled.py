@@ -11,7 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from fick.compiler.build import build, tensors
+from fick.compiler.bundle.build import build, tensors
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported
 from fick.compiler.programs import fused

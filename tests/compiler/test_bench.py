@@ -23,7 +23,7 @@ from fick.compiler.bench.peaks import measure_peaks
 from fick.compiler.bench.peers import Task
 from fick.compiler.bench.roofline import draw
 from fick.compiler.bench.rounds import Timing, measure
-from fick.compiler.bundle import FORMAT_VERSION, Entry, write_bundle
+from fick.compiler.bundle.file import FORMAT_VERSION, Entry, write_bundle
 from fick.compiler.cli import app
 from fick.compiler.programs import structure
 from fick.hwmodel.extract import extract

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 import fick
-from fick.compiler.build import build, tensors
+from fick.compiler.bundle.build import build, tensors
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported
 from fick.compiler.programs import fused

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from fick.compiler import bundle as bundles
-from fick.compiler.bundle import Entry, weights_entry, write_bundle
+from fick.compiler.bundle import file as bundles
+from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
 from fick.ir.errors import UserError
 from fick.runtime import load
 from fick.runtime import native_api as api
@@ -174,7 +174,7 @@ def test_a_file_that_may_not_grow_leaves_the_old_one(tmp_path: Path) -> None:
     script = (
         "import sys, resource, signal; sys.path.insert(0, sys.argv[2])\n"
         "from pathlib import Path\n"
-        "from fick.compiler.bundle import write_bundle\n"
+        "from fick.compiler.bundle.file import write_bundle\n"
         "from fick.ir.errors import UserError\n"
         "from tests.compiler.test_bundle import entries\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -15,7 +15,7 @@ import pytest
 
 import fick
 from examples.terrain_model import SAMPLER, fetch
-from fick.compiler.bundle import Entry, write_bundle
+from fick.compiler.bundle.file import Entry, write_bundle
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import CONFIGS
 from fick.ir import referee

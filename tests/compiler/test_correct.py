@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import fick
-from fick.compiler.build import build, tensors
+from fick.compiler.bundle.build import build, tensors
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported
 from fick.compiler.programs import fused

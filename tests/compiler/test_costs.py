@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from fick.compiler.build import build
+from fick.compiler.bundle.build import build
 from fick.compiler.cache import cache_folder
 from fick.compiler.costs.joining import named, owned
 from fick.compiler.costs.measured import Measured

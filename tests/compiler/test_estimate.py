@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 import fick
-from fick.compiler.bundle import Entry, write_bundle
-from fick.compiler.skeleton import FACTS, program_entry
+from fick.compiler.bundle.file import Entry, write_bundle
+from fick.compiler.bundle.skeleton import FACTS, program_entry
 from fick.hwmodel.estimate import estimate
 from fick.hwmodel.hardware import load
 from fick.ir.errors import UserError

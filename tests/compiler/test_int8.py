@@ -13,12 +13,12 @@ import safetensors.numpy as safetensors
 from numpy.typing import NDArray
 
 import fick
-from fick.compiler.build import build, tensors
+from fick.compiler.bundle.build import build, tensors
+from fick.compiler.bundle.repack import repack
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported
 from fick.compiler.programs import fused
 from fick.compiler.recipes import Recipe
-from fick.compiler.repack import repack
 from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError
 from fick.ir.formats import INTEGERS

@@ -11,11 +11,11 @@ import pytest
 import safetensors.numpy as safetensors
 
 import fick
-from fick.compiler.build import build, tensors
+from fick.compiler.bundle.build import build, tensors
+from fick.compiler.bundle.repack import repack
 from fick.compiler.cache import cache_folder
 from fick.compiler.programs import fused
 from fick.compiler.recipes import Recipe
-from fick.compiler.repack import repack
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program

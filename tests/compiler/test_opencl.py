@@ -17,16 +17,16 @@ import pytest
 from typer.testing import CliRunner
 
 import fick
-from fick.compiler.build import build, tensors
-from fick.compiler.bundle import Entry, write_bundle
+from fick.compiler.bundle.build import build, tensors
+from fick.compiler.bundle.file import Entry, write_bundle
+from fick.compiler.bundle.link import KERNELS
+from fick.compiler.bundle.skeleton import read
 from fick.compiler.cache import cache_folder
 from fick.compiler.cli import app
 from fick.compiler.frontends import Imported
-from fick.compiler.link import KERNELS
 from fick.compiler.pipeline import pipeline
 from fick.compiler.programs import fused
 from fick.compiler.recipes import NOTHING
-from fick.compiler.skeleton import read
 from fick.ir import referee
 from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError

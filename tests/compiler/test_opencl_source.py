@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fick.compiler.bundle.link import KERNELS, kernels_source
 from fick.compiler.cache import cache_folder
-from fick.compiler.link import KERNELS, kernels_source
 from fick.compiler.pipeline import pipeline
 from fick.compiler.programs import fused
 from fick.compiler.recipes import NOTHING

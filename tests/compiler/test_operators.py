@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import fick
-from fick.compiler.build import build, tensors
+from fick.compiler.bundle.build import build, tensors
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported, import_model
 from fick.ir import referee

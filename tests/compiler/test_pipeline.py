@@ -13,7 +13,7 @@ from PIL import Image
 from transformers import CLIPTextModel
 
 import fick
-from fick.compiler.repack import repack
+from fick.compiler.bundle.repack import repack
 from fick.ir.errors import UserError
 from fick.runtime import Cancelled, FickError, TextToImage
 from tests.compiler import pipelines

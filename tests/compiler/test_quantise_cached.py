@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import fick
-from fick.compiler.build import build, tensors
+from fick.compiler.bundle.build import build, tensors
 from fick.compiler.cache import cache_folder
 from fick.compiler.programs import fused
 from fick.compiler.recipes import NOTHING, Recipe

@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch_file
 
 import fick
+from fick.compiler.bundle.repack import repack
 from fick.compiler.frontends.onnx_file import OnnxFile
 from fick.compiler.programs import unchanged
-from fick.compiler.repack import repack
 from fick.ir.errors import UserError
 from fick.ir.saved import pack, unpack
 from fick.runtime import FickError

@@ -13,11 +13,11 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import fick
-from fick.compiler.bundle import Entry, write_bundle
+from fick.compiler.bundle.file import Entry, write_bundle
+from fick.compiler.bundle.repack import repack
+from fick.compiler.bundle.skeleton import GOLDEN
 from fick.compiler.cache import cache_folder
-from fick.compiler.repack import repack
 from fick.compiler.runner import program
-from fick.compiler.skeleton import GOLDEN
 from fick.ir.errors import UserError
 
 from ..emulated import run_program

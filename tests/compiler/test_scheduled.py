@@ -12,9 +12,9 @@ import pytest
 import safetensors.numpy as safetensors
 
 import fick
-from fick.compiler.build import tensors
+from fick.compiler.bundle.build import tensors
+from fick.compiler.bundle.repack import repack
 from fick.compiler.inspection import inspect_bundle
-from fick.compiler.repack import repack
 from fick.ir.interpreter import Interpreter
 from fick.ir.saved import pack, unpack
 from fick.runtime import Cancelled, FickError, Model

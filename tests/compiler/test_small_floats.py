@@ -10,10 +10,10 @@ import pytest
 import safetensors.numpy as safetensors
 
 import fick
-from fick.compiler.build import tensors
+from fick.compiler.bundle.build import tensors
+from fick.compiler.bundle.repack import repack
 from fick.compiler.frontends import Imported
 from fick.compiler.programs import fused
-from fick.compiler.repack import repack
 from fick.ir.canonical import canonicalise
 from fick.ir.formats import FLOATS, FloatFormat
 from fick.ir.groups import groups

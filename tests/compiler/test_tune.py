@@ -12,8 +12,8 @@ import pytest
 import fick
 from fick.compiler.compile import compile
 from fick.compiler.programs import fused
-from fick.compiler.tune import tune
-from fick.compiler.tuned import Tuned, read_tuned
+from fick.compiler.tuning.tune import tune
+from fick.compiler.tuning.tuned import Tuned, read_tuned
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.targets.lower import planned_calls, questions

@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fick.compiler.android import package
+from fick.compiler.bundle.link import native_folder
 from fick.compiler.cache import cache_folder
-from fick.compiler.link import native_folder
+from fick.compiler.deploy.android import package
 from fick.compiler.runner import android, program
 from fick.ir.errors import UserError
 

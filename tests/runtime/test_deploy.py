@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fick.compiler import deploy as deploying
-from fick.compiler.deploy import deploy, device
+from fick.compiler.deploy import remote as deploying
+from fick.compiler.deploy.remote import deploy, device
 from fick.compiler.runner import program
 from fick.ir.errors import UserError
 from fick.runtime import load

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fick.compiler.link import MOST_OPERANDS, core_objects, link
+from fick.compiler.bundle.link import MOST_OPERANDS, core_objects, link
 from fick.ir.errors import UserError
 from fick.runtime import native_api as api
 from fick.targets.compiled import Compiled

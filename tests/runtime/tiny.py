@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fick.compiler.bundle import Entry, weights_entry, write_bundle
-from fick.compiler.link import link
+from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
+from fick.compiler.bundle.link import link
 from fick.targets.compiled import Call, Compiled, Operand, PackedWeight, StateTensor
 from fick.targets.packing import Dense, Panels
 from fick.targets.profile import load

@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fick.compiler.bundle import Entry, weights_entry, write_bundle
-from fick.compiler.link import link, system_of, weights_offsets
+from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
+from fick.compiler.bundle.link import link, system_of, weights_offsets
 from fick.runtime.tokenizer import BYTE_LETTERS
 from fick.targets.compiled import Call, Compiled, Kept, Operand, PackedWeight, StateTensor
 from fick.targets.packing import Dense

@@ -11,9 +11,9 @@ import numpy as np
 import tvm
 from hypothesis import strategies as st
 
-from fick.compiler.bundle import Entry, weights_entry, write_bundle
+from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
+from fick.compiler.bundle.link import link
 from fick.compiler.cache import cache_folder
-from fick.compiler.link import link
 from fick.targets import profile as profiles
 from fick.targets.compiled import Call, Compiled, Operand, StateTensor
 from fick.targets.cpu.kernel import WORDS, Kernel

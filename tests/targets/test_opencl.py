@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import fick
-from fick.compiler.bundle import Entry, weights_entry, write_bundle
+from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
+from fick.compiler.bundle.link import kernels_source, link
 from fick.compiler.cache import cache_folder
-from fick.compiler.link import kernels_source, link
 from fick.targets import profile as profiles
 from fick.targets.compiled import Call, Compiled, Operand, StateTensor
 from fick.targets.expressions import Apply, Expression, Literal, Load, Value

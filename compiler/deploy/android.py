@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from ..ir.errors import UserError
-from ..runtime.loader import check_bundle
-from .cache import cache_folder
-from .link import native_folder
-from .runner import android
+from ...ir.errors import UserError
+from ...runtime.loader import check_bundle
+from ..bundle.link import native_folder
+from ..cache import cache_folder
+from ..runner import android
 
 PLACES = {
     "AndroidManifest.xml": "AndroidManifest.xml",

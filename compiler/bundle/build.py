@@ -10,21 +10,21 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from ..ir.annotations import residual
-from ..ir.macs import macs
-from ..ir.program import Program
-from ..ir.saved import pack
-from ..targets.compiled import Compiled, StateTensor
-from ..targets.lower import lower
-from ..targets.profile import GpuProfile, Target
-from .bundle import FORMAT_VERSION
-from .costs.gpu import figures, kernel_facts
-from .frontends import Imported
+from ...ir.annotations import residual
+from ...ir.macs import macs
+from ...ir.program import Program
+from ...ir.saved import pack
+from ...targets.compiled import Compiled, StateTensor
+from ...targets.lower import lower
+from ...targets.profile import GpuProfile, Target
+from ..costs.gpu import figures, kernel_facts
+from ..frontends import Imported
+from ..programs import fused
+from ..progress import Silent
+from ..recipes import NOTHING, Recipe
+from .file import FORMAT_VERSION
 from .golden import golden
 from .link import SPARE, interleaved, kernels_source, link, plan_source, weights_offsets
-from .programs import fused
-from .progress import Silent
-from .recipes import NOTHING, Recipe
 from .skeleton import GOLDEN, Part, Skeleton
 
 

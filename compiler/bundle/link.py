@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from ..ir.errors import UserError
-from ..targets.compiled import Call, Compiled, Launch, StateTensor, Texture
-from ..targets.opencl.text import PREAMBLE
+from ...ir.errors import UserError
+from ...targets.compiled import Call, Compiled, Launch, StateTensor, Texture
+from ...targets.opencl.text import PREAMBLE
 
 OLDEST_LIBC = "2.17"
 BASELINE = {"x86_64": "x86_64", "aarch64": "generic", "armv7l": "generic+v7a+neon+vfp4"}

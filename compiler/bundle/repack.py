@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.errors import UserError
-from .checkpoint import read_checkpoint, require_numbers
+from ...ir.errors import UserError
+from ..checkpoint import read_checkpoint, require_numbers
 from .skeleton import GOLDEN, manifest_of, read
 
 WEIGHTS = "weights.safetensors"

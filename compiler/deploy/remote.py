@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ir.errors import UserError, first_line
-from ..runtime.loader import check_bundle
-from .cache import cache_folder
-from .runner import program
-from .skeleton import GOLDEN
+from ...ir.errors import UserError, first_line
+from ...runtime.loader import check_bundle
+from ..bundle.skeleton import GOLDEN
+from ..cache import cache_folder
+from ..runner import program
 
 LONGEST_S = 3600
 

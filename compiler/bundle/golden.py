@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.interpreter import Interpreter
-from ..ir.program import Program
-from ..runtime.noise import Noise
-from ..targets.compiled import Compiled, Result, StateTensor
+from ...ir.interpreter import Interpreter
+from ...ir.program import Program
+from ...runtime.noise import Noise
+from ...targets.compiled import Compiled, Result, StateTensor
 
 SAMPLES = 6
 """Elements of a call, spread evenly."""

@@ -7,8 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from ..ir.errors import UserError
-from ..targets.profile import Target
+from ...ir.errors import UserError
+from ...targets.profile import Target
 
 GAIN = 0.97
 """A choice's share of the predicted one's time, at most, for it to be taken: less may be chance."""

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.errors import UserError
-from ..targets.compiled import ITEM_BYTES, PackedWeight
+from ...ir.errors import UserError
+from ...targets.compiled import ITEM_BYTES, PackedWeight
 
 FORMAT_VERSION = 1
 PAGE_BYTES = 4096

@@ -16,12 +16,12 @@ import safetensors.numpy as safetensors
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from ..ir.errors import UserError
-from ..runtime.errors import FickError
-from ..runtime.loader import LIBRARY, check_bundle
-from ..targets.compiled import PackedWeight
-from ..targets.packing import Dense, Packing
-from .bundle import Entry, weights_entry, write_bundle
+from ...ir.errors import UserError
+from ...runtime.errors import FickError
+from ...runtime.loader import LIBRARY, check_bundle
+from ...targets.compiled import PackedWeight
+from ...targets.packing import Dense, Packing
+from .file import Entry, weights_entry, write_bundle
 
 GOLDEN = "golden.json"
 """The file of what kernels should give with a checkpoint (golden.py)."""
@@ -190,7 +190,7 @@ def _derived(recipe: bytes, sources: Tensors) -> dict[str, NDArray[Any]]:
     import onnx
     import onnx_ir as ir
 
-    from ..ir import referee
+    from ...ir import referee
 
     model = ir.from_proto(onnx.load_from_string(recipe))
     return referee.run(model, {str(value.name): sources[str(value.name)] for value in model.graph.inputs})

@@ -17,19 +17,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..ir.errors import UserError
-from ..ir.files import write_whole
-from ..runtime import Model
-from ..targets.profile import load
-from .bench.compare import example_inputs
-from .compile import compile
-from .costs.joining import anchors, owned
-from .programs import structure
-from .progress import Silent
+from ...ir.errors import UserError
+from ...ir.files import write_whole
+from ...runtime import Model
+from ...targets.profile import load
+from ..bench.compare import example_inputs
+from ..compile import compile
+from ..costs.joining import anchors, owned
+from ..programs import structure
+from ..progress import Silent
 from .tuned import Tuned, read_tuned
 
 if TYPE_CHECKING:  # slow to load: TVM
-    from ..targets.lowering import Question
+    from ...targets.lowering import Question
 
 
 def tune(
@@ -50,7 +50,7 @@ def tune(
 
     Raises UserError where the machine cannot run the target's code, and for whatever `compile` refuses.
     """
-    from ..targets.lower import questions  # slow to load: TVM
+    from ...targets.lower import questions  # slow to load: TVM
 
     if output.is_dir() or not output.parent.is_dir():
         raise UserError(f"cannot write {output}: give the path of a file in a folder that exists")

@@ -1,0 +1,1 @@
+"""Bundles on devices: copied there and tried, or packed for an app."""

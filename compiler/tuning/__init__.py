@@ -1,0 +1,1 @@
+"""Choices of kernels, measured on the device that they are for."""
