@@ -4,8 +4,8 @@
                               [--precision bfloat16] [--recipe FILE] [--rounds 11] [--json FILE] [--chart FILE.png]
 
 Prints a row a model: the median of a call and half of the range in which the middle half of the rounds lies; for fick
-the share of the machine's limit that all layers together reach; for each peer fick's time over the peer's, and the
-largest difference between their outputs in standard deviations of the output. With ``--precision int8`` peers have
+the share of the machine's limit that all layers together reach; for each peer fick's time over the peer's, and the root
+mean square of the difference between their outputs in standard deviations of the output. With ``--precision int8`` peers have
 integers for their products; so does fick, by the recipe w8a8-noise unless another is given, and stores the rest in
 bfloat16 where this machine multiplies that, as OpenVINO does. A model is compiled, measured and
 forgotten before the next: SD-1.5 takes several minutes to compile, and 14 GB of memory.
@@ -115,7 +115,7 @@ def described(name: str, bundle: Path) -> str:
 def row(label: str, facts: Mapping[str, Any]) -> str:
     cells = [label, seconds(facts["step_s"]), f"{facts['total']['share']:.0%}"]
     for one in facts["peers"].values():
-        measured = f"{one['ratio']:.2f}x, {one['relative_diff']:.0e}" if "ratio" in one else ""
+        measured = f"{one['ratio']:.2f}x, {one['rms_diff']:.0e}" if "ratio" in one else ""
         cells.append(f"{seconds(one['step_s'])} ({measured})" if measured else "-")
     return "| " + " | ".join([*cells, f"{facts['peak_bytes'] / 1e6:,.0f} MB"]) + " |"
 

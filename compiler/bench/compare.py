@@ -128,6 +128,7 @@ def _beside(ours: _Ours, name: str, task: Task, rounds: int, progress: Progress 
         "ratio": timings[OURS].ratio_to(timings[name]),
         "max_abs_diff": timings[name].max_abs_diff,
         "relative_diff": timings[name].relative_diff,
+        "rms_diff": timings[name].rms_diff,
         "resident_bytes": resident_bytes,
     }
 

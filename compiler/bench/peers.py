@@ -169,14 +169,19 @@ def _iree(task: Task) -> Run:
     runtime.flags.parse_flags(f"--task_topology_max_group_count={task.workers}")
     with tempfile.TemporaryDirectory(prefix="fick-peer-") as scratch:
         folder = Path(scratch)
-        mlir = os.fspath(folder / "model.mlir")
-        source = _onnx_file(task, folder)
-        importer.main(
-            importer.parse_arguments([os.fspath(source), "-o", mlir, "--opset-version", str(OPSET)])
-        )
+        mlir, weights = (os.fspath(folder / name) for name in ("model.mlir", "weights.irpa"))
+        # What was exported is of the right opset; to raise a file to it, all of it is held at once.
+        raised = ("--large-model",) if task.file is None else ("--opset-version", str(OPSET))
+        source = os.fspath(_onnx_file(task, folder))
+        apart = ("--externalize-params", "--save-params-to", weights)
+        importer.main(importer.parse_arguments([source, "-o", mlir, *raised, *apart]))
         binary = compiler.compile_file(mlir, target_backends=["llvm-cpu"], input_type="onnx", extra_args=IREE)
-    config = runtime.Config("local-task")
-    module = runtime.load_vm_module(runtime.VmModule.copy_buffer(config.vm_instance, binary), config)
+        config = runtime.Config("local-task")
+        index = runtime.ParameterIndex()
+        index.load(weights)
+        given = runtime.create_io_parameters_module(config.vm_instance, index.create_provider(scope="model"))
+        code = runtime.VmModule.copy_buffer(config.vm_instance, binary)
+        module = runtime.load_vm_modules(given, code, config=config)[-1]
     call = module[next(name for name in module.vm_module.function_names if not name.endswith("$async"))]
     inputs = [runtime.asdevicearray(config.device, np.ascontiguousarray(one)) for one in task.feeds.values()]
     return lambda: np.asarray(call(*inputs))

@@ -50,12 +50,13 @@ class Timing:
     """Seconds of one call: every round, in order.
 
     ``max_abs_diff`` is between this system's output and the first system's; ``relative_diff`` is the same in
-    standard deviations of this system's output.
+    standard deviations of this system's output, and ``rms_diff`` the root of the differences' mean square in those.
     """
 
     rounds_s: list[float] = field(default_factory=list[float])
     max_abs_diff: float = 0.0
     relative_diff: float = 0.0
+    rms_diff: float = 0.0
 
     def summary(self) -> dict[str, float]:
         """Seconds; the quartiles say how wide the middle half of the rounds lies."""
@@ -88,8 +89,10 @@ def interleave(
     first = {name: system.output() for name, system in systems.items()}
     reference = next(iter(first.values())).astype(np.float64)
     for name, output in first.items():
-        timings[name].max_abs_diff = float(np.abs(output - reference).max())
-        timings[name].relative_diff = timings[name].max_abs_diff / max(float(output.std()), 1e-30)
+        timing, apart, deviation = timings[name], np.abs(output - reference), max(float(output.std()), 1e-30)
+        timing.max_abs_diff = float(apart.max())
+        timing.relative_diff = timing.max_abs_diff / deviation
+        timing.rms_diff = float(np.sqrt(np.square(apart).mean())) / deviation
     for done in range(rounds):
         for name, system in systems.items():
             time.sleep(SETTLE_S)

@@ -90,13 +90,12 @@ def command(
 
 
 def _systems(result: Mapping[str, Any]) -> Table:
-    table = Table("system", "a call (median)", "spread", "fick / it", "largest difference", box=None)
-    table.add_row("fick", *_seconds(result["step_s"]), "", "")
+    table = Table("system", "a call (median)", "spread", "fick / it", "difference", "at most", box=None)
+    table.add_row("fick", *_seconds(result["step_s"]), "", "", "")
     for name, peer in result["peers"].items():
         if "failed" not in peer:
-            table.add_row(
-                name, *_seconds(peer["step_s"]), f"{peer['ratio']:.2f}", f"{peer['max_abs_diff']:.1e}"
-            )
+            apart = (f"{peer[key]:.1e}" for key in ("rms_diff", "relative_diff"))
+            table.add_row(name, *_seconds(peer["step_s"]), f"{peer['ratio']:.2f}", *apart)
     return table
 
 

@@ -243,6 +243,7 @@ def test_rounds_are_paired_and_outputs_compared():
     timings = measure({"a": system("a", 2.0), "b": system("b", 4.0)}, 3)
     assert order == ["a", "b"] * 4
     assert (timings["b"].max_abs_diff, timings["b"].relative_diff) == (2.0, 1.0)
+    assert timings["b"].rms_diff == pytest.approx(2**-0.5)
     ours, theirs = Timing([1.0, 2.0, 6.0]), Timing([2.0, 2.0, 2.0])
     assert ours.ratio_to(theirs) == 1.0
     assert ours.summary() == {
