@@ -24,7 +24,8 @@ from fick.ir.errors import UserError
 from fick.ir.macs import COUNTS
 from fick.ir.program import Program
 from fick.targets import profile as profiles
-from fick.targets.cpu.contraction import Tile
+from fick.targets.cpu.attention import Attention
+from fick.targets.cpu.contraction import Contraction, Tile
 from fick.targets.cpu.kernel import Kernel
 from fick.targets.cpu.worker import assembly
 from fick.targets.lower import planned_calls
@@ -49,6 +50,7 @@ CORES = {
 """By profile. The peaks of the latter two are in Arm's software optimization guides."""
 
 MNEMONIC = "fmla"
+SUMMING = (Attention, Contraction)
 ITERATIONS = 200
 REGISTERS = 32
 
@@ -130,11 +132,12 @@ def heaviest(program: Program, target: profiles.Profile, count: int) -> list[Lay
         for node in variant.graph
         if node.op_type in COUNTS
     }
-    # Of a layer's calls the last is its products'; copies and transforms come before.
-    last = {call.node: call.kernel for call in calls if call.node in nodes}
+    # Of a layer's calls one sums its products; copies and transforms are beside it.
+    summing = {call.node: call.kernel for call in calls if isinstance(call.kernel, SUMMING)}
     found: dict[Kernel, Layer] = {}
-    for name, kernel in last.items():
-        assert isinstance(kernel, Kernel)
+    for name, kernel in summing.items():
+        if name not in nodes:
+            continue
         node = nodes[name]
         operands = (value for value in node.inputs[:2] if value is not None and value.shape is not None)
         shapes = " by ".join("x".join(str(size) for size in value.shape) for value in operands)  # type: ignore[union-attr]
