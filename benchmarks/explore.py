@@ -218,9 +218,9 @@ def zigzag(folder: Path) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "zigzag-dse==3.9.1"], check=True, stdout=sys.stderr
-    )
+    # It imports six and does not ask for it.
+    wanted = ("zigzag-dse==3.9.1", "six==1.17.0")
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True, stdout=sys.stderr)
     return python
 
 

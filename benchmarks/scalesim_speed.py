@@ -43,7 +43,7 @@ print(json.dumps([found, time.process_time() - start]))
 
 def environment(folder: Path) -> Path:
     """The interpreter of an environment with SCALE-Sim in ``folder``."""
-    python = folder / "bin" / "python"
+    python = folder.resolve() / "bin" / "python"  # it runs elsewhere
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     subprocess.run(
