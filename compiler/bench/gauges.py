@@ -46,19 +46,14 @@ class Multiply(Kernel):
 
 
 @dataclass(frozen=True)
-class MultiplyDots(Kernel):
-    """Dot products by the instruction ``dot``. Operands: those of ``Multiply``."""
+class MultiplyDots(Multiply):
+    """The same by the instruction ``dot``, which adds several products to a sum."""
 
     dot: str
-    tasks: int
-    chains: int
-    lanes: int
-    sweeps: int
 
     @property
     def work(self) -> int:
-        """Multiplications and additions."""
-        return 2 * self.tasks * self.sweeps * self.chains * self.lanes * DOTS[self.dot].together
+        return super().work * DOTS[self.dot].together
 
     @property
     def functions(self) -> str:
@@ -66,13 +61,12 @@ class MultiplyDots(Kernel):
 
     def body(self, operands: Sequence[Any]) -> None:
         out, factors = operands
-        kind = "int32" if DOTS[self.dot].together == 4 else "float32"
         row = T.Ramp(0, 1, self.lanes)
         with T.parallel(0, self.tasks) as task:
             left, right = (
                 T.bind(T.Broadcast(T.reinterpret("int32", factors[index]), self.lanes)) for index in (0, 1)
             )
-            sums = [local(self.lanes, kind) for _ in range(self.chains)]
+            sums = [local(self.lanes, DOTS[self.dot].sums_dtype) for _ in range(self.chains)]
             for index, total in enumerate(sums):
                 fill(total, self.lanes, index)
             with T.serial(0, self.sweeps):

@@ -45,7 +45,7 @@ ROUNDS = 5
 UNROLLED = 8
 OPERANDS = ("float32", "float32")
 
-Gauge = Multiply | MultiplyDots | MultiplyTiles | Fill | Read
+Gauge = Multiply | MultiplyTiles | Fill | Read
 
 
 def _multiply(profile: Profile) -> Multiply:
@@ -59,7 +59,7 @@ def _multiply_narrow(format: str, profile: Profile) -> MultiplyTiles | MultiplyD
     dot = {"int8": profile.int8_dot, "bfloat16": profile.bfloat16_dot}[format]
     if dot is None or DOTS[dot].held > 1:  # several instructions
         return None
-    return MultiplyDots(OPERANDS, dot, TASKS, _chains(profile), profile.vector_lanes, MULTIPLY_SWEEPS)
+    return MultiplyDots(OPERANDS, TASKS, _chains(profile), profile.vector_lanes, MULTIPLY_SWEEPS, dot)
 
 
 def _chains(profile: Profile) -> int:

@@ -27,6 +27,9 @@ from . import card, curve, data, export, models, sheet, train_autoencoder, train
 
 PROMPTS, JUDGED, STEPS, GUIDANCE = 256, 64, 20, 5.0
 
+Compiled = Annotated[bool, typer.Option(help="Compile the UNet with torch: faster, needs a C++ compiler.")]
+Threads = Annotated[int, typer.Option(help="0 takes all.")]
+
 
 def main(
     folder: Annotated[Path, typer.Option(help="Checkpoints, curves and downloads.")] = Path("out/emoji-sd"),
@@ -35,15 +38,11 @@ def main(
     steps: Annotated[int, typer.Option(help="Of the text encoder and the UNet.")] = 5000,
     classifier_steps: int = 1500,
     contrastive_steps: int = 3000,
-    compiled: Annotated[
-        bool, typer.Option(help="Compile the UNet with torch: faster, needs a C++ compiler.")
-    ] = False,
-    threads: Annotated[int, typer.Option(help="0 takes all.")] = 0,
+    compiled: Compiled = False,
+    threads: Threads = 0,
 ) -> None:
     """Train all parts, export them, and print how good they are."""
-    if threads:
-        torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest(threads)
     emojis, pixels = data.load(folder / "npm")
     pictures = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
     flippable = torch.tensor([emoji.flippable for emoji in emojis])
@@ -92,6 +91,13 @@ def main(
     card.write(measures, made, output)
     (output / "measures.json").write_text(json.dumps(measures, indent=1) + "\n")
     print(json.dumps(measures, indent=1))
+
+
+def fastest(threads: int) -> torch.device:
+    """A GPU where there is one; else the processor, with so many threads if not all."""
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def judge_pictures(pipeline: Path, prompts: Path) -> dict[str, Any]:

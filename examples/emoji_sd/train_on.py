@@ -18,7 +18,7 @@ import typer
 from diffusers import StableDiffusionPipeline
 
 from . import card, curve, data, export, sheet, train_denoiser
-from .train import judge_pictures
+from .train import Compiled, Threads, fastest, judge_pictures
 
 PROMPTS = ("prompts.txt", "prompts-held-out.txt")
 
@@ -32,15 +32,11 @@ def main(
     output: Annotated[Path, typer.Option(help="The pipeline that comes of it.")] = Path(
         "out/emoji-sd-on/made"
     ),
-    compiled: Annotated[
-        bool, typer.Option(help="Compile the UNet with torch: faster, needs a C++ compiler.")
-    ] = False,
-    threads: Annotated[int, typer.Option(help="0 takes all.")] = 0,
+    compiled: Compiled = False,
+    threads: Threads = 0,
 ) -> None:
     """Train on, export, and print how good it is."""
-    if threads:
-        torch.set_num_threads(threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = fastest(threads)
     emojis, pixels = data.load(folder / "npm")
     known = [number for number, emoji in enumerate(emojis) if not emoji.held_out]
     pictures = torch.from_numpy(pixels[known]).permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -76,12 +76,14 @@ def _call(kind: str, name: str, *arguments: Any) -> Any:
 
 @dataclass(frozen=True)
 class Dot:
-    """``together`` is how many products it adds to a sum, ``bias`` what its left factors are raised by, ``held`` how
-    many registers a vector of factors takes, and ``intrinsic`` LLVM's name of it where TVM has no type for its factors.
+    """``together`` is how many products it adds to a sum of ``sums_dtype``, ``bias`` what left factors are raised by,
+    ``held`` how many registers a vector of factors takes, and ``intrinsic`` LLVM's name of it where TVM has no type for
+    its factors.
     """
 
     add: Callable[[Any, Any, Any, int], Any]
     together: int = 4
+    sums_dtype: str = "int32"
     bias: int = 0
     held: int = 1
     intrinsic: str | None = None
@@ -107,9 +109,9 @@ DOTS = {
     "sdot": Dot(_sdot),
     "shifts": Dot(_shifts, held=2),
     # AVX512-BF16: numbers below the smallest normal one count as zero.
-    "vdpbf16ps": Dot(_bfloat16, together=2, intrinsic="llvm.x86.avx512bf16.dpbf16ps.512"),
+    "vdpbf16ps": Dot(_bfloat16, 2, "float32", intrinsic="llvm.x86.avx512bf16.dpbf16ps.512"),
     # Armv8.6-A, an extension of Armv8.2-A.
-    "bfdot": Dot(_bfloat16, together=2, intrinsic="llvm.aarch64.neon.bfdot.v4f32.v8bf16"),
+    "bfdot": Dot(_bfloat16, 2, "float32", intrinsic="llvm.aarch64.neon.bfdot.v4f32.v8bf16"),
 }
 """By the name that a profile has for them."""
 

@@ -146,7 +146,7 @@ def _on_vectors(
     scratch = ((like.sums_dtype, like.scratch_floats), (like.sums_dtype, like.opened_factors))
     packing = panels
     together = 1 if dot is None else DOTS[dot].together
-    if together == 2:
+    if dot is not None and DOTS[dot].sums_dtype == "float32":
         packing = Pairs(**panels.model_dump(exclude={"kind"}))
         shape = (*shape, together)
     elif dot is not None:
