@@ -13,6 +13,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .optimisers import Optimisers, Parameters, adamw
 
 SAVE_EVERY_S = 120.0
 WARM_UP_STEPS = 200
@@ -30,6 +33,7 @@ class Stage:
     steps: int
     learning_rate: float
     average_decay: float = 0.999
+    optimisers: Optimisers = adamw
 
 
 def train(stage: Stage, folder: Path, device: torch.device) -> None:
@@ -40,12 +44,10 @@ def train(stage: Stage, folder: Path, device: torch.device) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     parameters = dict(stage.model.named_parameters())
-    optimiser = torch.optim.AdamW(
-        parameters.values(), stage.learning_rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
-    )
+    optimisers = stage.optimisers(parameters, stage.learning_rate)
     average = {name: value.detach().clone() for name, value in parameters.items()}
     state = folder / f"{stage.name}.state.safetensors"
-    start = _resume(state, optimiser, parameters, average)
+    start = _resume(state, optimisers, parameters, average)
 
     columns = (
         TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"),
@@ -56,14 +58,16 @@ def train(stage: Stage, folder: Path, device: torch.device) -> None:
     with Progress(*columns) as progress, (folder / f"{stage.name}.curve.jsonl").open("a") as curve:
         task = progress.add_task(stage.name, total=stage.steps, completed=start, loss=math.nan)
         for step in range(start, stage.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = stage.learning_rate * _schedule(step, stage.steps)
+            rate = stage.learning_rate * _schedule(step, stage.steps)
+            for optimiser in optimisers:
+                optimiser.param_groups[0]["lr"] = rate
             with torch.autocast(device.type, torch.bfloat16):
                 loss = stage.loss(step)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
             with torch.no_grad():
                 decay = min(stage.average_decay, (1 + step) / (10 + step))
                 torch._foreach_lerp_(list(average.values()), list(parameters.values()), 1 - decay)
@@ -78,7 +82,7 @@ def train(stage: Stage, folder: Path, device: torch.device) -> None:
                 curve.write(json.dumps({"step": step + 1, "loss": round(mean, 6)}) + "\n")
                 curve.flush()
             if time.monotonic() - saved_at > SAVE_EVERY_S or step + 1 == stage.steps:
-                _save(state, step + 1, optimiser, parameters, average)
+                _save(state, step + 1, optimisers, parameters, average)
                 saved_at = time.monotonic()
     with torch.no_grad():
         for name, value in parameters.items():
@@ -101,28 +105,40 @@ def _schedule(step: int, steps: int) -> float:
     return min(1.0, (step + 1) / WARM_UP_STEPS) * (0.505 + 0.495 * math.cos(math.pi * step / steps))
 
 
-def _save(path: Path, step: int, optimiser: torch.optim.Optimizer, parameters: dict, average: dict) -> None:
+def _save(
+    path: Path, step: int, optimisers: list[Optimizer], parameters: Parameters, average: dict[str, Tensor]
+) -> None:
     tensors = {f"average.{name}": value for name, value in average.items()}
-    for name, value in parameters.items():
-        tensors[f"weight.{name}"] = value.detach()
-        tensors[f"first.{name}"] = optimiser.state[value]["exp_avg"]
-        tensors[f"second.{name}"] = optimiser.state[value]["exp_avg_sq"]
+    tensors |= {f"weight.{name}": value.detach() for name, value in parameters.items()}
+    for number, optimiser in enumerate(optimisers):
+        for place, value in enumerate(optimiser.param_groups[0]["params"]):
+            for key, kept in optimiser.state[value].items():
+                tensors[f"{number}.{place}.{key}"] = kept
     beside = path.with_suffix(".part")
     save_file({name: value.contiguous() for name, value in tensors.items()}, beside, {"step": str(step)})
     os.replace(beside, path)
 
 
-def _resume(path: Path, optimiser: torch.optim.Optimizer, parameters: dict, average: dict) -> int:
+def _resume(
+    path: Path, optimisers: list[Optimizer], parameters: Parameters, average: dict[str, Tensor]
+) -> int:
     if not path.exists():
         return 0
     with safe_open(path, "pt") as file, torch.no_grad():
-        step = int(file.metadata()["step"])
         for name, value in parameters.items():
             value.copy_(file.get_tensor(f"weight.{name}"))
             average[name].copy_(file.get_tensor(f"average.{name}"))
-            optimiser.state[value] = {
-                "step": torch.tensor(float(step), device=value.device),
-                "exp_avg": file.get_tensor(f"first.{name}").to(value),
-                "exp_avg_sq": file.get_tensor(f"second.{name}").to(value),
-            }
-    return step
+        for tensor in sorted(file.keys()):
+            number, place, key = tensor.split(".", 2)
+            if number.isdigit():
+                optimiser = optimisers[int(number)]
+                value = optimiser.param_groups[0]["params"][int(place)]
+                optimiser.state[value][key] = _laid_out(file.get_tensor(tensor), value)
+        return int(file.metadata()["step"])
+
+
+def _laid_out(kept: Tensor, value: Tensor) -> Tensor:
+    """As its parameter lies in memory: fused AdamW walks through both without a look at their strides."""
+    if kept.shape != value.shape:
+        return kept.to(value.device)
+    return torch.empty_like(value, dtype=kept.dtype).copy_(kept)

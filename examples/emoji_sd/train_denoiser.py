@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from . import data, loop, models
+from . import data, loop, models, optimisers
 
 NAME = "denoiser"
 BATCH = 64
-LEARNING_RATE = 6e-4
+LEARNING_RATE = 8e-4
 AVERAGE_DECAY = 0.999
 CAPTION_DROP = 0.1
 VIEWS = 5  # augmented latents of every picture, encoded once
@@ -67,7 +67,8 @@ def train(
         # No weight falls with the signal (as min-SNR's does): what a prompt decides is decided in the noise.
         return (output - target.to(device)).square().mean()
 
-    loop.train(loop.Stage(NAME, pair, loss, steps, LEARNING_RATE, AVERAGE_DECAY), folder, device)
+    stage = loop.Stage(NAME, pair, loss, steps, LEARNING_RATE, AVERAGE_DECAY, optimisers.muon)
+    loop.train(stage, folder, device)
     return Denoiser(text_encoder.eval(), unet.eval(), begun.steps_trained + steps)
 
 
