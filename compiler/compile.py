@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..ir.errors import UserError
+from ..ir.files import check_place
 from ..targets import profile as profiles
 from .budgets import recipe_within
 from .bundle.skeleton import Skeleton, kept
@@ -97,8 +98,7 @@ def compile(
     reporter.stage("import")
     whole = open_model(model, shapes=shapes, seed=seed)
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
-    if path.is_dir() or not path.parent.is_dir():
-        raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
+    check_place(path)
     if budget is not None and within_s is not None:
         wanted = _searched(
             budget, within_s, distil, wanted, whole, model, path, profile, precision, seed, reporter

@@ -6,6 +6,14 @@ import os
 import tempfile
 from pathlib import Path
 
+from .errors import UserError
+
+
+def check_place(path: Path) -> None:
+    """Before minutes of work, not after them: raises UserError where no file can be written."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
+
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write beside the place and move there, so that an interruption leaves no torn file.

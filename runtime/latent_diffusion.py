@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -123,6 +124,8 @@ class LatentDiffusion(ABC):
         """A picture, [height, width, 3]; ``prompt`` are the network's inputs of that rate for both branches of
         guidance, the unconditional one first. See ``Drawing``.
         """
+        if not math.isfinite(guidance_scale):
+            raise FickError(f"the guidance scale is {guidance_scale} and should be a finite number")
         self._cancelled = False
         described = sampler or self.manifest.get("sampler") or {}
         loop = samplers.create(described, steps, self.unet.residual(guidance_scale))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ...ir.errors import UserError
+from ...ir.files import check_place
 
 ModelArgument = Annotated[
     str,
@@ -19,9 +20,20 @@ ModelArgument = Annotated[
     ),
 ]
 BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .fick file.")]
+
+
+def place(path: Path | None) -> Path | None:
+    """A callback of options that name a file to write; - is standard output."""
+    if path is not None and str(path) != "-":
+        check_place(path)
+    return path
+
+
 JsonOption = Annotated[
     Path | None,
-    typer.Option("--json", metavar="FILE", help="Write the result for machines; - is standard output."),
+    typer.Option(
+        "--json", metavar="FILE", help="Write the result for machines; - is standard output.", callback=place
+    ),
 ]
 ShapeOption = Annotated[
     list[str] | None,

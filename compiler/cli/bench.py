@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import BundleArgument, JsonOption
+from .arguments import BundleArgument, JsonOption, place
 from .output import megabytes, milliseconds, out, write_json, write_result
 
 EXAMPLE = (
@@ -42,7 +42,8 @@ def command(
         bool, typer.Option("--layers", help="Measure what the machine can do, and every layer beside it.")
     ] = False,
     chart: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="The roofline as a picture; implies --layers.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="The roofline as a picture; implies --layers.", callback=place),
     ] = None,
     json_file: JsonOption = None,
 ) -> None:

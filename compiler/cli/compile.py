@@ -108,7 +108,7 @@ def command(
         bool,
         typer.Option("--self-test", help="Store what every kernel should give, for `fick-run --self-test`."),
     ] = False,
-    seed: Annotated[int, typer.Option(help="Seed of random weights.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of random weights.")] = 0,
     json_file: JsonOption = None,
 ) -> None:
     """Compile MODEL for a device into one self-contained bundle."""

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...ir.errors import UserError
-from .arguments import BundleArgument, JsonOption
+from .arguments import BundleArgument, JsonOption, place
 from .output import megabytes, milliseconds, show
 
 EXAMPLE = (
@@ -25,7 +25,8 @@ def command(
         str, typer.Option(metavar="DEVICE", help="ssh://USER@HOST[:PORT][/FOLDER] or adb:[SERIAL].")
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture drawn there.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE.png", help="The picture drawn there.", callback=place),
     ],
     prompt: Annotated[str | None, typer.Option(help="What to draw, for a text-to-image bundle.")] = None,
     class_label: Annotated[
@@ -40,8 +41,6 @@ def command(
     from ..deploy.remote import deploy
     from ..progress import terminal
 
-    if not output.parent.is_dir():
-        raise UserError(f"cannot write {output}: {output.parent} is not a folder")
     if (prompt is None) == (class_label is None):
         raise UserError("say what to draw on the device, with --prompt or with --class-label")
     asks = ["--prompt", prompt] if prompt is not None else ["--class-label", str(class_label)]

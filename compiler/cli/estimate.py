@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import JsonOption, RecipeOption, ShapeOption, shapes
+from .arguments import JsonOption, RecipeOption, ShapeOption, place, shapes
 from .output import megabytes, out, show, write_json, write_result
 
 EXAMPLE = (
@@ -44,11 +44,16 @@ def command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="REPORT.html", help="Charts, as a page that needs no network."
+            "--output",
+            "-o",
+            metavar="REPORT.html",
+            help="Charts, as a page that needs no network.",
+            callback=place,
         ),
     ] = None,
     trace_file: Annotated[
-        Path | None, typer.Option("--trace", metavar="FILE.json", help="The time line, for Perfetto.")
+        Path | None,
+        typer.Option("--trace", metavar="FILE.json", help="The time line, for Perfetto.", callback=place),
     ] = None,
     json_file: JsonOption = None,
 ) -> None:

@@ -11,7 +11,7 @@ import typer
 from ...ir.errors import UserError
 from ...runtime import ClassToImage, Model, TextToImage, load, png, samplers
 from ...runtime.latent_diffusion import LatentDiffusion
-from .arguments import BundleArgument, JsonOption, size_of
+from .arguments import BundleArgument, JsonOption, place, size_of
 from .output import show, write_result
 
 EXAMPLE = (
@@ -24,7 +24,8 @@ EXAMPLE = (
 def command(
     bundle: BundleArgument,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE.png", help="The picture, or an .npy.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE.png", help="The picture, or an .npy.", callback=place),
     ],
     prompt: Annotated[str | None, typer.Option(help="What to draw, for a text-to-image bundle.")] = None,
     negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
@@ -36,8 +37,9 @@ def command(
         Path | None, typer.Option(metavar="FILE", help="A picture to start from instead of noise.")
     ] = None,
     strength: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="How much of --init may change, 0 to 1.")
-    ] = 0.8,
+        float | None,
+        typer.Option(min=0.0, max=1.0, help="How much of --init may change, 0 to 1. [default: 0.8]"),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Calls of the model.")] = None,
     sampler: Annotated[
         str | None, typer.Option(help=f"{', '.join(samplers.KINDS)}. [default: the bundle's own]")
@@ -58,10 +60,10 @@ def command(
     from .. import pictures
     from ..progress import terminal
 
-    if not output.parent.is_dir():
-        raise UserError(f"cannot write {output}: {output.parent} is not a folder")
     if output.suffix not in (".png", ".npy"):
         raise UserError(f"cannot write {output}: give a name that ends in .png or .npy")
+    if strength is not None and init is None:
+        raise UserError("--strength says how much of a picture may change; give the picture with --init")
     limit = size_of(memory_limit) if memory_limit else 0
     with load(bundle, threads=threads, memory_limit_bytes=limit) as model:
         asked = _asked(
@@ -76,9 +78,11 @@ def command(
             },
         )
         if isinstance(model, LatentDiffusion):
-            asked |= {"guidance_scale": guidance, "strength": strength}
+            asked |= {"guidance_scale": guidance}
             if init is not None:
                 asked |= {"init": pictures.read(init, model.picture_size)}
+            if strength is not None:
+                asked |= {"strength": strength}
         chosen = {**_noise_of(model.manifest), "kind": sampler} if sampler else None
         samples: list[Any] = []
         started = time.perf_counter()

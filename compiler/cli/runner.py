@@ -8,8 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ...ir.errors import UserError
-from .arguments import JsonOption, TargetOption
+from .arguments import JsonOption, TargetOption, place
 from .output import megabytes, show, write_result
 
 EXAMPLE = (
@@ -18,7 +17,9 @@ EXAMPLE = (
 
 
 def command(
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where it goes.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where it goes.", callback=place)
+    ],
     target: TargetOption = "host",
     library: Annotated[
         bool,
@@ -34,8 +35,6 @@ def command(
     from ..cache import cache_folder
     from ..progress import terminal
 
-    if not output.parent.is_dir() or output.is_dir():
-        raise UserError(f"cannot write {output}: give the path of a file in a folder that exists")
     arch = profile.load(target).arch
     with terminal() as reporter:
         reporter.stage("build")

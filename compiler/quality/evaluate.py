@@ -68,8 +68,10 @@ def evaluate(
     report = progress or (lambda done, total: None)
     drawn: dict[str, list[Drawing]] = {}
     costs: dict[str, dict[str, Any]] = {}
-    for before, (name, source) in enumerate((("reference", reference), ("candidate", candidate))):
-        gallery, hand = Gallery(folder, source), artist(source)
+    sources = {"reference": reference, "candidate": candidate}
+    hands = {name: artist(source) for name, source in sources.items()}  # both are sound before either draws
+    for before, (name, hand) in enumerate(hands.items()):
+        gallery = Gallery(folder, sources[name])
         count = (reference_steps if name == "reference" else None) or steps
         drawn[name] = []
         for text, seed in jobs:

@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...ir.errors import UserError
-from ...ir.files import write_whole
+from ...ir.files import check_place, write_whole
 from ...runtime import Model
 from ...targets.profile import load
 from ..bench.compare import example_inputs
@@ -52,8 +51,7 @@ def tune(
     """
     from ...targets.lower import questions  # slow to load: TVM
 
-    if output.is_dir() or not output.parent.is_dir():
-        raise UserError(f"cannot write {output}: give the path of a file in a folder that exists")
+    check_place(output)
     reporter = reporter or Silent()
     profile = load(target)
     kept = read_tuned(output) if output.exists() else Tuned(target=profile.name, cores=profile.cores)

@@ -141,6 +141,8 @@ def test_a_prompt_that_is_too_long_says_what_fell_off(ours):
         ({"init": np.zeros((8, 8, 3), np.uint8)}, r"should be uint8\[16, 16, 3\]"),
         ({"init": np.zeros((16, 16, 3), np.uint8), "strength": 0.0}, "leaves none to run"),
         ({"init": np.zeros((16, 16, 3), np.uint8), "strength": 1.5}, "up to 1"),
+        ({"guidance_scale": float("nan")}, "guidance scale is nan"),
+        ({"guidance_scale": float("inf")}, "guidance scale is inf"),
     ],
 )
 def test_arguments_that_cannot_be(ours, options, said):
@@ -203,6 +205,9 @@ class TestCommandLine:
             (["--prompt", "cat", "--seed", "many"], "--seed"),
             (["--prompt", "cat", "--sampler", "magic"], "magic"),
             (["--prompt", "cat", "--init", "none.png"], "none.png"),
+            (["--prompt", "cat", "--strength", "0.5"], "--init"),
+            (["--prompt", "cat", "-o", "nowhere/x.png"], "in a folder that exists"),
+            (["--prompt", "cat", "--json", "nowhere/x.json"], "in a folder that exists"),
         ],
     )
     def test_a_mistake_is_one_sentence_and_exit_code_2(self, bundle, tmp_path, arguments, said):
