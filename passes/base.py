@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from ..ir.errors import UserError
 from ..ir.program import HistoryEntry, Program
 from .costs import CostModel
 
-ConfigT = TypeVar("ConfigT", bound=BaseModel)
+
+class PassConfig(BaseModel):
+    """What a pass may be told: each parameter with its type, default, unit and a line of documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+ConfigT = TypeVar("ConfigT", bound=PassConfig)
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -77,10 +84,10 @@ class Context:
 
 
 class Pass(ABC, Generic[ConfigT]):
-    """One transformation. ``Config`` gives each parameter type, default, unit and a line of documentation."""
+    """One transformation."""
 
     name: ClassVar[str]
-    Config: ClassVar[type[BaseModel]]
+    Config: ClassVar[type[PassConfig]] = PassConfig
     needs: ClassVar[str] = ""
     """The kind of hardware without which the pass makes no sense; empty if any will do."""
     every_variant: ClassVar[bool] = False

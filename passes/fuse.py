@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..ir.formats import opens
 from ..ir.groups import UNFUSED, Group, assign
 from ..ir.operators import ANCHORS, CONVERSIONS, ELEMENTWISE, PRODUCTS, REARRANGING
 from ..ir.program import Program
-from .base import Context, Pass
+from .base import Context, Pass, PassConfig
 
 WITHOUT_EPILOGUE = frozenset({"Attention"})
 """Anchors whose kernel stores its result itself."""
@@ -27,9 +27,7 @@ CARRIED = ELEMENTWISE.keys() | CONVERSIONS
 """Operators that run in the kernel of another."""
 
 
-class FuseConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class FuseConfig(PassConfig):
     longest: int = Field(
         default=16, ge=1, le=64, description="Most nodes after an anchor in one group [nodes]."
     )

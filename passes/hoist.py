@@ -12,13 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict
 
 from ..ir.formats import opens
 from ..ir.operators import VIEWS
 from ..ir.program import PROLOGUE, Program
 from ..ir.rates import Rate, analyse
-from .base import Context, Pass
+from .base import Context, Pass, PassConfig
 
 CHEAP = VIEWS | {"Identity"}
 """Operators that a kernel does by reading differently, as it opens codes: carrying their result would only copy."""
@@ -29,15 +28,10 @@ WIDENING = frozenset({"Expand"})
 VARIANT = {Rate.CONSTANT: "constant", Rate.PROMPT: "prompt", Rate.STEP: "step"}
 
 
-class HoistConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Hoist(Pass[HoistConfig]):
+class Hoist(Pass[PassConfig]):
     """Program of alternatives -> the same split by rate. What the alternatives share is done once for all of them."""
 
     name = "hoist"
-    Config = HoistConfig
     every_variant = True
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:

@@ -11,17 +11,15 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..ir.making import Maker
 from ..ir.program import Program
-from .base import Context, Pass
+from .base import Context, Pass, PassConfig
 from .quantise.products import Product, products
 
 
-class SplitJoinsConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class SplitJoinsConfig(PassConfig):
     least_depth: int = Field(
         default=64, ge=1, description="Halves of fewer products a sum stay together [products]."
     )

@@ -12,12 +12,12 @@ from collections.abc import Set
 from typing import Any, Literal
 
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ..ir.groups import GROUP, ROLE, Group, groups
 from ..ir.operators import PRODUCTS, VIEWS
 from ..ir.program import Program
-from .base import Context, Pass
+from .base import Context, Pass, PassConfig
 from .measuring import output_error
 
 FORMATS = {"bfloat16": ir.DataType.BFLOAT16, "float16": ir.DataType.FLOAT16}
@@ -26,9 +26,7 @@ ONCE = ("constant", "step")
 """Variants whose results are few and read often."""
 
 
-class StoreConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class StoreConfig(PassConfig):
     format: Literal["bfloat16", "float16"] = Field(
         description="What values between kernels, and weights, are rounded to."
     )

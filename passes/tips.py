@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from ..ir import attention
 from ..ir.annotations import BITS, set_row_bits
@@ -25,16 +25,14 @@ from ..ir.macs import COUNTS
 from ..ir.making import Maker
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
-from .base import Context, Pass
+from .base import Context, Pass, PassConfig
 from .measuring import largest, output_error, watch
 
 PROBABILITIES = 3
 """Which of its products Attention returns, as ``qk_matmul_output_mode``: those after softmax."""
 
 
-class TipsConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class TipsConfig(PassConfig):
     threshold: FiniteFloat = Field(
         default=1.0,
         ge=0,

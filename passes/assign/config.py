@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from ..quantise.config import ProductsConfig
 from .budget import read
@@ -10,8 +10,6 @@ from .formats import FormatName
 
 
 class AssignConfig(ProductsConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     budget: str = Field(
         default="latency=0.5x",
         description="Most that the program may cost: latency=0.5x, bytes=250MB, energy=0.5x, several with commas.",

@@ -7,18 +7,16 @@ from abc import abstractmethod
 from collections import Counter
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import Field, PositiveInt
 
 from ...ir.errors import UserError
 from ...ir.macs import macs
 from ...ir.program import Program
-from ..base import Context, Pass
+from ..base import Context, Pass, PassConfig
 from .reuse import Cuts, reusing
 
 
-class PolicyConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class PolicyConfig(PassConfig):
     steps: tuple[PositiveInt, ...] = Field(
         default=(10, 20, 25, 30, 50), min_length=1,
         description="Loops to make schedules for; others follow the nearest [steps].",

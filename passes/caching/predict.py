@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ...ir.errors import UserError
 from ...ir.making import Maker
 from ...ir.program import NEXT, Program
-from ..base import Context, Pass, Trajectory, apply
+from ..base import Context, Pass, PassConfig, Trajectory, apply
 from ..hoist import Hoist
 from ..measuring import latent_error
 from ..per_step import input_like, per_step, share_tensors, step_input
@@ -33,9 +33,7 @@ Shares = Mapping[str, Mapping[float, float]]
 """By state and timestep, steps since it was computed over those between that and the time before."""
 
 
-class PredictReuseConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class PredictReuseConfig(PassConfig):
     strengths: tuple[float, ...] = Field(
         default=(0.5, 1.0), min_length=1,
         description="Shares of the change that are tried; the best by final latents is kept, or none [1].",

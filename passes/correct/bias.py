@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from ...ir.annotations import BITS
 from ...ir.errors import UserError
@@ -24,7 +23,7 @@ from ...ir.making import Maker, supersede
 from ...ir.operators import PRODUCTS, VIEWS
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
-from ..base import Arrays, Context, Pass
+from ..base import Arrays, Context, Pass, PassConfig
 from ..measuring import side_by_side, watch
 from .judging import judges, require_first, timesteps
 
@@ -32,11 +31,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 """Of a number a channel, by the name of the value that they are channels of."""
 
 
-class CorrectBiasConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class CorrectBias(Pass[CorrectBiasConfig]):
+class CorrectBias(Pass[PassConfig]):
     """Program -> the same with biases that put the means of its quantised products right, and what that is worth.
 
     Calls that were not fitted to judge: where the output comes out no nearer to the float program's, the program stays
@@ -44,7 +39,6 @@ class CorrectBias(Pass[CorrectBiasConfig]):
     """
 
     name = "correct-bias"
-    Config = CorrectBiasConfig
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         calls: Sequence[Arrays] = context.require("calibration", self.name)

@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ...ir.annotations import set_residual
 from ...ir.errors import UserError
 from ...ir.making import Maker, supersede
 from ...ir.program import Program
 from ...ir.rates import Rate
-from ..base import Arrays, Context, Pass
+from ..base import Arrays, Context, Pass, PassConfig
 from ..measuring import Order, own_calls, side_by_side
 from ..per_step import input_like, per_step, share_tensors, step_input
 from .judging import judges, require_first, timesteps
@@ -34,9 +34,7 @@ Place = tuple[str, float]
 """An alternative, and the timestep of a call that runs it."""
 
 
-class CorrectNoiseConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class CorrectNoiseConfig(PassConfig):
     pictures: int = Field(
         default=8, ge=2,
         description="Of the calibration's, drawn with the schedules' own steps after a schedule [pictures].",

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ...ir.errors import UserError
 from ...ir.making import Maker
 from ...ir.program import NEXT, Program
-from ..base import Context, Pass, Trajectory, apply
+from ..base import Context, Pass, PassConfig, Trajectory, apply
 from ..hoist import Hoist
 from ..measuring import latent_error, require_call_a_step
 from ..per_step import input_like, per_step, share_tensors, step_input
@@ -32,9 +32,7 @@ Place = tuple[str, float]
 """A state, and the timestep of a call that reads it."""
 
 
-class CorrectReuseConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class CorrectReuseConfig(PassConfig):
     pictures: int = Field(
         default=8, ge=2, description="Of the calibration's, to fit and judge by [pictures]."
     )

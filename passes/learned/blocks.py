@@ -8,22 +8,19 @@ goes with one checkpoint, and takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from ...ir.blocks import discover
 from ...ir.errors import UserError
 from ...ir.program import Program
-from ..base import Arrays, Context, Pass
+from ..base import Context, Pass
 from ..measuring import output_error
-from . import require_torch
-from .held_out import LearningConfig, split
-from .kept import origin
+from .material import LearningConfig, material, place
 
 STAGES = ("down_stage", "mid", "up_stage")
 
@@ -32,8 +29,6 @@ LEARNED = ".distilled"
 
 
 class DistilBlocksConfig(LearningConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     calls: int = Field(default=96, ge=1, description="Calibration's calls that are looked at [calls].")
     iterations: int = Field(default=2000, ge=1, description="Steps of gradient descent [steps].")
     learning_rate: float = Field(
@@ -61,9 +56,7 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
-        calls: Sequence[Arrays] = context.require("calibration", self.name)
-        reference: Program = context.require("reference", self.name)
-        require_torch(self.name)
+        given = material(self, context)
         changed = program.copy()
         graph = changed.variants["full"].graph
         if any(node.op_type == "QuantizeLinear" for node in graph):
@@ -71,12 +64,6 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
                 f"pass {self.name} learns weights before they are rounded; put it before the pass that quantises, or "
                 "take distil, which learns integers."
             )
-        learning, unseen = split(calls, config.calls, config.held_out)
-        place = None
-        if context.work_folder is not None:
-            settings = [config.model_dump(mode="json"), context.seed]
-            told = origin([program, reference], [*learning, *unseen], settings)
-            place = context.work_folder / self.name / f"{told[:32]}.safetensors"
         from .float_student import FloatStudent
         from .lessons import Course, teach
 
@@ -85,11 +72,13 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
             raise UserError(
                 f"pass {self.name} finds no weight of a checkpoint; name it once, before others that learn."
             )
-        features = shared_results(reference, changed) if config.blocks else []
+        features = shared_results(given.reference, changed) if config.blocks else []
         course = Course(
             config.iterations, config.batch, config.device, [config.learning_rate], features, config.blocks
         )
-        lesson = teach(student, reference, learning, unseen, course, context.seed, place, context.progress)
+        lesson = teach(
+            student, given, course, context.seed, place(self, program, given, context), context.progress
+        )
         weights = changed.weights
         if lesson.after < lesson.before:
             for name, numbers in student.learned().items():
@@ -106,7 +95,7 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
             "weights": len(student.names),
             "blocks": features,
             "held_out_error": {"before": lesson.before, "learned": lesson.after},
-            "output_error": output_error(context, reference, changed, unseen),
+            "output_error": output_error(context, given.reference, changed, given.unseen),
         }
 
 

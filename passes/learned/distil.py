@@ -7,28 +7,23 @@ checkpoint, as learned rounding does, and takes its place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from ...ir.errors import UserError
 from ...ir.program import Program
 from ...ir.rates import analyse
-from ..base import Arrays, Context, Pass
+from ..base import Context, Pass
 from ..measuring import output_error
-from . import require_torch
-from .held_out import LearningConfig, split
-from .kept import origin
+from .material import LearningConfig, material, place
 from .units import freeze, weights
 
 
 class DistilConfig(LearningConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     calls: int = Field(default=160, ge=1, description="Calibration's calls that are looked at [calls].")
     rank: int = Field(
         default=32, ge=1, description="Columns of the matrices learned beside a weight [columns]."
@@ -57,9 +52,7 @@ class Distil(Pass[DistilConfig]):
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
         config = self.config
-        calls: Sequence[Arrays] = context.require("calibration", self.name)
-        reference: Program = context.require("reference", self.name)
-        require_torch(self.name)
+        given = material(self, context)
         changed = program.copy()
         graph = changed.variants["full"].graph
         if not any(weights(graph, analyse(graph, program.rates))):
@@ -67,19 +60,15 @@ class Distil(Pass[DistilConfig]):
                 f"pass {self.name} finds no weight that is rounded to integers; let quantise stand before it in the "
                 "recipe, and learn-rounding not."
             )
-        learning, unseen = split(calls, config.calls, config.held_out)
-        place = None
-        if context.work_folder is not None:
-            settings = [config.model_dump(mode="json"), context.seed]
-            told = origin([program, reference], [*learning, *unseen], settings)
-            place = context.work_folder / self.name / f"{told[:32]}.safetensors"
         from .lessons import Course, teach
         from .student import Student
 
         student = Student(changed, config.rank, context.seed, config.device)
         rates = config.learning_rate, config.scale_rate
         course = Course(config.iterations, config.batch, config.device, rates)
-        lesson = teach(student, reference, learning, unseen, course, context.seed, place, context.progress)
+        lesson = teach(
+            student, given, course, context.seed, place(self, program, given, context), context.progress
+        )
         if lesson.after < lesson.before:
             integers = student.integers()
             for weight in student.weights:
@@ -92,5 +81,5 @@ class Distil(Pass[DistilConfig]):
             "weights": len(student.weights),
             "activations": len(student.tables),
             "held_out_error": {"nearest": lesson.before, "learned": lesson.after},
-            "output_error": output_error(context, reference, changed, unseen),
+            "output_error": output_error(context, given.reference, changed, given.unseen),
         }

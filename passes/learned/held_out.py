@@ -3,28 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from ..base import Arrays
-
-
-class LearningConfig(BaseModel):
-    """What all that learns by gradients may be told."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    calls: int = Field(default=32, ge=1, description="Calibration's calls that are looked at [calls].")
-    held_out: float = Field(
-        default=0.25,
-        gt=0,
-        lt=1,
-        description="Share of them that errors are told on and nothing is learned from [1].",
-    )
-    batch: int = Field(default=2, ge=1, description="Calls that a step looks at [calls].")
-    device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is learned [cpu or cuda].")
 
 
 def split(calls: Sequence[Arrays], count: int, held_out: float) -> tuple[list[Arrays], list[Arrays]]:

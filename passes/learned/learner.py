@@ -13,35 +13,24 @@ from numpy.typing import NDArray
 from ...ir.constants import numbers_of
 from ...ir.program import Program
 from .kept import Integers, Learned
+from .material import Material
 from .reconstruction import Rounding, Sample, Schedule, learn, relative_error
 from .torch_graph import TorchGraph
 from .torch_operators import integer_range
 from .units import Unit, Weight
 from .walk import Values, Walk
 
-Calls = Sequence[Mapping[str, NDArray[Any]]]
-
 
 class Learner:
-    """``program`` is the quantised one, whose weights the caller replaces as they are learned; ``reference`` computes
-    what it should. Errors are told on the calls ``unseen``.
-    """
+    """``program`` is the quantised one, whose weights the caller replaces as they are learned."""
 
-    def __init__(
-        self,
-        program: Program,
-        reference: Program,
-        learning: Calls,
-        unseen: Calls,
-        schedule: Schedule,
-        device: str,
-    ) -> None:
+    def __init__(self, program: Program, given: Material, schedule: Schedule, device: str) -> None:
         self._graph, self._device, self._schedule = program.variants["full"].graph, device, schedule
-        calls = [*learning, *unseen]
-        self._walks = Walk(program, calls, device), Walk(reference, calls, device)
-        exact = reference.variants["full"].graph
+        calls = [*given.learning, *given.unseen]
+        self._walks = Walk(program, calls, device), Walk(given.reference, calls, device)
+        exact = given.reference.variants["full"].graph
         self._exact = {str(value.name) for node in exact for value in node.outputs}
-        self._learning = len(learning)
+        self._learning = len(given.learning)
 
     def fit(self, unit: Unit, later: Sequence[Unit], seed: int, progress: Callable[[int], None]) -> Learned:
         """The integers of a unit's weights: learned, or the nearest where learning is no better on new calls."""

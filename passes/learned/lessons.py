@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...ir.files import write_whole
-from ...ir.program import Program
 from ..base import Arrays
+from .material import Material
 from .torch_graph import TorchGraph
 
 PARTS = 10
@@ -63,26 +63,24 @@ class Lesson:
 
 def teach(
     student: Pupil,
-    reference: Program,
-    learning: Sequence[Arrays],
-    unseen: Sequence[Arrays],
-    config: Course,
+    given: Material,
+    course: Course,
     seed: int,
     place: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> Lesson:
-    """Learn the student's variables from what ``reference`` gives; go on from ``place``, if that is there."""
-    graph = reference.variants["full"].graph
+    """Learn the student's variables from what the reference gives; go on from ``place``, if that is there."""
+    graph = given.reference.variants["full"].graph
     names = [str(value.name) for value in graph.outputs]
-    within = [*names, *config.features]
-    examples = _examples(TorchGraph(graph, within, device=config.device), learning, config.device)
-    questions = _examples(TorchGraph(graph, names, device=config.device), unseen, config.device)
+    within = [*names, *course.features]
+    examples = _examples(TorchGraph(graph, within, device=course.device), given.learning, course.device)
+    questions = _examples(TorchGraph(graph, names, device=course.device), given.unseen, course.device)
     region = student.graph(within)
     sizes = {
         name: sum(float(wanted[name].square().sum()) for _, wanted in examples) / len(examples) or 1.0
         for name in within
     }
-    counts = {name: sizes[name] / (config.weight if name in config.features else 1.0) for name in within}
+    counts = {name: sizes[name] / (course.weight if name in course.features else 1.0) for name in within}
     variables = [one for group in student.variables for one in group]
     optimiser = torch.optim.Adam([{"params": list(group)} for group in student.variables])
 
@@ -95,22 +93,22 @@ def teach(
     if not done:
         best = before
         state.keep_best()
-    part = -(-config.iterations // PARTS)
-    for iteration in range(done, config.iterations):
-        for group, rate in zip(optimiser.param_groups, config.rates, strict=True):
-            group["lr"] = rate * (1 + math.cos(math.pi * iteration / config.iterations)) / 2
+    part = -(-course.iterations // PARTS)
+    for iteration in range(done, course.iterations):
+        for group, rate in zip(optimiser.param_groups, course.rates, strict=True):
+            group["lr"] = rate * (1 + math.cos(math.pi * iteration / course.iterations)) / 2
         optimiser.zero_grad()
         # By its number alone, so that a lesson that goes on draws what it would have drawn.
         draw = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
-        for index in torch.randint(len(examples), (config.batch,), generator=draw):
+        for index in torch.randint(len(examples), (course.batch,), generator=draw):
             inputs, wanted = examples[int(index)]
-            given = region({**inputs, **student.values()})
-            shares = [(given[name] - one).square().sum() / counts[name] for name, one in wanted.items()]
-            torch.autograd.backward(sum(shares, torch.zeros((), device=config.device)) / config.batch)
+            results = region({**inputs, **student.values()})
+            shares = [(results[name] - one).square().sum() / counts[name] for name, one in wanted.items()]
+            torch.autograd.backward(sum(shares, torch.zeros((), device=course.device)) / course.batch)
         optimiser.step()  # pyright: ignore[reportUnknownMemberType]
         if progress is not None:
-            progress(iteration + 1, config.iterations)
-        if (iteration + 1) % part == 0 or iteration + 1 == config.iterations:
+            progress(iteration + 1, course.iterations)
+        if (iteration + 1) % part == 0 or iteration + 1 == course.iterations:
             if (now := error()) < best:
                 best = now
                 state.keep_best()
@@ -147,7 +145,8 @@ class _State:
     """What a lesson has to know to go on: variables, Adam's moments, and the variables at their best."""
 
     def __init__(self, place: Path | None, variables: Sequence[Tensor], optimiser: torch.optim.Adam) -> None:
-        self._place, self._variables, self._optimiser = place, variables, optimiser
+        self._place = None if place is None else place.with_suffix(".safetensors")
+        self._variables, self._optimiser = variables, optimiser
         self._best: list[Tensor] = []
 
     def keep_best(self) -> None:

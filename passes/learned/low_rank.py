@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ...ir.annotations import EXACT
 from ...ir.constants import numbers_of
@@ -26,7 +26,7 @@ from ...ir.errors import UserError
 from ...ir.macs import COUNTS
 from ...ir.making import Maker
 from ...ir.program import Program
-from ..base import Arrays, Context, Pass
+from ..base import Arrays, Context, Pass, PassConfig
 from ..measuring import output_error, watch
 from ..quantise.products import Product, products
 
@@ -36,9 +36,7 @@ PLACING = frozenset({"strides", "pads", "dilations"})
 """What a convolution's first product has done already when the second comes."""
 
 
-class LowRankConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class LowRankConfig(PassConfig):
     rank: int = Field(default=16, ge=1, description="Rank of a branch [1].")
     least_width: int = Field(
         default=16, ge=2, description="Channels, of inputs or outputs, for each unit of rank [channels]."

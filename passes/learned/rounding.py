@@ -9,22 +9,21 @@ and the checkpoint's tensor is read no more.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_ir.passes.common import RemoveUnusedNodesPass
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from ...ir.errors import UserError
 from ...ir.program import Program
-from ..base import Arrays, Context, Pass
+from ..base import Context, Pass
 from ..measuring import output_error
-from . import require_torch
-from .held_out import LearningConfig, split
-from .kept import Learned, load, origin, save
+from .kept import Learned, load, save
+from .material import LearningConfig, Material, material, place
 from .units import Extent, Unit, freeze, units
 
 if TYPE_CHECKING:
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 
 class LearnRoundingConfig(LearningConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     bits: int = Field(default=4, ge=1, le=16, description="Weights of more bits stay as they are [bits].")
     extent: Extent = Field(
         default="part",
@@ -65,24 +62,17 @@ class LearnRounding(Pass[LearnRoundingConfig]):
     Config = LearnRoundingConfig
 
     def run(self, program: Program, context: Context) -> tuple[Program, dict[str, Any]]:
-        calls: Sequence[Arrays] = context.require("calibration", self.name)
-        reference: Program = context.require("reference", self.name)
-        require_torch(self.name)
+        given = material(self, context)
         changed = program.copy()
-        exact = {str(value.name) for node in reference.variants["full"].graph for value in node.outputs}
+        exact = {str(value.name) for node in given.reference.variants["full"].graph for value in node.outputs}
         found = units(changed, self.config.extent, self.config.bits, exact)
         if not found:
             raise UserError(
                 f"pass {self.name} finds no weight quantised to {self.config.bits} bits or fewer; let quantise stand "
                 "before it in the recipe."
             )
-        learning, unseen = split(calls, self.config.calls, self.config.held_out)
-        folder = None
-        if context.work_folder is not None:
-            settings = [self.config.model_dump(mode="json"), context.seed]
-            told = origin([program, reference], [*learning, *unseen], settings)
-            folder = context.work_folder / self.name / told[:32]
-        learner = self._learner(changed, reference, learning, unseen)
+        folder = place(self, program, given, context)
+        learner = self._learner(changed, given)
         results: dict[str, Learned] = {}
         for index, unit in enumerate(found):
             tell = self._told(context, index, len(found))
@@ -101,18 +91,16 @@ class LearnRounding(Pass[LearnRoundingConfig]):
             "block_error": {
                 name: {"nearest": one.before, "learned": one.after} for name, one in results.items()
             },
-            "output_error_nearest": output_error(context, reference, program, unseen),
-            "output_error": output_error(context, reference, changed, unseen),
+            "output_error_nearest": output_error(context, given.reference, program, given.unseen),
+            "output_error": output_error(context, given.reference, changed, given.unseen),
         }
 
-    def _learner(
-        self, program: Program, reference: Program, learning: Sequence[Arrays], unseen: Sequence[Arrays]
-    ) -> Learner:
+    def _learner(self, program: Program, given: Material) -> Learner:
         from .learner import Learner
         from .reconstruction import Schedule
 
         schedule = Schedule(**self.config.model_dump(include=set(Schedule.__dataclass_fields__)))
-        return Learner(program, reference, learning, unseen, schedule, self.config.device)
+        return Learner(program, given, schedule, self.config.device)
 
     def _told(self, context: Context, index: int, count: int) -> Callable[[int], None]:
         each, told = self.config.iterations, context.progress

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from ..assign.budget import read
+from ..base import PassConfig
 from .surgery import By
 
 Criterion = Literal["output", "latents"]
 
 
-class FittingConfig(BaseModel):
+class FittingConfig(PassConfig):
     """How what is read in place of a block is fitted to it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     calls: int = Field(
         default=16, ge=1, description="Of the calibration's: half to fit to, half to measure by [calls]."
@@ -30,8 +29,6 @@ class FittingConfig(BaseModel):
 
 
 class PruneConfig(FittingConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     blocks: tuple[str, ...] = Field(
         default=(),
         description='Names of blocks that go, as `fick inspect` shows modules; "depth.2" is all below two halvings.',
@@ -48,8 +45,6 @@ class PruneConfig(FittingConfig):
 
 
 class PruneBlocksConfig(FittingConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     budget: str = Field(
         default="latency=0.7x",
         description="Most that the program may cost: latency=0.7x, bytes=250MB, energy=0.7x, several with commas.",

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from ...ir.errors import UserError
 from ...ir.macs import macs
 from ...ir.program import Program
 from ..assign.budget import described, read, written
-from ..base import Context, Pass
+from ..base import Context, Pass, PassConfig
 from ..correct.judging import timesteps
 from ..costs import Cost, CostModel
 from ..learned import require_torch
@@ -35,9 +35,7 @@ Choice = Callable[[float], list[int]]
 """Of a share, the channels that go."""
 
 
-class PruneChannelsConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class PruneChannelsConfig(PassConfig):
     share: float = Field(
         default=0.25, gt=0, lt=1, description="Of each layer's channels, at most, that go [1]."
     )

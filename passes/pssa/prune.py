@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from ...ir import attention
 from ...ir.annotations import SCORES, STORED_BITS
@@ -20,14 +20,12 @@ from ...ir.errors import UserError
 from ...ir.making import Maker
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
-from ..base import Context, Pass
+from ..base import Context, Pass, PassConfig
 from ..measuring import output_error, watch
 from .codec import Layout, encoded_bits, prune, quantise
 
 
-class PruneScoresConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class PruneScoresConfig(PassConfig):
     threshold: FiniteFloat = Field(
         default=0.5, ge=0, description="Largest score that goes [mean scores: 1 over the number of keys]."
     )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, Field, FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from ...ir.errors import UserError
 from ...ir.program import Program
@@ -31,8 +31,6 @@ NARROW = "integers"
 
 
 class QuantiseByStepConfig(ProductsConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     weights: Literal["int8", "int4"] = Field(
         default="int8", description="Format of the weights at every step."
     )

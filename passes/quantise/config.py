@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from .ranges import RangeConfig
 
 
 class ProductsConfig(RangeConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     clip_weights: bool = Field(
         default=False,
         description="Whether a weight's range ends where its error is least, not at its largest.",

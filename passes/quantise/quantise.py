@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from ...ir.errors import UserError
 from ...ir.formats import INTEGERS
@@ -21,8 +21,6 @@ from .ranges import Ranges, measure
 
 
 class QuantiseConfig(ProductsConfig):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     weights: WeightFormat = Field(default="int8", description="Format of the weights.")
     activations: ActivationFormat = Field(
         default="int8", description="Format of what weights are multiplied with."

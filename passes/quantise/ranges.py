@@ -15,11 +15,11 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ...ir.formats import INTEGERS, Format, IntegerFormat
 from ...ir.program import Program
-from ..base import Arrays, Context
+from ..base import Arrays, Context, PassConfig
 from ..measuring import Order, watch
 from ..per_step import step_input
 
@@ -35,9 +35,7 @@ FLOAT_SHARES = np.linspace(0.2, 2.0, 91)
 """For small floats, of which an end beyond the peak moves the rest to other numbers."""
 
 
-class RangeConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class RangeConfig(PassConfig):
     estimator: Estimator = Field(
         default="peak", description="What ends a range: the largest value, a percentile, or the least error."
     )

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
 from ..assign.budget import Limit, read
+from ..base import PassConfig
 
 Steps = Annotated[int, Field(ge=2)]
 
 
-class ScheduleReuseConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class ScheduleReuseConfig(PassConfig):
     budget: str = Field(
         default="latency=0.5x",
         description="Most that a step may cost in the mean: latency=0.5x of a full one, latency=20ms, energy=0.5x.",

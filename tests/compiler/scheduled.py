@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from pydantic import BaseModel
 
 from fick.compiler.bundle.build import build, tensors
 from fick.compiler.cache import cache_folder
@@ -18,7 +17,7 @@ from fick.compiler.programs import fused
 from fick.compiler.recipes import Recipe
 from fick.ir.canonical import canonicalise
 from fick.ir.program import Program
-from fick.passes.base import Context, Pass
+from fick.passes.base import Context, Pass, PassConfig
 from fick.targets import profile
 
 from .test_operators import model
@@ -92,7 +91,7 @@ def graph(name: str, seed: int = 0) -> ir.Model:
     return canonicalise(made)
 
 
-class Alternatives(BaseModel):
+class Alternatives(PassConfig):
     """Which alternatives, and what a loop runs."""
 
     schedule: tuple[str, ...] = tuple(SCHEDULE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,9 @@ from fick.passes.base import Context, apply
 from fick.passes.prune import Prune, PruneChannels, PruneChannelsConfig, PruneConfig
 from fick.passes.quantise import Quantise
 
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
+
 TEXT = 16
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def unet(folder: Path, **config: Any) -> Path:

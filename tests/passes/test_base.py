@@ -6,18 +6,16 @@ from typing import Any
 
 import onnx_ir as ir
 import pytest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from fick.compiler.pipeline import pipeline
 from fick.ir.errors import UserError
 from fick.ir.program import Program
 from fick.ir.rates import Rate
-from fick.passes.base import Context, Pass, apply
+from fick.passes.base import Context, Pass, PassConfig, apply
 
 
-class ScaleConfig(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class ScaleConfig(PassConfig):
     factor: int = Field(default=2, ge=1, description="What the count is multiplied by [1].")
 
 

@@ -21,6 +21,7 @@ from fick.passes.hoist import Hoist
 from fick.passes.quantise import Quantise, QuantiseConfig
 
 from . import rounded, small_unet
+from .serialised import serialised
 
 PRODUCTS = """<ir_version: 11, opset_import: ["" : 24]>
 g (float[2, 8, 6, 5] x, float[1] t) => (float[2, 8, 6, 5] y, float[60, 7] z)
@@ -177,9 +178,6 @@ def test_twice_gives_the_same_bytes() -> None:
     reference = products()
     context = Context(referee=Interpreter, calibration=[call(1), call(2)], reference=reference)
     first, second = (
-        ir.serde.serialize_model(
-            apply([CorrectBias()], rounded.rounded(reference), context).variants["full"]
-        ).SerializeToString(deterministic=True)
-        for _ in range(2)
+        serialised(apply([CorrectBias()], rounded.rounded(reference), context)) for _ in range(2)
     )
     assert first == second

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
@@ -24,6 +23,7 @@ from fick.passes.hoist import Hoist
 from fick.passes.quantise import Quantise, QuantiseConfig
 
 from . import rounded, small_unet
+from .serialised import serialised
 
 DRAWS = 200_000
 
@@ -168,9 +168,6 @@ def test_once_is_enough() -> None:
 
 def test_twice_gives_the_same_bytes() -> None:
     first, second = (
-        ir.serde.serialize_model(
-            corrected(rounded.rounded(small_unet.program(), largest=3))[0].variants["full"]
-        ).SerializeToString(deterministic=True)
-        for _ in range(2)
+        serialised(corrected(rounded.rounded(small_unet.program(), largest=3))[0]) for _ in range(2)
     )
     assert first == second

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 import torch
 
@@ -18,34 +16,21 @@ from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.passes.base import Context, apply
 from fick.passes.hoist import Hoist
-from fick.passes.learned import lessons
 from fick.passes.learned.distil import Distil, DistilConfig
 from fick.passes.learned.rounding import LearnRounding, LearnRoundingConfig
 from fick.passes.learned.student import Student
 from fick.passes.quantise import Quantise, QuantiseConfig
 
-from . import small_unet
+from . import distilling, small_unet
+from .distilling import interrupted
+from .serialised import serialised
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 CALLS = 15
 QUICK = {"iterations": 100, "rank": 4, "learning_rate": 5e-3, "scale_rate": 5e-3}
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Of tensors this small a second one waits more than it does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def context(work_folder: Path | None = None) -> Context:
-    return Context(
-        referee=Interpreter,
-        calibration=small_unet.calls(CALLS),
-        reference=small_unet.program(),
-        work_folder=work_folder,
-    )
+context = partial(distilling.context, CALLS)
 
 
 def quantised(**config: object) -> Program:
@@ -56,10 +41,6 @@ def quantised(**config: object) -> Program:
 def distilled(program: Program, given: Context | None = None, **config: object) -> Program:
     chosen = DistilConfig.model_validate({**QUICK, **config})
     return apply([Distil(chosen)], program, given or context())
-
-
-def serialised(program: Program) -> bytes:
-    return ir.serde.serialize_model(program.variants["full"]).SerializeToString(deterministic=True)
 
 
 def error(program: Program, calls: list[dict[str, np.ndarray]]) -> float:
@@ -114,29 +95,17 @@ def test_a_student_that_has_learned_nothing_is_the_program() -> None:
     np.testing.assert_allclose(given["output"].numpy(), Interpreter(program)(call)["output"], atol=2e-5)
 
 
-def test_what_was_interrupted_goes_on_to_the_same_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_interrupted_goes_on_to_the_same_end(tmp_path: Path) -> None:
     program = quantised()
     whole = distilled(program, iterations=40)
-    error_of = lessons._error  # pyright: ignore[reportPrivateUsage]
-    examined: list[int] = []
-
-    def stops(*given: Any) -> float:
-        examined.append(1)
-        if len(examined) == 5:
-            raise KeyboardInterrupt
-        return error_of(*given)
-
-    monkeypatch.setattr(lessons, "_error", stops)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted():
         distilled(program, context(tmp_path), iterations=40)
     told: list[int] = []
     given = replace(
         context(tmp_path), progress=lambda done, total: told.append(done) if total == 40 else None
     )
     assert serialised(distilled(program, given, iterations=40)) == serialised(whole)
-    # Before the first and after each of three parts of ten it was examined; of the fourth nothing was kept.
+    # Of the fourth part of ten nothing was kept.
     assert told == list(range(13, 41))
     (kept,) = (tmp_path / "distil").iterdir()
     kept.write_bytes(kept.read_bytes()[:1000])

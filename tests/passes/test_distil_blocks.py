@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.passes.base import Context, apply
-from fick.passes.learned import lessons
 from fick.passes.learned.blocks import DistilBlocks, DistilBlocksConfig, shared_results
 from fick.passes.learned.float_student import FloatStudent
 from fick.passes.prune import Prune, PruneConfig
@@ -23,28 +22,15 @@ from fick.passes.prune.families import families
 from fick.passes.prune.slices import sliced
 from fick.passes.quantise import Quantise
 
-from . import small_unet
-from .test_prune import serialised
+from . import distilling, small_unet
+from .distilling import interrupted
+from .serialised import serialised
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 CALLS = 12
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Of tensors this small a second one waits more than it does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def context(work_folder: Path | None = None) -> Context:
-    return Context(
-        referee=Interpreter,
-        calibration=small_unet.calls(CALLS),
-        reference=small_unet.program(),
-        work_folder=work_folder,
-    )
+context = partial(distilling.context, CALLS)
 
 
 @pytest.fixture(scope="module")
@@ -97,30 +83,18 @@ def test_narrower_streams_are_learned_from_the_output_alone() -> None:
     assert effect["blocks"] == [] and effect["held_out_error"]["learned"] < effect["held_out_error"]["before"]
 
 
-def test_what_was_interrupted_goes_on_to_the_same_end(
-    pruned: Program, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_interrupted_goes_on_to_the_same_end(pruned: Program, tmp_path: Path) -> None:
     whole = taught(pruned, context(), iterations=20)
-    error_of = lessons._error  # pyright: ignore[reportPrivateUsage]
-    examined: list[int] = []
-
-    def stops(*given: Any) -> float:
-        examined.append(1)
-        if len(examined) == 5:
-            raise KeyboardInterrupt
-        return error_of(*given)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(lessons, "_error", stops)
+    with interrupted():
         taught(pruned, context(tmp_path), iterations=20)
     resumed = taught(pruned, context(tmp_path), iterations=20)
     assert "conv_in.distilled" in resumed.variants["full"].graph.initializers
-    assert serialised(resumed.variants["full"]) == serialised(whole.variants["full"])
+    assert serialised(resumed) == serialised(whole)
 
 
 def test_what_cannot_be(pruned: Program) -> None:
     with pytest.raises(UserError, match="pass distil-blocks learns weights before they are rounded"):
         taught(apply([Quantise()], pruned, context()), context())
     untouched = taught(pruned, context(), iterations=1, learning_rate=1e-30)
-    assert serialised(untouched.variants["full"]) == serialised(pruned.variants["full"])
+    assert serialised(untouched) == serialised(pruned)
     assert untouched.weights == pruned.weights

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import diffusers
@@ -35,6 +34,9 @@ from fick.passes.quantise.products import products
 from fick.passes.quantise.ranges import Ranges
 
 from . import small_unet
+from .serialised import serialised
+
+pytestmark = pytest.mark.usefixtures("one_torch_thread")
 
 CALLS = 12
 QUICK = {"iterations": 100, "learning_rate": 0.03, "regulariser": 1.0, "drop": 0.5, "calls": CALLS}
@@ -79,10 +81,6 @@ def integers(program: Program) -> dict[str, ir.Value]:
     }
 
 
-def serialised(program: Program) -> bytes:
-    return ir.serde.serialize_model(program.variants["full"]).SerializeToString(deterministic=True)
-
-
 def relative(program: Program, name: str, held_out: list[Arrays]) -> float:
     """|given - wanted| / |wanted| of a value, by the referee."""
     given, wanted = (
@@ -90,15 +88,6 @@ def relative(program: Program, name: str, held_out: list[Arrays]) -> float:
         for which in (program, small_unet.program())
     )
     return float(np.linalg.norm(given - wanted) / np.linalg.norm(wanted))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Of tensors this small a second one waits more than it does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
