@@ -25,15 +25,8 @@ LOWEST = -1.0e30
 
 
 @dataclass(frozen=True)
-class Attention(Kernel):
-    """Operands: q, k, v, scratch, out, [mask].
-
-    Strides are those of (batch, head, token, channel). A task takes runs of ``tile`` queries of one head, all of
-    them in ``blocks`` tasks, against ``block`` keys at a time, ``rows`` of them in registers, and sums ``channels``
-    of the values at a time. With ``by_lane``, what queries and weights are multiplied with is loaded in vectors.
-    ``causal`` hides from a query the keys after it. A mask has strides (batch, head, query,
-    key): floats are added to the scores, booleans say which keys a query sees.
-    """
+class HeadsKernel(Kernel):
+    """What every template of attention has to know. Strides are those of (batch, head, token, channel)."""
 
     batch: int
     heads: int
@@ -46,6 +39,18 @@ class Attention(Kernel):
     k_strides: tuple[int, ...]
     v_strides: tuple[int, ...]
     out_strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Attention(HeadsKernel):
+    """Operands: q, k, v, scratch, out, [mask].
+
+    A task takes runs of ``tile`` queries of one head, all of them in ``blocks`` tasks, against ``block`` keys at a
+    time, ``rows`` of them in registers, and sums ``channels`` of the values at a time. With ``by_lane``, what queries
+    and weights are multiplied with is loaded in vectors. ``causal`` hides from a query the keys after it. A mask has
+    strides (batch, head, query, key): floats are added to the scores, booleans say which keys a query sees.
+    """
+
     tile: int
     rows: int
     channels: int

@@ -17,8 +17,8 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..packing import TILE_ROWS
-from .attention import LOWEST
-from .kernel import Kernel, fill, flat, local, store
+from .attention import LOWEST, HeadsKernel
+from .kernel import fill, flat, local, store
 from .tiles import LEFT, RIGHT, ROW_BYTES, STEP, SUMS, WIDTH, configure, load_tile, store_tile, unit
 from .vector_math import LOG2_E, coarse_exp2, exp2
 
@@ -44,24 +44,13 @@ def _up(count: int, unit_size: int) -> int:
 
 
 @dataclass(frozen=True)
-class TileAttention(Kernel):
+class TileAttention(HeadsKernel):
     """Operands: q, k, v, packed keys and values (bfloat16), scratch (float32), out.
 
-    Strides are those of (batch, head, token, channel). First keys are copied and values turned, both padded with
-    zeros to whole tiles; then each task takes runs of 32 queries of one head against ``block`` keys at a time.
+    First keys are copied and values turned, both padded with zeros to whole tiles; then each task takes runs of 32
+    queries of one head against ``block`` keys at a time.
     """
 
-    batch: int
-    heads: int
-    queries: int
-    keys: int
-    depth: int
-    value_depth: int
-    scale: float
-    q_strides: tuple[int, ...]
-    k_strides: tuple[int, ...]
-    v_strides: tuple[int, ...]
-    out_strides: tuple[int, ...]
     block: int
     blocks: int
 

@@ -14,7 +14,7 @@ from ..graph_facts import describe
 from ..lowering import Lowering
 from ..packing import Panels, Quads, WinogradPanels
 from ..planning.device import Product, Window
-from ..planning.filtering import filterable, ways
+from ..planning.filtering import filterable, pixel_strides, tiled, ways
 from ..profile import GpuProfile
 from ..views import View, merge_axes
 from ..winograd import TAPS
@@ -182,22 +182,20 @@ def _fits(product: Product, outputs: int, profile: GpuProfile) -> bool:
 
 def _filter(lowering: Lowering, product: Product, window: Window, profile: GpuProfile, outputs: int) -> None:
     """The three calls of a convolution by minimal filtering."""
-    fused, x, name = product.fused, product.left, str(product.node.name)
-    images, columns, rows, width = product.shape
+    fused, name = product.fused, str(product.node.name)
+    _, columns, rows, width = product.shape
+    cut = tiled(lowering, product, outputs)
+    x, out, count, positions = cut.x, cut.out, cut.count, cut.positions
     channels = x.shape[1]
-    x = x if x.strides[1] == 1 else lowering.materialised(x, (0, 2, 3, 1))
-    out = lowering.fresh(product.shape, (0, 2, 3, 1), lowering.dtype(fused.result))
-    tiles = (images, math.ceil(rows / outputs), math.ceil(width / outputs))
-    count, positions = math.prod(tiles), (outputs + TAPS - 1) ** 2
     changed = lowering.fresh((positions, count, channels))
     turn = WinogradInput(
         dtypes=lowering.dtypes([x, changed]),
         outputs=outputs,
-        tiles=tiles,
+        tiles=cut.tiles,
         size=(x.shape[2], x.shape[3]),
         channels=channels,
         before=(window.before[0], window.before[1]),
-        x_strides=(x.strides[0], x.strides[2], x.strides[3]),
+        x_strides=pixel_strides(x)[:3],
     )
     lowering.call(turn, [x, changed], name)
     lanes = lanes_for(columns, 1)
@@ -227,16 +225,11 @@ def _filter(lowering: Lowering, product: Product, window: Window, profile: GpuPr
     back = WinogradOutput(
         dtypes=lowering.dtypes([sums, out, *fused.loads]),
         outputs=outputs,
-        tiles=tiles,
+        tiles=cut.tiles,
         size=(rows, width),
         channels=columns,
-        out_strides=_strides(out),
-        epilogue=fused.bound(2, [_strides(view) for view in fused.loads]),
+        out_strides=pixel_strides(out),
+        epilogue=fused.bound(2, [pixel_strides(view) for view in fused.loads]),
     )
     lowering.call(back, [sums, out, *fused.loads], name)
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
-
-
-def _strides(view: View) -> tuple[int, int, int, int]:
-    """Of (image, row, column, channel)."""
-    return view.strides[0], view.strides[2], view.strides[3], view.strides[1]

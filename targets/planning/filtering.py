@@ -1,11 +1,13 @@
-"""Where minimal filtering is predicted to be faster than summing all products of a 3 x 3 convolution."""
+"""Where minimal filtering is predicted to be faster than summing all products of a 3 x 3 convolution, and of what."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 from ..lowering import Lowering
+from ..views import View
 from ..winograd import ERRORS, TAPS
 from .device import Product
 
@@ -75,3 +77,34 @@ def _filtered(shape: Sequence[int], channels: int, outputs: int, macs_per_byte: 
     positions = (outputs + TAPS - 1) ** 2
     moved = tiles * 2 * (channels + columns) + columns * channels
     return positions * (tiles * columns * channels + 4 * moved * macs_per_byte)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A convolution of ``x`` into ``out`` by ``tiles`` (image, row, column), each of so many ``positions``. Both have
+    their channels next to each other.
+    """
+
+    x: View
+    out: View
+    tiles: tuple[int, int, int]
+    positions: int
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.tiles)
+
+
+def tiled(lowering: Lowering, product: Product, outputs: int) -> Tiles:
+    """Cut a convolution into tiles of so many outputs along an axis; x is copied where its channels lie apart."""
+    images, _, rows, width = product.shape
+    x = product.left
+    x = x if x.strides[1] == 1 else lowering.materialised(x, (0, 2, 3, 1))
+    out = lowering.fresh(product.shape, (0, 2, 3, 1), lowering.dtype(product.fused.result))
+    tiles = images, math.ceil(rows / outputs), math.ceil(width / outputs)
+    return Tiles(x, out, tiles, (outputs + TAPS - 1) ** 2)
+
+
+def pixel_strides(view: View) -> tuple[int, int, int, int]:
+    """Of (image, row, column, channel)."""
+    return view.strides[0], view.strides[2], view.strides[3], view.strides[1]

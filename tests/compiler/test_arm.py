@@ -6,12 +6,10 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 
 import fick
-from fick.ir import referee
 from fick.ir.interpreter import Interpreter
 from fick.runtime.loader import LIBRARY, check_bundle
 
@@ -33,21 +31,10 @@ GRAPHS = {
 
 @pytest.mark.parametrize("name", [*CORES, *CORES_32])
 def test_graphs_agree_with_onnx_runtime(name: str, tmp_path: Path) -> None:
-    """All side by side in one, to 5e-6 of values around one as on this machine (test_operators.py)."""
-    rng = np.random.default_rng(7)
-    graphs = [ir.to_proto(test_operators.model(text, rng)) for text in GRAPHS.values()]
-    whole = onnx.compose.add_prefix(graphs[0], "g0/")
-    for index, graph in enumerate(graphs[1:], 1):
-        whole = onnx.compose.merge_models(whole, graph, io_map=[], prefix2=f"g{index}/")
-    feeds = {value.name: test_operators.drawn(value, rng) for value in whole.graph.input}
-    onnx.save(whole, tmp_path / "graphs.onnx")
-    wanted = referee.run(ir.from_proto(whole), feeds)
+    feeds, wanted = test_operators.side_by_side(GRAPHS, tmp_path / "graphs.onnx")
     report = fick.compile(tmp_path / "graphs.onnx", name, tmp_path / "graphs.fick")
     got = run_bundle(report.bundle, name, feeds)
-    assert got.keys() == wanted.keys() and len(got) == len(GRAPHS)
-    for title, output in zip(GRAPHS, wanted, strict=True):
-        assert got[output].shape == wanted[output].shape, title
-        np.testing.assert_allclose(got[output], wanted[output], rtol=0, atol=5e-6, err_msg=title)
+    test_operators.assert_agree(GRAPHS, got, wanted)
 
 
 def test_a_unet_agrees_with_the_referee(tmp_path: Path) -> None:

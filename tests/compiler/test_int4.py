@@ -209,17 +209,20 @@ def test_scales_that_change_with_the_timestep(tmp_path: Path) -> None:
 
 
 def test_new_weights_bring_their_own_codes(tmp_path: Path) -> None:
-    host = profile.load("host")
+    repacked_agrees(weights_alone(imported("a transformer")[1], "int4"), tmp_path)
+
+
+def repacked_agrees(narrow: Calibrated, folder: Path) -> None:
+    """With other weights in place of a transformer's, a bundle computes what the referee does with those."""
     given, feeds = imported("a transformer")
     rng = np.random.default_rng(9)
     other = {
         name: (array * (1 + rng.random(array.shape[-1:]))).astype(np.float32) if array.ndim > 1 else array
         for name, array in tensors(given.model).items()
     }
-    narrow = weights_alone(feeds, "int4")
-    path = bundle(given, feeds, host, tmp_path, recipe=narrow)
-    safetensors.save_file(other, tmp_path / "other.safetensors")
-    repacked = repack(path, tmp_path / "other.safetensors", tmp_path / "repacked.fick")
+    path = bundle(given, feeds, profile.load("host"), folder, recipe=narrow)
+    safetensors.save_file(other, folder / "other.safetensors")
+    repacked = repack(path, folder / "other.safetensors", folder / "repacked.fick")
     program = fused(imported("a transformer")[0], recipe=narrow)
     for variant in program.variants.values():
         for name, value in variant.graph.initializers.items():

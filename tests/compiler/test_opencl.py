@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnx_ir as ir
 import pytest
 from typer.testing import CliRunner
@@ -74,22 +73,11 @@ def own_builds(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 def test_graphs_agree_with_onnx_runtime(tmp_path: Path) -> None:
-    """All side by side in one, to 5e-6 of values around one as on a processor (test_operators.py)."""
-    rng = np.random.default_rng(7)
-    graphs = [ir.to_proto(test_operators.model(text, rng)) for text in GRAPHS.values()]
-    whole = onnx.compose.add_prefix(graphs[0], "g0/")
-    for index, graph in enumerate(graphs[1:], 1):
-        whole = onnx.compose.merge_models(whole, graph, io_map=[], prefix2=f"g{index}/")
-    feeds = {value.name: test_operators.drawn(value, rng) for value in whole.graph.input}
-    onnx.save(whole, tmp_path / "graphs.onnx")
-    wanted = referee.run(ir.from_proto(whole), feeds)
+    feeds, wanted = test_operators.side_by_side(GRAPHS, tmp_path / "graphs.onnx")
     report = fick.compile(tmp_path / "graphs.onnx", TARGET, tmp_path / "graphs.fick")
     with fick.load(report.bundle) as loaded:
         got = loaded.run(**{name: feeds[name] for name in loaded.inputs})
-    assert got.keys() == wanted.keys() and len(got) == len(GRAPHS)
-    for title, output in zip(GRAPHS, wanted, strict=True):
-        assert got[output].shape == wanted[output].shape, title
-        np.testing.assert_allclose(got[output], wanted[output], rtol=0, atol=5e-6, err_msg=title)
+    test_operators.assert_agree(GRAPHS, got, wanted)
 
 
 def test_a_unet_agrees_with_the_referee(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,26 @@ def model(text: str, rng: np.random.Generator) -> ir.Model:
     return ir.from_proto(proto)
 
 
+def side_by_side(graphs, path):
+    """The graphs in one, as a file at ``path``; inputs for it, and what ONNX Runtime gives."""
+    rng = np.random.default_rng(7)
+    protos = [ir.to_proto(model(text, rng)) for text in graphs.values()]
+    whole = onnx.compose.add_prefix(protos[0], "g0/")
+    for index, proto in enumerate(protos[1:], 1):
+        whole = onnx.compose.merge_models(whole, proto, io_map=[], prefix2=f"g{index}/")
+    onnx.save(whole, path)
+    feeds = {value.name: drawn(value, rng) for value in whole.graph.input}
+    return feeds, referee.run(ir.from_proto(whole), feeds)
+
+
+def assert_agree(graphs, got, wanted) -> None:
+    """What ``side_by_side`` gives, to 5e-6 of values around one."""
+    assert got.keys() == wanted.keys() and len(got) == len(graphs)
+    for title, output in zip(graphs, wanted, strict=True):
+        assert got[output].shape == wanted[output].shape, title
+        np.testing.assert_allclose(got[output], wanted[output], rtol=0, atol=5e-6, err_msg=title)
+
+
 def compiled(graph: ir.Model, path):
     weights = frozenset(graph.graph.initializers)
     inputs = {str(value.name): "sample" for value in graph.graph.inputs}

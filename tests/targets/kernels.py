@@ -1,9 +1,10 @@
-"""Run one kernel specification on NumPy arrays: in this process, or for 64-bit Arm under qemu."""
+"""Run one kernel specification on NumPy arrays: in this process, or for 64-bit Arm under qemu; or several as a bundle."""
 
 from __future__ import annotations
 
 import ctypes
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,14 @@ import tvm
 from hypothesis import strategies as st
 
 from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
-from fick.compiler.bundle.link import link
+from fick.compiler.bundle.link import kernels_source, link
 from fick.compiler.cache import cache_folder
 from fick.targets import profile as profiles
-from fick.targets.compiled import Call, Compiled, Operand, StateTensor
+from fick.targets.compiled import Call, Compiled, Launch, Operand, StateTensor
 from fick.targets.cpu.kernel import WORDS, Kernel
 from fick.targets.cpu.worker import compile_kernel
 from fick.targets.memory import aligned
-from fick.targets.profile import Profile
+from fick.targets.profile import Profile, Target
 
 from ..emulated import CORES, run_bundle
 
@@ -53,33 +54,49 @@ class Emulated:
             tensors.append(StateTensor(f"p{index}", str(array.dtype), array.shape, at, "sample"))
             at += aligned(array.nbytes)
         profile = self.profile
-        program = Compiled(
-            arch=profile.arch,
-            triple=profile.triple,
-            cpu_features=profile.requires,
-            kernels={"kernel": compile_kernel(kernel, "kernel", profile.llvm_target())},
-            variants={"full": (Call("kernel", tuple(Operand("state", one.offset_bytes) for one in tensors), "it"),)},
-            inputs=tuple(tensors),
-            outputs=tuple(tensors),
-            weights=(),
-            weights_bytes=0,
-            arena_bytes=0,
-            state_bytes=at,
-            carried={},
-        )  # fmt: skip
-        described = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in tensors]
-        manifest = {
-            "format": "fick-bundle", "format_version": 1, "name": "kernel", "program_id": "it",
-            "target": {"arch": profile.arch}, "components": {"it": {"inputs": described, "outputs": described}},
-        }  # fmt: skip
+        kernels = {"kernel": compile_kernel(kernel, "kernel", profile.llvm_target())}
+        call = Call("kernel", tuple(Operand("state", one.offset_bytes) for one in tensors), "it")
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / "kernel.fick"
-            library = link({"it": program}, "it", cache_folder() / "core")
-            entries = [weights_entry((), 0, {}.__getitem__), Entry.of("code/libmodel.so", library)]
-            write_bundle(path, entries, manifest)
+            write_calls(path, profile, kernels, [call], tensors, at)
             found = run_bundle(path, profile.name, {f"p{i}": array for i, array in enumerate(carried)})
         for index, array in enumerate(operands):
             array[...] = found[f"p{index}"].reshape(-1).view(array.dtype)[: array.size].reshape(array.shape)
+
+
+def write_calls(
+    path: Path,
+    profile: Target,
+    kernels: dict[str, bytes],
+    calls: Sequence[Call],
+    tensors: Sequence[StateTensor],
+    state_bytes: int,
+    launches: Mapping[str, Launch] | None = None,
+) -> None:
+    """A bundle of calls of kernels, whose operands, all of them ``tensors``, are its inputs and its outputs."""
+    program = Compiled(
+        arch=profile.arch,
+        triple=profile.triple,
+        cpu_features=profile.requires,
+        kernels=kernels,
+        variants={"full": tuple(calls)},
+        inputs=tuple(tensors),
+        outputs=tuple(tensors),
+        weights=(),
+        weights_bytes=0,
+        arena_bytes=0,
+        state_bytes=state_bytes,
+        carried={},
+        launches=launches or {},
+    )
+    described = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in tensors]
+    manifest = {
+        "format": "fick-bundle", "format_version": 1, "name": "kernels", "program_id": "it",
+        "target": {"arch": profile.arch}, "components": {"it": {"inputs": described, "outputs": described}},
+    }  # fmt: skip
+    library = link({"it": program}, "it", cache_folder() / "core")
+    code = [("code/libmodel.so", library), *kernels_source({"it": program}).items()]
+    write_bundle(path, [weights_entry((), 0, {}.__getitem__), *(Entry.of(*one) for one in code)], manifest)
 
 
 def _words(array: np.ndarray) -> np.ndarray:

@@ -18,11 +18,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import fick
-from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
-from fick.compiler.bundle.link import kernels_source, link
-from fick.compiler.cache import cache_folder
 from fick.targets import profile as profiles
-from fick.targets.compiled import Call, Compiled, Operand, StateTensor
+from fick.targets.compiled import Call, Operand, StateTensor
 from fick.targets.expressions import Apply, Expression, Literal, Load, Value
 from fick.targets.memory import aligned
 from fick.targets.opencl.attention import Attention
@@ -32,6 +29,7 @@ from fick.targets.opencl.kernel import Kernel
 from fick.targets.opencl.norms import GroupNorm, RowNorm
 from fick.targets.opencl.text import lanes_for
 
+from .kernels import write_calls
 from .test_kernels import REFERENCE, noise, sum_tolerance
 
 UNIT = 2.0**-24
@@ -77,33 +75,12 @@ def check(cases: list[Case]) -> None:
             places.append(Operand("state", at))
             at += aligned(array.nbytes)
         calls.append(Call(f"kernel{number}", tuple(places), f"case {number}"))
-    profile = profiles.load("opencl-host")
-    program = Compiled(
-        arch=profile.arch,
-        triple=profile.triple,
-        cpu_features=(),
-        kernels={f"kernel{i}": one.kernel.source(f"kernel{i}").encode() for i, one in enumerate(cases)},
-        variants={"full": tuple(calls)},
-        inputs=tuple(tensors),
-        outputs=tuple(tensors),
-        weights=(),
-        weights_bytes=0,
-        arena_bytes=0,
-        state_bytes=at,
-        carried={},
-        launches={f"kernel{i}": one.kernel.launch for i, one in enumerate(cases)},
-    )
-    described = [{"name": one.name, "dtype": one.dtype, "shape": list(one.shape)} for one in tensors]
-    manifest = {
-        "format": "fick-bundle", "format_version": 1, "name": "kernels", "program_id": "it",
-        "target": {"arch": profile.arch}, "components": {"it": {"inputs": described, "outputs": described}},
-    }  # fmt: skip
+    named = {f"kernel{number}": case.kernel for number, case in enumerate(cases)}
+    sources = {name: kernel.source(name).encode() for name, kernel in named.items()}
+    launches = {name: kernel.launch for name, kernel in named.items()}
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "kernels.fick"
-        library = link({"it": program}, "it", cache_folder() / "core")
-        source = kernels_source({"it": program})
-        entries = [weights_entry((), 0, {}.__getitem__), Entry.of("code/libmodel.so", library)]
-        write_bundle(path, [*entries, *(Entry.of(*one) for one in source.items())], manifest)
+        write_calls(path, profiles.load("opencl-host"), sources, calls, tensors, at, launches)
         with fick.load(path) as loaded:
             found = loaded.run(**feeds)
     for number, case in enumerate(cases):
