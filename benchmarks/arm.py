@@ -14,10 +14,10 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from json_file import JsonFile, write_json
 
 from fick.compiler.programs import structure
 from fick.ir.errors import UserError
@@ -89,7 +89,7 @@ def main(
     layers: Annotated[int, typer.Option(help="How many of the heaviest layers.")] = 6,
     model: Annotated[str, typer.Option(help="A model, or one of its configurations.")] = "sd-1.5",
     mca: Annotated[str, typer.Option(help="llvm-mca of LLVM 22; by default the one of fick[arm].")] = "",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print a table per profile."""
     program = structure(model)
@@ -119,8 +119,7 @@ def main(
                 )
                 facts = {"layer": layer.name, "macs": layer.macs, "kernel": kind, "tile": layer.tile}
                 figures.setdefault(name, []).append({**facts, **asdict(loop)})
-    if json_file:
-        json_file.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    write_json(json_file, figures)
 
 
 def heaviest(program: Program, target: profiles.Profile, count: int) -> list[Layer]:

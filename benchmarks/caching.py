@@ -11,19 +11,32 @@ shows them: run it again to go on.
 
 from __future__ import annotations
 
-import io
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from emoji_rows import BEST, GUIDANCE, Passes, asked, bundle, drawn, interval, quantise
+from emoji_rows import (
+    BEST,
+    GUIDANCE,
+    Folder,
+    Only,
+    Passes,
+    Prompts,
+    asked,
+    bundle,
+    drawn,
+    interval,
+    kept,
+    quantise,
+)
+from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 import fick
 from fick.compiler.bench.rounds import measure
+from fick.compiler.figures import png
 from fick.compiler.programs import structure
 from fick.compiler.progress import Silent, terminal
 from fick.compiler.quality.evaluate import Prompt
@@ -126,11 +139,11 @@ ROUNDS = 12
 
 
 def main(
-    prompts: Annotated[int, typer.Option(help="Pictures a row.")] = 256,
+    prompts: Prompts = 256,
     steps: Annotated[list[int] | None, typer.Option(help="DDIM steps. [default: 50 and 20]")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="Rows to make.")] = None,
-    folder: Annotated[Path, typer.Option(help="Bundles, drawings and rows.")] = Path("out/caching"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+    only: Only = None,
+    folder: Folder = Path("out/caching"),
+    json_file: JsonFile = None,
 ) -> None:
     """Make the rows that are not there yet, print all and plot them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -149,8 +162,7 @@ def main(
         reporter.finish()
     show(found)
     write_whole(folder / "pareto.png", pareto(found))
-    if json_file is not None:
-        write_whole(json_file, (json.dumps(found, indent=1) + "\n").encode())
+    write_json(json_file, found)
 
 
 def calibrated(name: str, folder: Path, reporter: Silent) -> Path:
@@ -168,32 +180,38 @@ def row(
     made of the same bytes.
     """
     taken = max(1, round(share * steps))
+
+    def make() -> dict[str, Any]:
+        stage = f"{name}, {steps} steps"
+        facts = drawn(stage, path, reference, prompts, folder, reporter, steps=taken, reference_steps=steps)
+        program = structure(path)
+        if taken in program.schedule:
+            write_whole(folder / f"{path.stem}-{steps}.png", draw(program, taken))
+        with fick.load(path) as model:
+            history = model.manifest["components"]["unet"]["history"]
+        reporter.stage(f"{stage}: time")
+        return {
+            "policy": ROWS[name][0] if share == 1 else FEWER,
+            "steps": steps,
+            "order": " ".join(program.schedule.get(taken, ["full"] * taken)),
+            "history": history,
+            **worth(facts),
+            "image_s": in_turns(reference, path, prompts[0].text, steps, taken, reporter),
+        }
+
     made_of = [fingerprint(path), fingerprint(reference), len(prompts), steps, taken]
     place = folder / "rows" / f"{path.stem}-{steps}{'' if taken == steps else f'-in-{taken}'}.json"
-    if place.is_file() and (kept := json.loads(place.read_bytes()))["made_of"] == made_of:
-        return kept
-    stage = f"{name}, {steps} steps"
-    facts = drawn(stage, path, reference, prompts, folder, reporter, steps=taken, reference_steps=steps)
-    program = structure(path)
-    if taken in program.schedule:
-        write_whole(folder / f"{path.stem}-{steps}.png", draw(program, taken))
-    with fick.load(path) as model:
-        history = model.manifest["components"]["unet"]["history"]
-    reporter.stage(f"{stage}: time")
-    result = {
-        "made_of": made_of,
-        "policy": ROWS[name][0] if share == 1 else FEWER,
-        "steps": steps,
-        "order": " ".join(program.schedule.get(taken, ["full"] * taken)),
-        "history": history,
+    return kept(place, made_of, make)
+
+
+def worth(facts: dict[str, Any]) -> dict[str, Any]:
+    """The candidate's cost and ``MEASURES``, of what ``evaluate`` says."""
+    judged = facts["judged"]["candidate"]
+    return {
         "cost": facts["cost"]["candidate"],
         "psnr_db": facts["fidelity"]["psnr_db"],
-        **{key: facts["judged"]["candidate"][key] for key in MEASURES if key != "psnr_db"},
-        "image_s": in_turns(reference, path, prompts[0].text, steps, taken, reporter),
+        **{key: judged[key] for key in MEASURES if key != "psnr_db"},
     }
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, (json.dumps(result, indent=1) + "\n").encode())
-    return result
 
 
 def in_turns(
@@ -254,9 +272,7 @@ def pareto(rows: dict[str, dict[str, Any]]) -> bytes:
             axes.set_title(f"{title}, {count} steps", loc="left")
             axes.set_xlabel("times as fast an image as uncached")
     plots[0, 0].legend(fontsize=7)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ emulator that includes the emulator's own. Times of emulated runs mean nothing a
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import subprocess
@@ -21,6 +20,7 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from json_file import JsonFile, write_json
 from PIL import Image
 
 import fick
@@ -74,7 +74,7 @@ def main(
     precisions: Annotated[str, typer.Option()] = "float32",
     steps: Annotated[int, typer.Option()] = 20,
     recipe: Annotated[Path | None, typer.Option(help="Passes, such as those of w8a8.toml.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -115,8 +115,7 @@ def main(
                         f"weights {row.weight_bytes / 1e6:.1f} MB, working set {row.working_set_bytes / 1e6:.1f} MB, "
                         f"off by {off} of 255" + (f", {seconds:.1f} s" if native else "")
                     )
-    if json_file:
-        json_file.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    write_json(json_file, [asdict(row) for row in rows])
     if recipe is None and any(row.off_by > MOST_OFF for row in rows if row.precision == "float32"):
         raise typer.Exit(1)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,7 @@ from fick.compiler.progress import Silent
 from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
 from fick.compiler.quality.judge import Judge
 from fick.compiler.recipes import NOTHING, Recipe
+from fick.ir.files import write_whole
 from fick.passes.base import Pass
 from fick.passes.quantise import Quantise, QuantiseConfig
 
@@ -22,6 +24,10 @@ MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
 GUIDANCE = 5.0
 
 Passes = tuple[Pass[Any], ...]
+
+Prompts = Annotated[int, typer.Option(help="Pictures a row.")]
+Only = Annotated[list[str] | None, typer.Option(help="Rows to make.")]
+Folder = Annotated[Path, typer.Option(help="Bundles, drawings and rows.")]
 
 BEST = {"estimator": "mse", "clip_weights": True}
 """Ranges that lose least."""
@@ -68,6 +74,16 @@ def drawn(
         path, reference, prompts, steps=steps, seeds=1, guidance_scale=GUIDANCE, folder=folder / "drawings",
         judge=Judge(MODEL / "judge"), progress=reporter.update, reference_steps=reference_steps,
     )  # fmt: skip
+
+
+def kept(place: Path, made_of: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row, from its file if that was made of the same."""
+    if place.is_file() and (found := json.loads(place.read_bytes()))["made_of"] == made_of:
+        return found
+    result = {"made_of": made_of, **make()}
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, (json.dumps(result, indent=1) + "\n").encode())
+    return result
 
 
 def interval(figure: dict[str, float], digits: int) -> str:

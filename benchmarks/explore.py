@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from json_file import JsonFile, write_json
 from rich.console import Console
 from rich.table import Table
 from scalesim_speed import GEMMS
@@ -46,7 +47,6 @@ from fick.hwmodel.points import Points
 from fick.hwmodel.specs import HybridSystolic
 from fick.hwmodel.tiled import TiledCore
 from fick.hwmodel.workload import Gemm, Operation
-from fick.ir.files import write_whole
 
 HERE = Path(__file__).resolve().parent
 SPACES = HERE.parent / "examples" / "spaces"
@@ -93,7 +93,7 @@ def main(
     only: Annotated[list[str] | None, typer.Option(help="fronts, speed, sda.")] = None,
     folder: Annotated[Path, typer.Option(help="Results of the searches.")] = Path("out/explore"),
     venvs: Annotated[Path, typer.Option(help="Environments of the peers.")] = Path("out/venvs"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure, print, and keep what was found."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,8 +107,7 @@ def main(
             facts["sda"] = sda(folder, reporter)
         reporter.finish()
     show(facts)
-    if json_file is not None:
-        write_whole(json_file, (json.dumps(facts, indent=1) + "\n").encode())
+    write_json(json_file, facts)
 
 
 def stated(space: str, folder: Path, name: str, model: str = "sd-1.5") -> Stated:

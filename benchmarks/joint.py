@@ -11,21 +11,20 @@ FOLDER/joint-*.png each search's trials.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from caching import MEASURES, in_turns, pareto, show
-from precision import GUIDANCE, MODEL
+from caching import in_turns, pareto, show, worth
+from emoji_rows import GUIDANCE, MODEL, Folder, Prompts, drawn, kept
+from json_file import JsonFile, write_json
 
 import fick
 from fick.compiler.budgets import recipe_within
 from fick.compiler.calibration import Calibration
 from fick.compiler.progress import Silent, terminal
-from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
+from fick.compiler.quality.evaluate import Prompt, read_prompts
 from fick.compiler.quality.gallery import fingerprint
-from fick.compiler.quality.judge import Judge
 from fick.compiler.recipes import Recipe
 from fick.ir.errors import UserError
 from fick.ir.files import write_whole
@@ -54,10 +53,10 @@ def alone(share: float) -> dict[str, Recipe]:
 def main(
     shares: Annotated[str, typer.Option(help="Of the float model's latency, with commas.")] = "0.5,0.35,0.25",
     within: Annotated[float, typer.Option(help="Of a search [s].")] = 3600,
-    prompts: Annotated[int, typer.Option(help="Pictures a row.")] = 256,
+    prompts: Prompts = 256,
     target: Annotated[str, typer.Option(help="A device profile that this machine runs.")] = "host",
-    folder: Annotated[Path, typer.Option(help="Bundles, drawings and rows.")] = Path("out/joint"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+    folder: Folder = Path("out/joint"),
+    json_file: JsonFile = None,
 ) -> None:
     """Make the rows that are not there yet, print all and plot them."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,35 +83,26 @@ def main(
         reporter.finish()
     show(found)
     write_whole(folder / "pareto.png", pareto(found))
-    if json_file is not None:
-        write_whole(json_file, (json.dumps(found, indent=1) + "\n").encode())
+    write_json(json_file, found)
 
 
 def row(
     path: Path, policy: str, reference: Path, asked: list[Prompt], folder: Path, reporter: Silent
 ) -> dict[str, Any]:
     """A bundle's measured speed and quality; from the folder if it was made of the same bytes."""
+
+    def make() -> dict[str, Any]:
+        facts = drawn(path.stem, path, reference, asked, folder, reporter, steps=STEPS)
+        reporter.stage(f"{path.stem}: time")
+        return {
+            "policy": policy,
+            "steps": STEPS,
+            **worth(facts),
+            "image_s": in_turns(reference, path, asked[0].text, STEPS, STEPS, reporter),
+        }
+
     made_of = [fingerprint(path), fingerprint(reference), len(asked)]
-    place = folder / "rows" / f"{path.stem}.json"
-    if place.is_file() and (kept := json.loads(place.read_bytes()))["made_of"] == made_of:
-        return kept
-    reporter.stage(f"{path.stem}: draw")
-    facts = evaluate(
-        path, reference, asked, steps=STEPS, seeds=1, guidance_scale=GUIDANCE, folder=folder / "drawings",
-        judge=Judge(MODEL / "judge"), progress=reporter.update,
-    )  # fmt: skip
-    result = {
-        "made_of": made_of,
-        "policy": policy,
-        "steps": STEPS,
-        "cost": facts["cost"]["candidate"],
-        "psnr_db": facts["fidelity"]["psnr_db"],
-        **{key: facts["judged"]["candidate"][key] for key in MEASURES if key != "psnr_db"},
-        "image_s": in_turns(reference, path, asked, STEPS),
-    }
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, (json.dumps(result, indent=1) + "\n").encode())
-    return result
+    return kept(folder / "rows" / f"{path.stem}.json", made_of, make)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,12 @@ Nothing runs on a GPU: the times are rooflines (compiler/costs/gpu.py), of one c
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from json_file import JsonFile, write_json
 
 from fick.compiler.costs.gpu import costs
 from fick.compiler.frontends import open_model
@@ -29,7 +29,7 @@ def main(
     models: Annotated[list[str], typer.Argument(help="Models, or their configurations' names.")],
     target: Annotated[list[str] | None, typer.Option(help="Profiles of GPUs; adreno and mali.")] = None,
     precision: Annotated[list[str] | None, typer.Option(help="float32 and float16.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print a line for each model, target and precision."""
     head = ("model", "target", "precision", "kernels", "calls", "source kB", "weights MB", "peak MB", "ms")
@@ -45,8 +45,7 @@ def main(
                 figures = figures_of(program.copy(), profile, stored)
                 found.append({"model": model, "target": name, "precision": stored, **figures})
                 print("| " + " | ".join(_text(value) for value in found[-1].values()) + " |", flush=True)
-    if json_file:
-        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(json_file, found)
 
 
 def figures_of(program: Program, profile: profiles.GpuProfile, precision: str) -> dict[str, float]:

@@ -8,7 +8,6 @@ to build a pipeline's kernels. They are kept for the next run, as are the bundle
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Annotated, Any
 import numpy as np
 import onnx_ir as ir
 import typer
+from json_file import JsonFile, write_json
 from numpy.typing import NDArray
 
 import fick
@@ -41,7 +41,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Of emoji-sd.", min=1)] = 20,
     folder: Annotated[Path, typer.Option(help="For bundles.")] = Path("out/opencl"),
     target: Annotated[str, typer.Option(help="A profile of this machine's device.")] = "opencl-host",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print a line for every picture; exit code 1 where one is another picture."""
     found = list[dict[str, Any]]()
@@ -51,8 +51,7 @@ def main(
         for row in (*maps, *emoji(stored, target, folder, steps)):
             found.append({"precision": stored, **row})
             print("  ".join(f"{key} {value}" for key, value in found[-1].items()), flush=True)
-    if json_file:
-        json_file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    write_json(json_file, found)
     raise SystemExit(0 if all(row["same"] for row in found) else 1)
 
 

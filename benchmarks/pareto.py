@@ -12,7 +12,6 @@ kept in the cache: run it again to go on.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -21,11 +20,13 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from fick.compiler.calibration import Calibration
+from fick.compiler.figures import png
 from fick.compiler.frontends import UNET, open_model
 from fick.compiler.programs import unchanged
 from fick.compiler.progress import Silent, terminal
@@ -64,7 +65,7 @@ def main(
     calls: Annotated[int, typer.Option(help="By which sensitivities are measured.")] = 8,
     judged: Annotated[int, typer.Option(help="Calls that errors are told on.")] = 32,
     chart: Annotated[Path | None, typer.Option(help="A PNG.")] = Path("out/pareto.png"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print a table for each quantity, and draw both."""
     config = AssignConfig.model_validate(
@@ -91,8 +92,7 @@ def main(
     if chart is not None:
         chart.parent.mkdir(parents=True, exist_ok=True)
         write_whole(chart, draw(found, model.name))
-    if json_file is not None:
-        write_whole(json_file, (json.dumps(found, indent=1) + "\n").encode())
+    write_json(json_file, found)
 
 
 def prepared(
@@ -172,9 +172,7 @@ def draw(found: dict[str, list[dict[str, Any]]], name: str) -> bytes:
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)
         axes.set_title(f"{name}, calls of prompts not chosen by", fontsize=9, loc="left")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal
 import onnx_ir as ir
 import onnxruntime
 import typer
+from json_file import JsonFile, write_json
 
 from fick.compiler.bench.compare import bench, example_inputs
 from fick.compiler.bench.peers import Task, exported
@@ -31,7 +32,6 @@ from fick.compiler.compile import compile
 from fick.compiler.frontends import import_model
 from fick.compiler.progress import terminal
 from fick.ir.errors import UserError
-from fick.ir.files import write_whole
 from fick.ir.modules import module_path
 from fick.runtime import Model
 
@@ -47,7 +47,7 @@ def main(
     share: Annotated[
         float, typer.Option(help="Of fick's time, at most, for a layer to be the peer's.")
     ] = 0.95,
-    json_file: Annotated[Path | None, typer.Option("--json", help="All layers, for machines.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print the layers that the peer wins, those that it wins most by first."""
     try:
@@ -69,8 +69,7 @@ def main(
     won = [one for one in found if one["theirs_s"] < share * one["ours_s"]]
     won.sort(key=lambda one: one["theirs_s"] - one["ours_s"])
     show(peer, found, won, sum(theirs.values()))
-    if json_file is not None:
-        write_whole(json_file, (json.dumps({"peer": peer, "layers": found}, indent=1) + "\n").encode())
+    write_json(json_file, {"peer": peer, "layers": found})
 
 
 def compared(ours: Iterable[Mapping[str, Any]], theirs: Seconds) -> list[dict[str, Any]]:

@@ -10,12 +10,12 @@ Bundles, drawings and finished rows are kept in --folder: run it again to go on.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
-from emoji_rows import BEST, GUIDANCE, Passes, asked, bundle, drawn, interval, quantise
+from emoji_rows import BEST, GUIDANCE, Folder, Only, Passes, Prompts, asked, bundle, drawn, interval, quantise
+from json_file import JsonFile, write_json
 from rich.console import Console
 from rich.table import Table
 
@@ -24,7 +24,6 @@ from fick.compiler.bench.compare import example_inputs
 from fick.compiler.bench.rounds import measure
 from fick.compiler.progress import Silent, terminal
 from fick.compiler.quality.evaluate import Prompt
-from fick.ir.files import write_whole
 from fick.passes.assign import Assign, AssignConfig
 from fick.passes.correct import CorrectBias, CorrectNoise
 from fick.passes.learned.blocks import DistilBlocks
@@ -94,10 +93,10 @@ FLOAT = "float32"
 
 
 def main(
-    prompts: Annotated[int, typer.Option(help="Pictures a row.")] = 256,
-    only: Annotated[list[str] | None, typer.Option(help="Rows to make.")] = None,
-    folder: Annotated[Path, typer.Option(help="Bundles, drawings and rows.")] = Path("out/precision"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+    prompts: Prompts = 256,
+    only: Only = None,
+    folder: Folder = Path("out/precision"),
+    json_file: JsonFile = None,
 ) -> None:
     """Make the rows that are not there yet, and print all."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,8 +111,7 @@ def main(
             facts["step"] = paced(Path(facts["bundle"]), reference, reporter)
         reporter.finish()
     show(rows, len(given))
-    if json_file is not None:
-        write_whole(json_file, (json.dumps(rows, indent=1) + "\n").encode())
+    write_json(json_file, rows)
 
 
 def row(name: str, reference: Path, prompts: list[Prompt], folder: Path, reporter: Silent) -> dict[str, Any]:

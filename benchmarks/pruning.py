@@ -13,8 +13,6 @@ on. What pictures look like after it is in benchmarks/precision.py, rows "pruned
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,11 +20,13 @@ from typing import Annotated
 
 import numpy as np
 import typer
+from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from fick.compiler.calibration import Calibration
+from fick.compiler.figures import png
 from fick.compiler.frontends import UNET, open_model
 from fick.compiler.programs import unchanged
 from fick.compiler.progress import Silent, terminal
@@ -94,7 +94,7 @@ def main(
         ),
     ] = None,
     chart: Annotated[Path | None, typer.Option(help="A PNG.")] = Path("out/pruning.png"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print a table and draw it."""
     chosen = {name: told.split(",") for name, told in (("kinds", kinds), ("by", by)) if told is not None}
@@ -116,8 +116,7 @@ def main(
     if chart is not None:
         chart.parent.mkdir(parents=True, exist_ok=True)
         write_whole(chart, draw(found, model.name))
-    if json_file is not None:
-        write_whole(json_file, (json.dumps([asdict(one) for one in found], indent=1) + "\n").encode())
+    write_json(json_file, [asdict(one) for one in found])
 
 
 def prepared(
@@ -235,9 +234,7 @@ def draw(found: Sequence[Point], name: str) -> bytes:
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False, fontsize=8)
         axes.set_title(f"{name}, calls of prompts not chosen by", fontsize=9, loc="left")
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)
 
 
 if __name__ == "__main__":

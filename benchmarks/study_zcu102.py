@@ -9,7 +9,6 @@ run goes on. Programs with a cache are made once, in some minutes each.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ import typer
 from matplotlib.figure import Figure
 
 from fick.compiler.explore import Stated, explain, explore, state
+from fick.compiler.figures import png
 from fick.compiler.progress import terminal
 from fick.hwmodel.explore.space import SOFTWARE, Axis
 from fick.ir.files import write_whole
@@ -145,9 +145,7 @@ def plot(every: Sequence[Mapping[str, Any]]) -> bytes:
         axes.grid(alpha=0.3)
     plots[0].set_ylabel("seconds an image")
     plots[0].legend()
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", metadata={"Software": None})
-    return picture.getvalue()
+    return png(figure)
 
 
 if __name__ == "__main__":

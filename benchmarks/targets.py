@@ -8,11 +8,10 @@ profile says whether they were published or assumed. Kernels that an earlier run
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from json_file import JsonFile, write_json
 
 from fick.compiler.bundle.link import kernels_source, link
 from fick.compiler.cache import cache_folder
@@ -32,7 +31,7 @@ def main(
     models: Annotated[list[str], typer.Argument(help="Models, or their configurations' names.")],
     target: Annotated[list[str] | None, typer.Option(help=", ".join(TARGETS))] = None,
     precision: Annotated[str, typer.Option(help="How weights and activations are stored.")] = "float32",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print a line for each model and target."""
     head = (
@@ -49,8 +48,7 @@ def main(
                 figures = figures_of(program, profile, reporter.update)
             found.append({"model": model, "target": name, **figures})
             print("| " + " | ".join(_text(value) for value in found[-1].values()) + " |", flush=True)
-    if json_file:
-        json_file.write_text(json.dumps(found, indent=1) + "\n")
+    write_json(json_file, found)
 
 
 def figures_of(program: Program, profile: profiles.Target, update: Any = None) -> dict[str, float]:

@@ -14,7 +14,6 @@ before the next: SD-1.5 takes several minutes to compile, and 14 GB of memory; i
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from json_file import JsonFile, write_json
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, os.fspath(HERE.parent / "examples"))
@@ -60,7 +60,7 @@ def main(
     recipe: Annotated[Path | None, typer.Option(help="A recipe that fick compiles with.")] = None,
     cores: Annotated[str, typer.Option(help="Cores to keep to, such as 0,1. [default: all]")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Rounds with each peer.")] = 11,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Everything measured.")] = None,
+    json_file: JsonFile = None,
     chart: Annotated[Path | None, typer.Option(help="The rooflines, as a PNG.")] = None,
 ) -> None:
     """Print a table, and below it why a peer has no place in it."""
@@ -90,8 +90,7 @@ def main(
         for one in facts["peers"].values():
             if "failed" in one:
                 print(f"\n{label}: {one['failed']}")
-    if json_file is not None:
-        write_whole(json_file, (json.dumps({"cores": pinned, "models": found}, indent=1) + "\n").encode())
+    write_json(json_file, {"cores": pinned, "models": found})
     if chart is not None:
         write_whole(chart, draw(found))
 

@@ -9,7 +9,6 @@ full steps: the speed-up that comes of it, beside the one that the layers' times
 
 from __future__ import annotations
 
-import json
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from json_file import JsonFile, write_json
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -28,7 +28,6 @@ from fick.compiler.bench.compare import example_inputs
 from fick.compiler.bench.rounds import interleave
 from fick.compiler.progress import Silent, terminal
 from fick.compiler.recipes import Recipe
-from fick.ir.files import write_whole
 from fick.passes.caching import DeepCache, DeepCacheConfig
 from fick.runtime import Model
 
@@ -69,7 +68,7 @@ def main(
     steps: Annotated[int, typer.Option(help="Of a loop.")] = 50,
     rounds: Annotated[int, typer.Option(help="Of loops; steps are timed as often.")] = 5,
     threads: Annotated[int, typer.Option(help="0 takes all.")] = 0,
-    json_file: Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")] = None,
+    json_file: JsonFile = None,
 ) -> None:
     """Print a row an alternative, and what the schedule's loop gains."""
     with terminal() as reporter, tempfile.TemporaryDirectory() as folder:
@@ -80,8 +79,7 @@ def main(
             found = measured(opened, steps, rounds, reporter)
         reporter.finish()
     show(found, f"{model}, DeepCache N={interval}, depth {depth}")
-    if json_file is not None:
-        write_whole(json_file, (json.dumps(found, indent=1) + "\n").encode())
+    write_json(json_file, found)
 
 
 def measured(model: Model, steps: int, rounds: int, reporter: Silent) -> dict[str, Any]:

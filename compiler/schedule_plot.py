@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from ..ir.blocks import discover
 from ..ir.errors import UserError
 from ..ir.program import NEXT, Program
+from .figures import png
 
 COLOURS = ListedColormap(["#eeeeee", "#3566a8"])
 INCHES_PER_CELL = 0.22
@@ -55,9 +55,7 @@ def draw(program: Program, steps: int) -> bytes:
     axes.tick_params(which="minor", length=0)
     axes.set_xlabel("step")
     axes.set_title(f"{program.name}, {steps} steps: {_said(program.schedule[steps])}", loc="left", fontsize=8)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)
 
 
 def _said(order: Sequence[str]) -> str:

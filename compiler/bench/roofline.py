@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from ...hwmodel.report.charts import KINDS
 from ...hwmodel.workload import Kind
+from ..figures import png
 from .layers import ATTENTION
 
 COLOURS = {str(kind): colour for kind, colour in KINDS.items()} | {ATTENTION: KINDS[Kind.SCORES]}
@@ -41,9 +41,7 @@ def draw(measured: Mapping[str, Mapping[str, Any]]) -> bytes:
         _roofs(left, facts)
         _layers(left, facts)
         _kinds(right, facts)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)
 
 
 def _roofs(axes: Axes, facts: Mapping[str, Any]) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from ..figures import png
 from .halving import Trial
 from .split import ALONE
 
@@ -75,6 +75,4 @@ def draw(
     speed.legend(frameon=False, fontsize=8)
     for axes in (speed, parts):
         axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png")
-    return picture.getvalue()
+    return png(figure)
