@@ -11,12 +11,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ...hwmodel.explore.storage import database
 from ...ir.errors import UserError
 from ...ir.program import Program
 from .split import ALONE, REUSE, Made, Split
+from .written import tables
 
 FACTOR = 3
 """Pictures of a rung, over those of the one before it; and one of so many trials goes on."""
@@ -100,20 +102,15 @@ def best(trials: Sequence[Trial]) -> Trial | None:
 
 
 def search(
-    url: str,
-    name: str,
+    storage: Path,
     make: Callable[[Split], Made],
-    written: Callable[[Made], str],
     rungs: Sequence[Rung],
     clock: Clock,
     seed: int,
     progress: Callable[[Sequence[Trial]], None],
 ) -> list[Trial]:
-    """All trials of the study ``name`` in the storage at ``url`` when its time is up; ``written`` is a recipe's text.
-
-    Raises UserError if the storage cannot be reached.
-    """
-    study = _Study(url, name, seed)
+    """All trials, which lie in ``storage``, when the time is up. Raises UserError if the storage cannot be reached."""
+    study = _Study(storage, seed)
     clock.begin(study.spent_s)
     repeats = 0
     while repeats < MOST_REPEATS:
@@ -123,7 +120,7 @@ def search(
             trial = study.next()
             repeats = repeats + 1 if study.repeated(trial) else 0
             if not repeats:
-                _walk(study, trial, make, written, rungs)
+                _walk(study, trial, make, rungs)
         except OutOfTime:
             break
         finally:
@@ -131,13 +128,7 @@ def search(
     return study.trials()
 
 
-def _walk(
-    study: _Study,
-    trial: Any,
-    make: Callable[[Split], Made],
-    written: Callable[[Made], str],
-    rungs: Sequence[Rung],
-) -> None:
+def _walk(study: _Study, trial: Any, make: Callable[[Split], Made], rungs: Sequence[Rung]) -> None:
     """From rung to rung, past those where it has been."""
     known = study.measures(trial)
     try:
@@ -146,7 +137,7 @@ def _walk(
         study.refuse(trial, str(error))
         return
     trial.set_user_attr("cost", dict(made.cost))
-    trial.set_user_attr("recipe", written(made))
+    trial.set_user_attr("recipe", tables(made.passes))
     for index, rung in enumerate(rungs):
         if rung.pictures not in known:
             found = dict(rung.judge(made.program))
@@ -162,12 +153,12 @@ def _walk(
 class _Study:
     """Optuna's: splits as parameters, scores by rungs, all else in attributes."""
 
-    def __init__(self, url: str, name: str, seed: int) -> None:
+    def __init__(self, storage: Path, seed: int) -> None:
         import optuna
 
         self._optuna, self._seed = optuna, seed
         self._study: Any = optuna.create_study(
-            study_name=name, storage=database(url), direction="maximize", load_if_exists=True,
+            study_name="joint", storage=database(f"sqlite:///{storage}"), direction="maximize", load_if_exists=True,
             pruner=optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=FACTOR),
         )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +25,8 @@ from ..quality.studio import Studio
 from ..recipes import Recipe, read_recipe
 from .halving import FACTOR, Clock, Rung, Trial, best, search
 from .plot import draw
-from .split import Made, Parting
+from .split import Parting
+from .written import fields
 
 PACKAGES = ("optuna", "sqlalchemy")
 
@@ -88,9 +88,7 @@ def recipe_within(
     reporter.stage("search")
     clock = Clock(limit_s, lambda spent_s, limit_s: reporter.update(round(spent_s), round(limit_s)))
     heard.tell = lambda done, total: clock.check()
-    trials = search(
-        f"sqlite:///{place / f'{name}.db'}", "joint", parting, tables, rungs, clock, seed, progress
-    )
+    trials = search(place / f"{name}.db", parting, rungs, clock, seed, progress)
     found = best(trials)
     if found is None:
         reasons = [one.reason for one in trials if one.reason]
@@ -106,7 +104,7 @@ def recipe_within(
     said = f"# --budget {budget}: {costs} of the float model's; {measures} in {found.pictures} pictures."
     prompts = os.path.relpath(calibration.prompts, bundle.parent)
     told = {**calibration.model_dump(mode="json", exclude_defaults=True), "prompts": prompts}
-    head = [said, "", "[calibration]", *_fields(told), ""]
+    head = [said, "", "[calibration]", *fields(told), ""]
     write_whole(recipe, ("\n".join(head) + found.recipe).encode())
     title = f"{folder.resolve().name}, --budget {budget}: {len(trials)} trials"
     write_whole(
@@ -114,20 +112,6 @@ def recipe_within(
     )
     reporter.finish()
     return read_recipe(recipe)
-
-
-def tables(made: Made) -> str:
-    """A recipe's passes in TOML, each with what it was told."""
-    lines: list[str] = []
-    for one in made.passes:
-        lines += ["", "[[pass]]", f'name = "{one.name}"']
-        lines += _fields(one.config.model_dump(mode="json", exclude_unset=True))
-    return "\n".join(lines) + "\n"
-
-
-def _fields(values: Mapping[str, object]) -> list[str]:
-    """JSON writes numbers, strings and lists as TOML does."""
-    return [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in values.items()]
 
 
 class _Heard(Silent):

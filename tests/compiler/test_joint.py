@@ -13,8 +13,8 @@ from fick.compiler.cli.arguments import duration_of
 from fick.compiler.costs.predicted import Predicted
 from fick.compiler.joint import plot
 from fick.compiler.joint.halving import ALONE, Clock, OutOfTime, Rung, Trial, best, search
-from fick.compiler.joint.search import tables
 from fick.compiler.joint.split import Made, Parting, Split
+from fick.compiler.joint.written import tables
 from fick.compiler.recipes import read_recipe
 from fick.ir.errors import UserError
 from fick.passes.assign.budget import read
@@ -49,7 +49,7 @@ def test_parts_are_multiplied_and_the_recipe_makes_the_same_again(parting: Parti
     assert shares[0] == pytest.approx(math.sqrt(0.6), abs=1e-4)
     assert shares[1] == pytest.approx(0.6 / pruned, abs=1e-4)
     recipe = tmp_path / "recipe.toml"
-    recipe.write_text(tables(made))
+    recipe.write_text(tables(made.passes))
     again = apply(read_recipe(recipe).passes, small_unet.program(), context())
     assert serialised(again) == serialised(made.program)
 
@@ -107,9 +107,7 @@ def walked(folder: Path, limit: float, asked: list[int], kill_at: int | None = N
         return {"ssim": 1 - (split.removed - 0.3) ** 2 - (split.rounded - 0.6) ** 2 - 0.01 / pictures}
 
     rungs = [Rung(count, lambda made, count=count: judge(count)) for count in (4, 12, 36)]
-    return search(
-        f"sqlite:///{folder}/trials.db", "joint", make, tables, rungs, clock, 0, lambda trials: None
-    )
+    return search(folder / "trials.db", make, rungs, clock, 0, lambda trials: None)
 
 
 def test_a_killed_search_goes_the_way_of_one_that_was_not(tmp_path: Path) -> None:
