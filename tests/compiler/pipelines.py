@@ -1,8 +1,11 @@
 """Pipelines of the shape of Stable Diffusion and of DiT, small enough for tests. Their weights are random."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -14,10 +17,15 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+import fick
+from fick.compiler.quality.drawing import Drawing
+from fick.runtime import ClassToImage, TextToImage
 from fick.runtime.tokenizer import BYTE_LETTERS
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 TOKENS, WIDTH = 12, 16
+
+Pipeline = TypeVar("Pipeline", TextToImage, ClassToImage)
 
 
 def tokenizer(folder: Path) -> CLIPTokenizer:
@@ -93,3 +101,23 @@ def make_class_conditional(folder: Path) -> DiTPipeline:
     index.write_text(json.dumps({**json.loads(index.read_text()), "id2label": names}))
     made.set_progress_bar_config(disable=True)
     return made
+
+
+def opened(path: Path, kind: type[Pipeline]) -> Pipeline:
+    model = fick.load(path, threads=2)
+    assert isinstance(model, kind)
+    return model
+
+
+def assert_drawn(
+    ours: TextToImage | ClassToImage,
+    plain: TextToImage | ClassToImage,
+    wanted: Sequence[Drawing],
+    prompts: Sequence[Any],
+    **settings: Any,
+) -> None:
+    """Pictures of seeds from 0 on are as wanted but for a rounding, and others than the ``plain`` bundle's."""
+    for seed, (prompt, drawing) in enumerate(zip(prompts, wanted, strict=True)):
+        got = ours.generate(prompt, seed=seed, **settings)
+        assert np.abs(got.astype(int) - drawing.picture).max() <= 1
+        assert not np.array_equal(got, plain.generate(prompt, seed=seed, **settings))

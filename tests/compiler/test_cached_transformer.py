@@ -5,7 +5,7 @@ through the whole compiler, beside diffusers.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def opened(path: Path) -> ClassToImage:
-    model = fick.load(path, threads=2)
-    assert isinstance(model, ClassToImage)
-    return model
+opened = partial(pipelines.opened, kind=ClassToImage)
 
 
 @cache
@@ -107,15 +104,11 @@ def test_pictures_are_those_of_the_program_on_the_referee(home: Path) -> None:
     imported = open_model(home / "tiny-dit").components["transformer"].imported()
     cached = fused(imported, recipe=read_recipe(home / "fora.toml"), model=home / "tiny-dit")
     wanted, _ = studio(home).draw(cached)
-    settings: dict[str, Any] = {"steps": STEPS, "guidance_scale": GUIDANCE}
     with opened(home / "cached.fick") as ours, opened(home / "plain.fick") as plain:
         assert ours.unet.schedules == cached.schedule
         (entry, *_) = ours.manifest["components"]["transformer"]["history"]
         assert entry["pass"] == "fora" and 10 < entry["effect"]["quality"]["psnr_db"]["value"] < 100
-        for seed, (label, drawing) in enumerate(zip((207, "goldfish"), wanted, strict=True)):
-            got = ours.generate(label, seed=seed, **settings)
-            assert np.abs(got.astype(int) - drawing.picture).max() <= 1
-            assert not np.array_equal(got, plain.generate(label, seed=seed, **settings))
+        pipelines.assert_drawn(ours, plain, wanted, (207, "goldfish"), steps=STEPS, guidance_scale=GUIDANCE)
 
 
 def test_integers_and_corrections_go_by_the_loops_that_reuse(home: Path) -> None:

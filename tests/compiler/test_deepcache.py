@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def opened(path: Path) -> TextToImage:
-    model = fick.load(path, threads=2)
-    assert isinstance(model, TextToImage)
-    return model
+opened = partial(pipelines.opened, kind=TextToImage)
 
 
 def calls(model: TextToImage, count: int) -> list[dict[str, Any]]:
@@ -107,11 +105,7 @@ def test_pictures_are_those_of_the_program_on_the_referee(home: Path) -> None:
     program = fused(imported, recipe=read_recipe(home / "cache.toml"))
     wanted, _ = studio.draw(program)
     with opened(home / "cached.fick") as cached, opened(home / "plain.fick") as plain:
-        for seed, (prompt, drawing) in enumerate(zip(("cat", "dog"), wanted, strict=True)):
-            settings: dict[str, Any] = {"seed": seed, "steps": STEPS, "guidance_scale": GUIDANCE}
-            got = cached.generate(prompt, **settings)
-            assert np.abs(got.astype(int) - drawing.picture).max() <= 1
-            assert not np.array_equal(got, plain.generate(prompt, **settings))
+        pipelines.assert_drawn(cached, plain, wanted, ("cat", "dog"), steps=STEPS, guidance_scale=GUIDANCE)
 
 
 def test_a_picture_to_start_from_begins_with_a_full_step(home: Path) -> None:
