@@ -111,7 +111,7 @@ def main(
             f"{'layer':52} {'GMAC':>5} {'kernel':16}{'tile':>5} {'fmla':>4} {'instr':>5} {'cycles':>6} {'share':>6}"
         )
         for layer in heaviest(program, target, layers):
-            for loop in price.loops(assembly(layer.kernel, "kernel", target.llvm_target())):
+            for loop in price.loops(assembly(layer.kernel, target.llvm_target())):
                 kind = type(layer.kernel).__name__
                 print(
                     f"{layer.name:52} {layer.macs / 1e9:5.2f} {kind:16}{layer.tile:>5} {loop.fmas:4} "

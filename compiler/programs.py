@@ -55,7 +55,6 @@ def structure(
     model: Any,
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
-    seed: int = 0,
     recipe: Recipe = NOTHING,
     reporter: Silent | None = None,
     cost_model: CostModel | None = None,
@@ -70,9 +69,9 @@ def structure(
         component = next(iter(manifest_of(Path(model))["components"]))
         return unpack(check_bundle(model, [program_entry(component)]).entries[program_entry(component)])
     # Of a whole pipeline that is what its bundle runs: both branches of guidance as one batch.
-    source = open_model(model, shapes=shapes, seed=seed).main
+    source = open_model(model, shapes=shapes).main
     settings = [recipe.settings(), repr(cost_model)] if recipe.passes else []
-    name = digest({"main": source}, [shapes, seed, settings])
+    name = digest({"main": source}, [shapes, settings])
     place = cache_folder() / "programs" / f"{name}.zip"
     if name and place.is_file():
         try:
@@ -80,7 +79,7 @@ def structure(
         except UserError:
             pass  # damaged: made again below
     data = pack(
-        fused(source.imported(), seed, recipe=recipe, model=model, reporter=reporter, cost_model=cost_model)
+        fused(source.imported(), recipe=recipe, model=model, reporter=reporter, cost_model=cost_model)
     )
     if name:
         # What cannot be kept is made again next time, and is no reason to fail now.

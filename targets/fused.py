@@ -184,7 +184,7 @@ def _converted(node: ir.Node, args: list[Expression]) -> Expression:
     return Apply("Max", (Apply("Min", (rounded, Literal(float(highest)))), Literal(float(lowest))))
 
 
-def result_view(lowering: Lowering, fused: Fused, out: View) -> View:
+def result_view(fused: Fused, out: View) -> View:
     """The group's result, seen through the rearrangements that follow the anchor."""
     for node in fused.rearrangements:
         if node.op_type == "Transpose":

@@ -77,9 +77,7 @@ FORMATS: dict[str, Callable[[Profile], Gauge | None]] = {
 FACTORS, SUMS = Operand("state", 0), Operand("state", 4096)
 
 
-def measure_peaks(
-    threads: int = 0, *, sizes: Sequence[int] = SIZES, progress: Callable[[int, int], None] | None = None
-) -> Peaks:
+def measure_peaks(threads: int = 0, *, sizes: Sequence[int] = SIZES) -> Peaks:
     """Compile a few kernels for this machine and run them on all threads (0: as many as there are cores).
 
     ``sizes`` are those of the buffers that are read, in bytes, each a power of two from 256 KiB. Takes as much memory
@@ -94,12 +92,10 @@ def measure_peaks(
         path = Path(folder) / "peaks.fick"
         _write(path, profile, gauges, _calls(gauges, sizes), max(sizes))
         with Model(path, threads=threads) as model:
-            for done in range(ROUNDS):
+            for _ in range(ROUNDS):
                 model.run(factors=np.array([0.5, 1.0], np.float32))
                 for call in model.profile():
                     best[call.node] = min(call.seconds, best[call.node])
-                if progress:
-                    progress(done + 1, ROUNDS)
     rates = {name: gauge.work / best[name] for name, gauge in gauges.items()}
     read: dict[int, float] = {}
     for size in sorted(sizes, reverse=True):

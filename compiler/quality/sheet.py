@@ -13,6 +13,9 @@ from ...runtime import png
 from .drawing import Drawing
 
 TEXT_WIDTH, MARGIN, SMALLEST = 260, 6, 96
+LINE_LETTERS = 38
+"""Of a prompt, at most."""
+
 GAIN = 4
 """The difference is drawn this many times as strong."""
 
@@ -43,10 +46,10 @@ def _difference(theirs: Drawing, ours: Drawing) -> NDArray[np.uint8]:
     return np.clip(255 - GAIN * apart, 0, 255).astype(np.uint8)
 
 
-def _wrapped(text: str, most: int = 38) -> str:
+def _wrapped(text: str) -> str:
     lines = [""]
     for word in text.split():
-        if len(lines[-1]) + len(word) > most:
+        if len(lines[-1]) + len(word) > LINE_LETTERS:
             lines.append("")
         lines[-1] += f"{word} "
     return "\n".join(line.strip() for line in lines)

@@ -76,9 +76,7 @@ class DistilBlocks(Pass[DistilBlocksConfig]):
         course = Course(
             config.iterations, config.batch, config.device, [config.learning_rate], features, config.blocks
         )
-        lesson = teach(
-            student, given, course, context.seed, place(self, program, given, context), context.progress
-        )
+        lesson = teach(student, given, course, place(self, program, given, context), context)
         weights = changed.weights
         if lesson.after < lesson.before:
             for name, numbers in student.learned().items():

@@ -66,9 +66,7 @@ class Distil(Pass[DistilConfig]):
         student = Student(changed, config.rank, context.seed, config.device)
         rates = config.learning_rate, config.scale_rate
         course = Course(config.iterations, config.batch, config.device, rates)
-        lesson = teach(
-            student, given, course, context.seed, place(self, program, given, context), context.progress
-        )
+        lesson = teach(student, given, course, place(self, program, given, context), context)
         if lesson.after < lesson.before:
             integers = student.integers()
             for weight in student.weights:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ...ir.files import write_whole
-from ..base import Arrays
+from ..base import Arrays, Context
 from .material import Material
 from .torch_graph import TorchGraph
 
@@ -65,9 +65,8 @@ def teach(
     student: Pupil,
     given: Material,
     course: Course,
-    seed: int,
     place: Path | None,
-    progress: Callable[[int, int], None] | None,
+    context: Context,
 ) -> Lesson:
     """Learn the student's variables from what the reference gives; go on from ``place``, if that is there."""
     graph = given.reference.variants["full"].graph
@@ -99,15 +98,15 @@ def teach(
             group["lr"] = rate * (1 + math.cos(math.pi * iteration / course.iterations)) / 2
         optimiser.zero_grad()
         # By its number alone, so that a lesson that goes on draws what it would have drawn.
-        draw = torch.Generator().manual_seed(seed * 1_000_003 + iteration)
+        draw = torch.Generator().manual_seed(context.seed * 1_000_003 + iteration)
         for index in torch.randint(len(examples), (course.batch,), generator=draw):
             inputs, wanted = examples[int(index)]
             results = region({**inputs, **student.values()})
             shares = [(results[name] - one).square().sum() / counts[name] for name, one in wanted.items()]
             torch.autograd.backward(sum(shares, torch.zeros((), device=course.device)) / course.batch)
         optimiser.step()  # pyright: ignore[reportUnknownMemberType]
-        if progress is not None:
-            progress(iteration + 1, course.iterations)
+        if context.progress is not None:
+            context.progress(iteration + 1, course.iterations)
         if (iteration + 1) % part == 0 or iteration + 1 == course.iterations:
             if (now := error()) < best:
                 best = now

@@ -163,14 +163,14 @@ def _gemm(node: ir.Node, left: Tensor, right: Tensor, bias: Tensor | None = None
     return result if bias is None else result + node.attributes.get_float("beta", 1.0) * bias
 
 
-def _framed(node: ir.Node, value: Tensor, filling: float = 0.0) -> Tensor:
-    """An image with the frame that ``pads`` asks for."""
+def _framed(node: ir.Node, value: Tensor) -> Tensor:
+    """An image with the frame of zeros that ``pads`` asks for."""
     if _text(node, "auto_pad", "NOTSET") != "NOTSET":
         raise refuse(node, "with auto_pad")
     axes = value.ndim - 2
     pads = _ints(node, "pads", [0] * 2 * axes)
     sides = [side for axis in reversed(range(axes)) for side in (pads[axis], pads[axes + axis])]
-    return functional.pad(value, sides, value=filling) if any(sides) else value
+    return functional.pad(value, sides) if any(sides) else value
 
 
 def _conv(node: ir.Node, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

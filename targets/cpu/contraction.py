@@ -70,11 +70,9 @@ def tiles(
     return {f"tile {tile.rows}x{tile.width}": tile for _, tile in sorted(found, key=lambda one: one[0])}
 
 
-def choose_tile(
-    rows: int, columns: int, parts: int, profile: Profile, held: int = 1, codes: str | None = None
-) -> Tile:
+def choose_tile(rows: int, columns: int, parts: int, profile: Profile, held: int = 1) -> Tile:
     """The first of ``tiles``."""
-    return next(iter(tiles(rows, columns, parts, profile, held, codes).values()))
+    return next(iter(tiles(rows, columns, parts, profile, held).values()))
 
 
 def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1) -> int:

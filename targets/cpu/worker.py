@@ -30,9 +30,9 @@ def compile_kernel(kernel: Kernel, name: str, llvm_target: dict[str, object]) ->
         return Path(path).read_bytes()
 
 
-def assembly(kernel: Kernel, name: str, llvm_target: dict[str, object]) -> str:
+def assembly(kernel: Kernel, llvm_target: dict[str, object]) -> str:
     """The same code as text."""
-    return str(_compiled(kernel, name, llvm_target).mod.inspect_source("s"))
+    return str(_compiled(kernel, "kernel", llvm_target).mod.inspect_source("s"))
 
 
 def _compiled(kernel: Kernel, name: str, llvm_target: dict[str, object]) -> Any:

@@ -66,7 +66,7 @@ def wide(words: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("profile", INSTRUCTIONS, ids=lambda one: one.name)
 def test_the_instruction_is_used(profile: profiles.Profile) -> None:
     """Also where no machine at hand has it."""
-    text = assembly(kernel(profile, 12, 64, 16), "kernel", profile.llvm_target())
+    text = assembly(kernel(profile, 12, 64, 16), profile.llvm_target())
     assert text.count(f"\t{profile.bfloat16_dot}\t") >= 12
     assert "fick_bfloat16_dot" not in text.replace(".globl", "")
 
