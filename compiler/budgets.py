@@ -7,9 +7,9 @@ from typing import Any
 
 from ..ir.errors import UserError
 from ..passes.assign import Assign, AssignConfig
-from ..passes.assign.budget import read
 from ..passes.assign.formats import FormatName
 from ..passes.base import Pass
+from ..passes.budget import read
 from ..passes.correct import CorrectBias, CorrectNoise
 from ..passes.learned.distil import Distil
 from ..passes.split_joins import SplitJoins

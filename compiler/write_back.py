@@ -26,10 +26,10 @@ from ..ir.constants import numbers_of
 from ..ir.errors import UserError, first_line
 from ..ir.interpreter import Interpreter
 from ..ir.program import Program
+from ..ir.shapes import shape_of
 from ..passes.base import Context, Pass, apply
 from ..passes.learned.blocks import LEARNED, DistilBlocks
 from ..passes.prune import Prune, PruneBlocks, PruneChannels
-from ..passes.prune.sizes import shape
 from ..passes.prune.surgery import is_fitted
 from .calibration import drawn_calls
 from .frontends.torch_module import keywords
@@ -147,7 +147,7 @@ def left(program: Program) -> State:
         scale = node.attributes.get_float("scale", 0.0) if node.op_type == "Attention" else 0.0
         name = _weight_of(_input(node, 0)) if scale else ""
         if name in found:
-            wide = shape(_input(node, 0))[2] // node.attributes.get_int("q_num_heads", 1)
+            wide = shape_of(_input(node, 0))[2] // node.attributes.get_int("q_num_heads", 1)
             # The class scales scores by the size that heads have now.
             found[name] = found[name] * np.float32(scale * math.sqrt(wide))
     return found

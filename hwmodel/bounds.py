@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from ..ir.errors import UserError
+from ..ir.shapes import shape_of
 from .workload import Convolution, Gemm, Vectors
 
 
@@ -15,19 +16,13 @@ def given(node: ir.Node) -> list[ir.Value]:
     return [value for value in node.inputs if value is not None]
 
 
-def sizes(value: ir.Value) -> tuple[int, ...]:
-    if value.shape is None or not value.shape.is_static():
-        raise UserError(f"value {value.name} has no fixed shape; fix the model's input shapes.")
-    return tuple(int(size) for size in value.shape.numpy())
-
-
 def convolution(node: ir.Node) -> Convolution:
     """Bounds of a (transposed) convolution; spatial rank 1 counts as one row.
 
     A transposed convolution spreads every input pixel over a window, so its pixels are those of the input.
     """
-    data, weight = (sizes(value) for value in given(node)[:2])
-    result, count = sizes(node.outputs[0]), node.attributes.get_int("group", 1)
+    data, weight = (shape_of(value) for value in given(node)[:2])
+    result, count = shape_of(node.outputs[0]), node.attributes.get_int("group", 1)
     transposed = node.op_type == "ConvTranspose"
     pixels = (data if transposed else result)[2:]
     if len(pixels) > 2:
@@ -47,15 +42,15 @@ def _pair(spatial: Sequence[int]) -> tuple[int, int]:
 
 def matmul(node: ir.Node) -> Gemm:
     """[..., rows, reduction] x [..., reduction, columns]; leading axes are rows if the second side has none."""
-    (*lead, reduction), right = (sizes(value) for value in given(node)[:2])
+    (*lead, reduction), right = (shape_of(value) for value in given(node)[:2])
     if len(right) <= 2:
         return Gemm(1, math.prod(lead), reduction, right[1] if len(right) == 2 else 1)
     rows, columns = lead[-1] if lead else 1, right[-1]
-    return Gemm(math.prod(sizes(node.outputs[0])) // (rows * columns), rows, reduction, columns)
+    return Gemm(math.prod(shape_of(node.outputs[0])) // (rows * columns), rows, reduction, columns)
 
 
 def gemm(node: ir.Node) -> Gemm:
-    first, second = (sizes(value) for value in given(node)[:2])
+    first, second = (shape_of(value) for value in given(node)[:2])
     reduction, rows = (first if node.attributes.get_int("transA", 0) else first[::-1])[:2]
     columns = second[0] if node.attributes.get_int("transB", 0) else second[1]
     return Gemm(1, rows, reduction, columns)
@@ -63,7 +58,7 @@ def gemm(node: ir.Node) -> Gemm:
 
 def normalised(node: ir.Node) -> Vectors:
     """The sets that share statistics: a group of channels of one image, or the axes from ``axis`` on."""
-    shape = sizes(given(node)[0])
+    shape = shape_of(given(node)[0])
     if node.op_type == "GroupNormalization":
         count = shape[0] * node.attributes.get_int("num_groups", 1)
     elif node.op_type == "LayerNormalization":

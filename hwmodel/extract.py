@@ -21,7 +21,8 @@ from ..ir.naming import LAYER, MODULES
 from ..ir.operators import CONVERSIONS, ELEMENTWISE, VIEWS
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
-from .bounds import convolution, gemm, given, matmul, normalised, sizes
+from ..ir.shapes import shape_of
+from .bounds import convolution, gemm, given, matmul, normalised
 from .specs import Bits
 from .workload import (
     Fused,
@@ -240,7 +241,7 @@ class _Walk:
             tensor_class = SCORE_CLASSES[source.metadata_props[annotations.SCORES]]
         bits = bits or _stored_bits(source) or self.native.of(tensor_class)
         packed = annotations.stored_bits(source)
-        return Operand(str(source.name), math.prod(sizes(value)), bits, tensor_class, packed)
+        return Operand(str(source.name), math.prod(shape_of(value)), bits, tensor_class, packed)
 
     def _source(self, value: ir.Value) -> tuple[ir.Value, int | None]:
         """The value that views and conversions show, and its bits if it is dequantised on the way."""

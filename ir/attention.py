@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from .annotations import SCORES
 from .making import Maker
+from .shapes import shape_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Sizes:
 
 def sizes(node: ir.Node) -> Sizes:
     """Of an Attention node of static shapes."""
-    query, key, value = (_shape(operand) for operand in node.inputs[:3])
+    query, key, value = (shape_of(operand) for operand in node.inputs[:3])
     if len(query) == 4:
         return Sizes(query[0], query[1], key[1], query[2], key[2], query[3], value[3])
     heads, shared = (node.attributes.get_int(name, 1) for name in ("q_num_heads", "kv_num_heads"))
@@ -51,7 +52,7 @@ def expand(node: ir.Node, kind: Literal["self", "cross"]) -> ir.Value:
     What holds scores says of which ``kind`` of attention.
     """
     size, maker = sizes(node), Maker(node, "attention")
-    joined = len(_shape(node.inputs[0])) == 3
+    joined = len(shape_of(node.inputs[0])) == 3
 
     def parted(operand: ir.Value | None, tokens: int, features: int, keys: bool = False) -> ir.Value:
         """[batch, heads, tokens, features], or as keys [batch, heads, features, tokens]."""
@@ -86,11 +87,6 @@ def expand(node: ir.Node, kind: Literal["self", "cross"]) -> ir.Value:
         result = maker.add("Reshape", (result, maker.constant(np.array(shape))), shape)
     maker.replace(result)
     return probabilities
-
-
-def _shape(value: ir.Value | None) -> tuple[int, ...]:
-    assert value is not None and value.shape is not None and value.shape.is_static()
-    return tuple(int(size) for size in value.shape.numpy())
 
 
 def _number(node: ir.Node, name: str) -> float:

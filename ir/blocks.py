@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 import onnx_ir as ir
 
+from .borders import inputs_of, outputs_of
 from .naming import LAYER, MODULES, PART, enclosing
 from .rates import Rate, analyse
 from .regions import BranchKind, Region, branch_kind, layers, residual_regions
@@ -138,21 +139,9 @@ def _block_maker(graph: ir.Graph, line: Trunk) -> Callable[[str, Kind, Iterable[
 
     def make(name: str, kind: Kind, members: Iterable[ir.Node]) -> Block:
         nodes = tuple(members)
-        inside = set(nodes)
-        read = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
-        inputs = (
-            value
-            for value in read
-            if value.producer() not in inside and rates[str(value.name)] is not Rate.CONSTANT
-        )
-        outputs = (
-            value
-            for node in nodes
-            for value in node.outputs
-            if value.is_graph_output() or any(user not in inside for user, _ in value.uses())
-        )
+        inputs = (value for value in inputs_of(nodes) if rates[str(value.name)] is not Rate.CONSTANT)
         entry = next(iter(line.graph.predecessors(nodes[0])))
-        return Block(name, kind, nodes, tuple(inputs), tuple(outputs), line.resolution[entry])
+        return Block(name, kind, nodes, tuple(inputs), tuple(outputs_of(nodes)), line.resolution[entry])
 
     return make
 

@@ -6,11 +6,12 @@ the same program.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from .borders import inputs_of, outputs_of
 from .operators import ANCHORS, REARRANGING
 
 GROUP = "fick.group"
@@ -24,10 +25,6 @@ class Group:
 
     id: str
     nodes: tuple[ir.Node, ...]
-
-    @staticmethod
-    def of(identifier: str, nodes: Sequence[ir.Node]) -> Group:
-        return Group(identifier, tuple(nodes))
 
     @property
     def anchor(self) -> ir.Node:
@@ -45,20 +42,12 @@ class Group:
     @property
     def inputs(self) -> list[ir.Value]:
         """Values read from outside, each once, in order of first use."""
-        made = {output for node in self.nodes for output in node.outputs}
-        read = (value for node in self.nodes for value in node.inputs if value is not None)
-        return [value for value in dict.fromkeys(read) if value not in made]
+        return inputs_of(self.nodes)
 
     @property
     def outputs(self) -> list[ir.Value]:
         """Values used outside of the group or by the graph's caller."""
-        inside = set(self.nodes)
-        return [
-            value
-            for node in self.nodes
-            for value in node.outputs
-            if value.is_graph_output() or any(user not in inside for user, _ in value.uses())
-        ]
+        return outputs_of(self.nodes)
 
 
 def assign(model: ir.Model, decided: Iterable[Group]) -> None:
@@ -80,4 +69,4 @@ def groups(model: ir.Model) -> list[Group]:
         if (identifier := node.metadata_props.get(GROUP)) is not None:
             found = members.pop(identifier, [])
             members[identifier] = [*found, node]
-    return [Group.of(identifier, nodes) for identifier, nodes in members.items()]
+    return [Group(identifier, tuple(nodes)) for identifier, nodes in members.items()]

@@ -8,30 +8,26 @@ from collections.abc import Callable
 import onnx_ir as ir
 
 from .attention import sizes
-
-
-def _sizes(value: ir.Value | None) -> tuple[int, ...]:
-    assert value is not None and value.shape is not None
-    return tuple(int(size) for size in value.shape)  # type: ignore[arg-type]
+from .shapes import shape_of
 
 
 def _conv(node: ir.Node) -> int:
     """Every output element sums over one filter of a weight [C_out, C_in / groups, k...]."""
-    return math.prod(_sizes(node.outputs[0])) * math.prod(_sizes(node.inputs[1])[1:])
+    return math.prod(shape_of(node.outputs[0])) * math.prod(shape_of(node.inputs[1])[1:])
 
 
 def _conv_transpose(node: ir.Node) -> int:
     """Every input element spreads over one filter of a weight [C_in, C_out / groups, k...]."""
-    return math.prod(_sizes(node.inputs[0])) * math.prod(_sizes(node.inputs[1])[1:])
+    return math.prod(shape_of(node.inputs[0])) * math.prod(shape_of(node.inputs[1])[1:])
 
 
 def _matmul(node: ir.Node) -> int:
-    return math.prod(_sizes(node.outputs[0])) * _sizes(node.inputs[0])[-1]
+    return math.prod(shape_of(node.outputs[0])) * shape_of(node.inputs[0])[-1]
 
 
 def _gemm(node: ir.Node) -> int:
     summed = 0 if node.attributes.get_int("transA", 0) else 1
-    return math.prod(_sizes(node.outputs[0])) * _sizes(node.inputs[0])[summed]
+    return math.prod(shape_of(node.outputs[0])) * shape_of(node.inputs[0])[summed]
 
 
 def _attention(node: ir.Node) -> int:
@@ -55,5 +51,5 @@ def node_macs(node: ir.Node) -> int:
 
 
 def macs(model: ir.Model) -> int:
-    """Multiply-accumulates of one call. Shapes must be static."""
+    """Multiply-accumulates of one call. Raises UserError for a shape that is not static."""
     return sum(node_macs(node) for node in model.graph)

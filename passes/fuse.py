@@ -73,7 +73,7 @@ def _decide(graph: ir.Graph, longest: int) -> list[Group]:
             first.metadata_props.setdefault(UNFUSED, "no heavier node before it can carry it")
         for node in carried:
             node.metadata_props.pop(UNFUSED, None)  # refused by one anchor, taken by another
-    return [Group.of(str(index), members) for index, members in enumerate(groups)]
+    return [Group(str(index), tuple(members)) for index, members in enumerate(groups)]
 
 
 def _grow(anchor: ir.Node, taken: set[ir.Node], longest: int, place: Mapping[ir.Node, int]) -> list[ir.Node]:

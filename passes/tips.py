@@ -25,6 +25,7 @@ from ..ir.macs import COUNTS
 from ..ir.making import Maker
 from ..ir.program import Program
 from ..ir.rates import Rate, analyse
+from ..ir.shapes import shape_of
 from .base import Context, Pass, PassConfig
 from .measuring import largest, output_error, watch
 
@@ -178,6 +179,4 @@ def _read(product: ir.Node) -> str:
 
 
 def _rows(product: ir.Node) -> tuple[int, ...]:
-    value = product.inputs[0]
-    assert value is not None and value.shape is not None
-    return tuple(int(size) for size in value.shape.numpy()[:-1])
+    return shape_of(product.inputs[0])[:-1]

@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from ..ir import shapes
 from ..ir.errors import UserError
 from ..ir.modules import module_path
 
 
 def shape_of(value: ir.Value) -> tuple[int, ...]:
-    """The static shape of a value. Raises UserError where it is not known."""
-    if value.shape is None or not all(isinstance(extent, int) for extent in value.shape):
-        raise UserError(f"value {value.name} has no static shape; give its size with --shape NAME=1,4,64,64")
-    shape = tuple(int(extent) for extent in value.shape)  # type: ignore[arg-type]
+    """The static shape of a value. Raises UserError where it is not known, or holds nothing."""
+    shape = shapes.shape_of(value)
     if 0 in shape:
         raise UserError(
             f"value {value.name} has shape {list(shape)}, which holds nothing; export the model anew"

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ...ir.errors import UserError
-from ...passes.assign.budget import written
+from ...passes.budget import written
 from .arguments import (
     JsonOption,
     ModelArgument,

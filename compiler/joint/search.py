@@ -12,7 +12,7 @@ from pathlib import Path
 from ...ir.errors import UserError
 from ...ir.files import write_whole
 from ...ir.program import Program
-from ...passes.assign.budget import read
+from ...passes.budget import read
 from ...passes.costs import CostModel
 from ..cache import cache_folder, digest
 from ..calibration import Calibration

@@ -14,9 +14,9 @@ from typing import Any
 
 from ...ir.errors import UserError
 from ...ir.program import Program
-from ...passes.assign.budget import Limit, described
 from ...passes.assign.study import Study
 from ...passes.base import Context, Pass, apply
+from ...passes.budget import Limit, amounts, described
 from ...passes.caching import DeepCache
 from ...passes.caching.deepcache import DeepCacheConfig
 from ...passes.correct import CorrectBias, CorrectNoise, CorrectReuse
@@ -65,14 +65,8 @@ class Parting:
         self._program, self._context, self._steps = program, context, steps
         self._cost_model: CostModel = context.require("cost_model", "--budget")
         cost = self._cost_model(program)
-        for one in limits:
-            if one.quantity not in cost.by_node:
-                raise UserError(
-                    f"--budget of {one.quantity}: what programs cost on this target is known in "
-                    f"{', '.join(cost.by_node)}."
-                )
+        self.wanted = amounts(limits, cost, "the recipe")
         self.plain = {name: cost.total(name) for name in cost.by_node}
-        self.wanted = {one.quantity: one.of(cost) for one in limits}
         self._pruned: dict[str, Program] = {}
 
     def __call__(self, split: Split) -> Made:

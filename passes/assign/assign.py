@@ -14,7 +14,7 @@ from typing import Any
 
 from ...ir.program import Program
 from ..base import Context, Pass
-from .budget import read
+from ..budget import compared, read
 from .config import AssignConfig
 from .formats import FORMATS
 from .study import Study
@@ -44,13 +44,6 @@ class Assign(Pass[AssignConfig]):
             "conversions": found.conversions,
             "predicted_error": found.predicted_error,
             "output_error": found.output_error,
-            "cost": {
-                name: {
-                    "before": study.plain.total(name),
-                    "predicted": found.predicted_cost[name],
-                    "after": found.cost.total(name),
-                }
-                for name in found.cost.by_node
-            },
+            "cost": compared(study.plain, found.predicted_cost, found.cost),
             "formats": dict(found.assignment),
         }

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
+from ..budget import Budget
 from ..quantise.config import ProductsConfig
-from .budget import read
 from .formats import FormatName
 
 
 class AssignConfig(ProductsConfig):
-    budget: str = Field(
+    budget: Budget = Field(
         default="latency=0.5x",
         description="Most that the program may cost: latency=0.5x, bytes=250MB, energy=0.5x, several with commas.",
     )
@@ -26,9 +26,3 @@ class AssignConfig(ProductsConfig):
     calls: int = Field(
         default=8, ge=1, description="Of the calibration's, by which errors are measured [calls]."
     )
-
-    @field_validator("budget")
-    @classmethod
-    def _readable(cls, text: str) -> str:
-        read(text)
-        return text

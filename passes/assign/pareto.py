@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .budget import Limit
+from ..budget import Limit
 from .study import Assignment, Outcome, Study
 
 

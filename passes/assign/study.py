@@ -11,13 +11,13 @@ import numpy as np
 from ...ir.errors import UserError
 from ...ir.program import Program
 from ..base import Context
+from ..budget import Limit, amounts, described, described_beside
 from ..costs import Cost, CostModel
 from ..programme import Matrix, kept_to
 from ..quantise.apply import quantised
 from ..quantise.choices import Choice
 from ..quantise.products import mean_weight_bits, products
 from ..quantise.ranges import Ranges, measure
-from .budget import Limit, described, written
 from .config import AssignConfig
 from .content import CONTENT_WEIGHTS, content
 from .formats import FORMATS, FormatName, bits
@@ -113,7 +113,7 @@ class Study:
 
         Raises UserError where there is none, with what there is at best.
         """
-        wanted = {one.quantity: one.of(self._known(one)) for one in limits}
+        wanted = amounts(limits, self.plain, "pass assign")
         room = self._room(wanted)
         if self._costs[0].solve(room) is None:
             raise self._unreachable(wanted)
@@ -203,25 +203,13 @@ class Study:
             conversions=self.problem.stored_twice(chosen),
         )
 
-    def _known(self, limit: Limit) -> Cost:
-        if limit.quantity not in self.plain.by_node:
-            known = ", ".join(self.plain.by_node)
-            raise UserError(
-                f"pass assign has a budget of {limit.quantity}, and what programs cost on this target is known in "
-                f"{known}."
-            )
-        return self.plain
-
     def _named(self, chosen: Sequence[int]) -> Assignment:
         return {one.name: self.formats[place] for one, place in zip(self.products, chosen, strict=True)}
 
     def _unreachable(self, wanted: Mapping[str, float]) -> UserError:
-        shares = ", ".join(
-            f"{name} {written(amount, name)} ({amount / self.plain.total(name):.3g}x)"
-            for name, amount in ((name, self.least(name)) for name in wanted)
-        )
+        least = described_beside({name: self.least(name) for name in wanted}, self.plain)
         return UserError(
-            f"pass assign cannot keep to {described(wanted)}: with {', '.join(self.formats)} the least is {shares}; "
+            f"pass assign cannot keep to {described(wanted)}: with {', '.join(self.formats)} the least is {least}; "
             "raise the budget or allow other formats."
         )
 

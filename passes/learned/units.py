@@ -13,6 +13,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from ...ir.blocks import Kind, discover
+from ...ir.borders import inputs_of, outputs_of
 from ...ir.making import Maker
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
@@ -82,7 +83,7 @@ def units(program: Program, extent: Extent, most_bits: int, known: Collection[st
     for name, nodes in found.items():
         region = _until_known(nodes, known)
         if region is not None:
-            unit = Unit(name, tuple(members[name]), _inputs(region, place, rates), _names(_outputs(region)))
+            unit = Unit(name, tuple(members[name]), _inputs(region, place, rates), _names(outputs_of(region)))
             made[unit] = max(place[node] for node in region)
     return sorted(made, key=made.__getitem__)
 
@@ -125,18 +126,9 @@ def _with_sources(nodes: Iterable[ir.Node], rates: Mapping[str, Rate]) -> Set[ir
     return inside
 
 
-def _outputs(nodes: Set[ir.Node]) -> list[ir.Value]:
-    return [
-        value
-        for node in nodes
-        for value in node.outputs
-        if value.is_graph_output() or any(user not in nodes for user, _ in value.uses())
-    ]
-
-
 def _until_known(nodes: Set[ir.Node], known: Collection[str]) -> Set[ir.Node] | None:
     inside = set(nodes)
-    while strange := [value for value in _outputs(inside) if value.name not in known]:
+    while strange := [value for value in outputs_of(inside) if value.name not in known]:
         users = {user for value in strange for user, _ in value.uses()} - inside
         if len(users) != 1:
             return None
@@ -145,13 +137,8 @@ def _until_known(nodes: Set[ir.Node], known: Collection[str]) -> Set[ir.Node] | 
 
 
 def _inputs(nodes: Set[ir.Node], place: Mapping[ir.Node, int], rates: Mapping[str, Rate]) -> tuple[str, ...]:
-    read = (
-        value for node in sorted(nodes, key=place.__getitem__) for value in node.inputs if value is not None
-    )
-    outside = [
-        one for one in read if one.producer() not in nodes and rates[str(one.name)] is not Rate.CONSTANT
-    ]
-    return tuple(dict.fromkeys(str(value.name) for value in outside))
+    names = (str(value.name) for value in inputs_of(sorted(nodes, key=place.__getitem__)))
+    return tuple(name for name in names if rates[name] is not Rate.CONSTANT)
 
 
 def _names(values: Iterable[ir.Value]) -> tuple[str, ...]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from ...ir.program import Program
-from ..assign.budget import read
 from ..base import Context, Pass
+from ..budget import read
 from .config import PruneBlocksConfig
 from .study import NAME, Study, effect
 

@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...ir.operators import ELEMENTWISE
-from .sizes import shape
+from ...ir.shapes import shape_of
 
 Ids = NDArray[np.int64]
 Axes = list[Ids]
@@ -60,7 +60,7 @@ class _Walk:
         name = str(value.name)
         if name not in self.axes:
             stored = value.const_value is not None
-            self.axes[name] = [self.fresh(size) if stored else fixed(size) for size in shape(value)]
+            self.axes[name] = [self.fresh(size) if stored else fixed(size) for size in shape_of(value)]
         return self.axes[name]
 
     def same(self, one: Ids, other: Ids) -> None:
@@ -92,7 +92,7 @@ def find(graph: ir.Graph, whole_heads: bool = True) -> Channels:
             if value.shape is None:
                 continue  # an output that was not asked for
             known = made[index] if made is not None and index < len(made) else None
-            walk.axes[str(value.name)] = known or [fixed(size) for size in shape(value)]
+            walk.axes[str(value.name)] = known or [fixed(size) for size in shape_of(value)]
     for value in graph.outputs:
         for ids in walk.of(value):
             walk.fix(ids)
@@ -151,7 +151,7 @@ def _conv(walk: _Walk, node: ir.Node) -> Made:
     _count(walk, node, produced=0, summed=1)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         walk.same(walk.of(node.inputs[2])[0], weight[0])
-    sizes = shape(node.outputs[0])
+    sizes = shape_of(node.outputs[0])
     return [[read[0], weight[0], *(fixed(size) for size in sizes[2:])]]
 
 
@@ -190,7 +190,7 @@ def _count(walk: _Walk, node: ir.Node, produced: int, summed: int) -> None:
             walk.produced.append((str(weight.name), rows))
             walk.summed.append((str(weight.name), columns))
         elif maker is not None and maker.op_type == "Transpose":
-            order = maker.attributes.get_ints("perm", range(len(shape(weight)))[::-1])
+            order = maker.attributes.get_ints("perm", range(len(shape_of(weight)))[::-1])
             waiting.append((_input(maker, 0), order[rows], order[columns]))
         elif maker is not None and maker.op_type == "Concat" and maker.attributes.get_int("axis", 0) == rows:
             waiting += [(value, rows, columns) for value in maker.inputs[::-1] if value is not None]
@@ -255,7 +255,7 @@ def _concat(walk: _Walk, node: ir.Node) -> Made:
 def _split(walk: _Walk, node: ir.Node) -> Made:
     read = walk.of(_input(node, 0))
     axis = node.attributes.get_int("axis", 0) % len(read)
-    parts = np.split(read[axis], np.cumsum([shape(value)[axis] for value in node.outputs])[:-1])
+    parts = np.split(read[axis], np.cumsum([shape_of(value)[axis] for value in node.outputs])[:-1])
     return [[*read[:axis], part, *read[axis + 1 :]] for part in parts]
 
 
@@ -267,7 +267,7 @@ def _transpose(walk: _Walk, node: ir.Node) -> Made:
 
 def _reshape(walk: _Walk, node: ir.Node) -> Made:
     """Axes that stay as they are, with what is joined or parted between them, which is fixed."""
-    read, sizes = walk.of(_input(node, 0)), shape(node.outputs[0])
+    read, sizes = walk.of(_input(node, 0)), shape_of(node.outputs[0])
     before = [len(ids) for ids in read]
     made = [fixed(size) for size in sizes]
     kept: set[int] = set()
@@ -284,7 +284,7 @@ def _reshape(walk: _Walk, node: ir.Node) -> Made:
 
 
 def _resize(walk: _Walk, node: ir.Node) -> Made:
-    read, sizes = walk.of(_input(node, 0)), shape(node.outputs[0])
+    read, sizes = walk.of(_input(node, 0)), shape_of(node.outputs[0])
     return [[*read[:2], *(fixed(size) for size in sizes[2:])]]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from ..assign.budget import read
 from ..base import PassConfig
+from ..budget import Budget
 from .surgery import By
 
 Criterion = Literal["output", "latents"]
@@ -45,7 +45,7 @@ class PruneConfig(FittingConfig):
 
 
 class PruneBlocksConfig(FittingConfig):
-    budget: str = Field(
+    budget: Budget = Field(
         default="latency=0.7x",
         description="Most that the program may cost: latency=0.7x, bytes=250MB, energy=0.7x, several with commas.",
     )
@@ -71,9 +71,3 @@ class PruneBlocksConfig(FittingConfig):
         default=4, ge=2, description="Drawn for each block by criterion latents [pictures]."
     )
     steps: int = Field(default=10, ge=1, description="Of each of them [steps].")
-
-    @field_validator("budget")
-    @classmethod
-    def _readable(cls, text: str) -> str:
-        read(text)
-        return text

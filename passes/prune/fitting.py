@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .sizes import channel_axis
+from .axes import channel_axis
 from .surgery import Map
 
 Matrix = NDArray[np.float64]

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from ...ir.modules import module_path
-from .sizes import shape
+from ...ir.shapes import shape_of
 
 BETWEEN = frozenset({"Add", "Gelu", "GroupNormalization", "Mul", "Relu", "Sigmoid", "Swish"})
 """Operators that a merged convolution drops."""
@@ -41,9 +41,9 @@ def _width(node: ir.Node) -> int | None:
         return None
     source, weight = node.inputs[0], node.inputs[1]
     assert source is not None and weight is not None
-    width, *others = shape(weight)[2:]
+    width, *others = shape_of(weight)[2:]
     dilated = any(one != 1 for one in node.attributes.get_ints("dilations", ()))
-    same = shape(source)[2:] == shape(node.outputs[0])[2:] and width % 2 == 1
+    same = shape_of(source)[2:] == shape_of(node.outputs[0])[2:] and width % 2 == 1
     return width if same and others == [width] and not dilated else None
 
 
@@ -59,7 +59,7 @@ def _next(node: ir.Node) -> ir.Node | None:
             return node if node.inputs[0] is value else None
         others = [one for one in node.inputs if one is not None and one is not value]
         # What is as large as a picture comes from elsewhere: a residual connection.
-        if node.op_type not in BETWEEN or any(shape(one)[2:] == shape(value)[2:] for one in others):
+        if node.op_type not in BETWEEN or any(shape_of(one)[2:] == shape_of(value)[2:] for one in others):
             return None
 
 

@@ -7,11 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 import onnx_ir as ir
 
 from ...ir.program import Program
+from ...ir.shapes import shape_of
 from ..base import Arrays, Context
 from ..measuring import watch
+from .axes import fits
 from .candidates import Candidate, alive
 from .fitting import Pair, moments
-from .sizes import fits, shape
 from .surgery import FITTED, By, Map, Removal, kernel_of
 
 MOST_COVERED = 8192
@@ -25,16 +26,16 @@ def ways(graph: ir.Graph, candidate: Candidate) -> list[By]:
     values = {str(one.name): one for one in (*graph.inputs, *(one for node in graph for one in node.outputs))}
     entry, ends = values[candidate.entry], [values[name] for name in candidate.exits]
     found: list[By] = []
-    if all(shape(entry) == shape(one) for one in ends):
+    if all(shape_of(entry) == shape_of(one) for one in ends):
         found.append("identity")
-    if candidate.shortcut is not None and shape(values[candidate.shortcut]) == shape(ends[0]):
+    if candidate.shortcut is not None and shape_of(values[candidate.shortcut]) == shape_of(ends[0]):
         found.append("shortcut")
     if all(fits(entry, one) for one in ends):
         found.append("linear")
         widths = {1}
         for by in ("convolution", "merged") if candidate.kernels else ():
             width = kernel_of(candidate, by)
-            if width not in widths and width**2 * shape(entry)[1] <= MOST_COVERED:
+            if width not in widths and width**2 * shape_of(entry)[1] <= MOST_COVERED:
                 widths.add(width)
                 found.append(by)
     return found

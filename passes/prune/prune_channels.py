@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from ...ir.errors import UserError
 from ...ir.macs import macs
 from ...ir.program import Program
-from ..assign.budget import described, read, written
 from ..base import Context, Pass, PassConfig
+from ..budget import Budget, amounts, described, described_beside, read
 from ..correct.judging import timesteps
 from ..costs import Cost, CostModel
 from ..learned import require_torch
@@ -39,7 +39,7 @@ class PruneChannelsConfig(PassConfig):
     share: float = Field(
         default=0.25, gt=0, lt=1, description="Of each layer's channels, at most, that go [1]."
     )
-    budget: str | None = Field(
+    budget: Budget | None = Field(
         default=None,
         description="In place of the share, most that the program may cost: latency=0.7x, bytes=250MB, or both.",
     )
@@ -62,13 +62,6 @@ class PruneChannelsConfig(PassConfig):
     device: Literal["cpu", "cuda"] = Field(
         default="cpu", description="Where gradients are computed [cpu or cuda]."
     )
-
-    @field_validator("budget")
-    @classmethod
-    def _readable(cls, text: str | None) -> str | None:
-        if text is not None:
-            read(text)
-        return text
 
 
 class PruneChannels(Pass[PruneChannelsConfig]):
@@ -130,14 +123,7 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         assert self.config.budget is not None
         cost_model: CostModel = context.require("cost_model", self.name)
         plain = cost_model(program)
-        limits = read(self.config.budget)
-        for one in limits:
-            if one.quantity not in plain.by_node:
-                raise UserError(
-                    f"pass {self.name} has a budget of {one.quantity}, and what programs cost on this target is known "
-                    f"in {', '.join(plain.by_node)}."
-                )
-        wanted = {one.quantity: one.of(plain) for one in limits}
+        wanted = amounts(read(self.config.budget), plain, f"pass {self.name}")
 
         def cost(share: float) -> Cost:
             return cost_model(sliced(program, channels, choice(share))) if share else plain
@@ -149,13 +135,10 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         place = bisect_left(steps, True, key=keeps)
         if place == len(steps):
             cheapest = cost(steps[-1])
+            lowest = described_beside({name: cheapest.total(name) for name in wanted}, plain)
             raise UserError(
-                f"pass {self.name} cannot keep to {described(wanted)}: the least is "
-                + ", ".join(
-                    f"{name} {written(cheapest.total(name), name)} ({cheapest.total(name) / plain.total(name):.3g}x)"
-                    for name in wanted
-                )
-                + "; raise the budget, or let blocks go."
+                f"pass {self.name} cannot keep to {described(wanted)}: the least is {lowest}; "
+                "raise the budget, or let blocks go."
             )
         return steps[place]
 

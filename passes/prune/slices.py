@@ -12,8 +12,8 @@ import onnx_ir as ir
 
 from ...ir.making import Maker
 from ...ir.program import Program
+from ...ir.shapes import shape_of
 from .channels import Channels
-from .sizes import shape
 
 
 def sliced(program: Program, channels: Channels, gone: Collection[int]) -> Program:
@@ -38,7 +38,7 @@ def sliced(program: Program, channels: Channels, gone: Collection[int]) -> Progr
 def _tell_sizes(node: ir.Node, left: dict[str, list[np.ndarray]]) -> None:
     """What a node is told of sizes in so many words."""
     known = [(value, left.get(str(value.name))) for value in node.outputs]
-    if all(kept is None or [len(one) for one in kept] == list(shape(value)) for value, kept in known):
+    if all(kept is None or [len(one) for one in kept] == list(shape_of(value)) for value, kept in known):
         return
     results = [[len(one) for one in kept] for _, kept in known if kept is not None]
     if node.op_type == "Reshape":
@@ -54,7 +54,7 @@ def _tell_sizes(node: ir.Node, left: dict[str, list[np.ndarray]]) -> None:
         query = node.inputs[0]
         assert query is not None
         heads = node.attributes.get_int("q_num_heads", 0)
-        wide = shape(query)[2] // heads
+        wide = shape_of(query)[2] // heads
         sizes = np.bincount(left[str(query.name)][2] // wide, minlength=heads)
         for name in ("q_num_heads", "kv_num_heads"):
             node.attributes[name] = ir.AttrInt64(name, int(np.count_nonzero(sizes)))
@@ -69,7 +69,7 @@ def _tell(node: ir.Node, index: int, sizes: list[int]) -> None:
 
 def _slice(value: ir.Value, kept: list[np.ndarray]) -> None:
     """Put what is left of an initializer in its place, before all that reads it."""
-    sizes = shape(value)
+    sizes = shape_of(value)
     cut = [(axis, one) for axis, one in enumerate(kept) if len(one) < sizes[axis]]
     readers = list(value.uses())
     if not cut or not readers:
@@ -80,7 +80,7 @@ def _slice(value: ir.Value, kept: list[np.ndarray]) -> None:
     first = next(node for node in graph if node in users)
     maker, found = Maker(first, f"channels/{value.name}"), value
     for axis, one in cut:
-        wanted = [len(one) if place == axis else size for place, size in enumerate(shape(found))]
+        wanted = [len(one) if place == axis else size for place, size in enumerate(shape_of(found))]
         found = maker.add("Gather", (found, maker.constant(one.astype(np.int64))), wanted, axis=axis)
     maker.before()
     for user, index in readers:

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...ir.making import Maker
-from .sizes import shape
+from ...ir.shapes import shape_of
 
 
 def trim(graph: ir.Graph) -> None:
@@ -41,8 +41,8 @@ def _stacked(split: ir.Node) -> tuple[ir.Node, ir.Node, list[ir.Node]] | None:
 
 
 def _trim(split: ir.Node, reshape: ir.Node, gemm: ir.Node, stacks: list[ir.Node]) -> None:
-    pieces = [shape(value)[0] for value in stacks[0].inputs if value is not None]
-    parts = [shape(value)[1] for value in split.outputs]
+    pieces = [shape_of(value)[0] for value in stacks[0].inputs if value is not None]
+    parts = [shape_of(value)[1] for value in split.outputs]
     read = [bool(value.uses()) or value.is_graph_output() for value in split.outputs]
     ends = list(pairwise(accumulate(parts, initial=0)))
     kept = [
@@ -63,14 +63,14 @@ def _trim(split: ir.Node, reshape: ir.Node, gemm: ir.Node, stacks: list[ir.Node]
         for index, value in enumerate(stack_inputs):
             stack.replace_input_with(index, value)
         stack.resize_inputs(len(stack_inputs))
-        stack.outputs[0].shape = ir.Shape([total, *shape(stack.outputs[0])[1:]])
+        stack.outputs[0].shape = ir.Shape([total, *shape_of(stack.outputs[0])[1:]])
     for node, sizes in ((gemm, [1, total]), (reshape, [1, total, 1, 1])):
         node.outputs[0].shape = ir.Shape(sizes)
     # Another pass may trim what is left: names are of a size that there is once.
     purpose = f"trimmed.{total}"
     maker = Maker(split, purpose)
     reshape.replace_input_with(1, Maker(reshape, purpose).constant(np.array([1, total, 1, 1])))
-    sizes = maker.constant(np.array([shape(value)[1] for value in left]))
+    sizes = maker.constant(np.array([shape_of(value)[1] for value in left]))
     new = ir.node(
         "Split", [split.inputs[0], sizes], {"axis": 1}, num_outputs=len(left), name=split.name,
         metadata_props=dict(split.metadata_props),

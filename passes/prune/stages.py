@@ -14,9 +14,9 @@ from collections.abc import Mapping
 import onnx_ir as ir
 
 from ...ir.errors import UserError
+from ...ir.shapes import shape_of
 from .channels import Channels
 from .families import Family, cells_of, layers
-from .sizes import shape
 
 SIDES = re.compile(r"(down|up)_blocks\.(\d+)\.|(mid_block)\.|conv_in\.|conv_norm_out\.|time_embedding\.")
 WIDTH = re.compile(r"down_blocks\.(\d+)\.resnets\.\d+\.conv1\.weight")
@@ -57,7 +57,7 @@ def kept(width: int, unit: int, share: float) -> int:
 def _widths(graph: ir.Graph, wanted_by: str) -> list[int]:
     """Of all stages, from the outermost in."""
     found = {
-        int(match[1]): shape(value)[0]
+        int(match[1]): shape_of(value)[0]
         for name, value in graph.initializers.items()
         if (match := WIDTH.fullmatch(name)) and value.uses()
     }
@@ -89,10 +89,10 @@ def _units(graph: ir.Graph) -> Mapping[int, int]:
     found: dict[int, int] = {}
     for name, value in graph.initializers.items():
         if WIDTH.fullmatch(name):
-            found[shape(value)[0]] = groups
+            found[shape_of(value)[0]] = groups
     for node in graph:
         if node.op_type == "Attention" and node.inputs[0] is not None:
-            width = shape(node.inputs[0])[2]
+            width = shape_of(node.inputs[0])[2]
             if width in found:
                 found[width] = math.lcm(found[width], node.attributes.get_int("q_num_heads", 1))
     return found

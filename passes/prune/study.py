@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ...ir.errors import UserError
 from ...ir.program import Program
 from ...ir.trunk import trunk
-from ..assign.budget import Limit, described, written
 from ..base import Context
+from ..budget import Limit, amounts, compared, described, described_beside
 from ..costs import Cost, CostModel
 from ..disturbance import Disturbance
 from ..learned.held_out import split
@@ -171,7 +171,7 @@ class Study:
 
         Raises UserError where there are none, with what there is at best.
         """
-        wanted = {one.quantity: one.of(self._known(one)) for one in limits}
+        wanted = amounts(limits, self.plain, f"pass {NAME}")
         found = kept_to(wanted, wanted, self.problem.solve, self.problem.cost, self.cost)
         if found is None:
             raise self._unreachable(wanted)
@@ -205,23 +205,11 @@ class Study:
             output_error=float(np.sqrt(after)),
         )
 
-    def _known(self, limit: Limit) -> Cost:
-        if limit.quantity not in self.plain.by_node:
-            raise UserError(
-                f"pass {NAME} has a budget of {limit.quantity}, and what programs cost on this target is known in "
-                f"{', '.join(self.plain.by_node)}."
-            )
-        return self.plain
-
     def _unreachable(self, wanted: Mapping[str, float]) -> UserError:
         least = {name: self.cost(self.problem.cheapest(name)).total(name) for name in wanted}
-        shares = ", ".join(
-            f"{name} {written(amount, name)} ({amount / self.plain.total(name):.3g}x)"
-            for name, amount in least.items()
-        )
         return UserError(
             f"pass {NAME} cannot keep to {described(wanted)}: as long as every input has a path to the output, the "
-            f"least is {shares}; raise the budget or let other blocks go."
+            f"least is {described_beside(least, self.plain)}; raise the budget or let other blocks go."
         )
 
 
@@ -233,12 +221,5 @@ def effect(study: Study, found: Outcome) -> dict[str, Any]:
         "loss": found.loss,
         "unrepaired_error": found.unrepaired_error,
         "output_error": found.output_error,
-        "cost": {
-            name: {
-                "before": study.plain.total(name),
-                "predicted": found.predicted_cost[name],
-                "after": found.cost.total(name),
-            }
-            for name in found.cost.by_node
-        },
+        "cost": compared(study.plain, found.predicted_cost, found.cost),
     }

@@ -14,8 +14,9 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ...ir.errors import UserError
 from ...ir.making import Maker
 from ...ir.program import Program
+from ...ir.shapes import shape_of
+from .axes import channel_axis, fits
 from .candidates import Candidate, cut_off
-from .sizes import channel_axis, fits, shape
 from .stacks import trim
 
 By = Literal["identity", "shortcut", "linear", "convolution", "merged"]
@@ -105,9 +106,9 @@ def is_fitted(name: str) -> bool:
 
 
 def _require_meeting(source: ir.Value, end: ir.Value, told: Map | None, one: Removal, wanted_by: str) -> None:
-    meets = shape(source) == shape(end) if told is None or told.weight.ndim == 1 else fits(source, end)
+    meets = shape_of(source) == shape_of(end) if told is None or told.weight.ndim == 1 else fits(source, end)
     if not meets:
-        ours, theirs = (f"{list(shape(value))} ({value.name})" for value in (source, end))
+        ours, theirs = (f"{list(shape_of(value))} ({value.name})" for value in (source, end))
         way = "by 'linear' if only channels differ" if told is None else "together with what changes its size"
         raise UserError(
             f"pass {wanted_by}: without {one.candidate.name} the shapes no longer meet: {ours} would stand for "
@@ -119,7 +120,7 @@ def _replace(source: ir.Value, end: ir.Value, told: Map | None) -> None:
     """Put a map of the source in the place of what made the exit."""
     place = end.producer()
     assert place is not None
-    maker, sizes = Maker(place, PURPOSE), shape(end)
+    maker, sizes = Maker(place, PURPOSE), shape_of(end)
     if told is None:
         maker.replace(maker.add("Identity", (source,), sizes))
         return

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from ..assign.budget import Limit, read
 from ..base import PassConfig
+from ..budget import Limit, read
 
 Steps = Annotated[int, Field(ge=2)]
 

@@ -17,8 +17,8 @@ from fick.compiler.joint.split import Made, Parting, Split
 from fick.compiler.joint.written import tables
 from fick.compiler.recipes import read_recipe
 from fick.ir.errors import UserError
-from fick.passes.assign.budget import read
 from fick.passes.base import Context, apply
+from fick.passes.budget import read
 
 from ..passes import small_unet
 from ..passes.serialised import serialised
@@ -57,7 +57,10 @@ def test_parts_are_multiplied_and_the_recipe_makes_the_same_again(parting: Parti
 def test_what_cannot_be_kept_to_is_told(parting: Parting) -> None:
     with pytest.raises(UserError, match="cannot keep to latency"):
         Parting(small_unet.program(), context(), read("latency=0.01x"), 4)(ALONE["blocks alone"])
-    with pytest.raises(UserError, match=r"--budget of energy: what programs cost .* known in latency, bytes"):
+    with pytest.raises(
+        UserError,
+        match=r"the recipe has a budget of energy, and what programs cost .* known in latency, bytes",
+    ):
         Parting(small_unet.program(), context(), read("energy=0.5x"), 4)
     with pytest.raises(UserError, match=r"come to bytes .*, and the budget is bytes"):
         Parting(small_unet.program(), context(), read("bytes=0.5x"), 4)(ALONE["reuse alone"])

@@ -19,7 +19,7 @@ g (float[2,3] x, float[3,4] w, float[2,4] r) => (float[8] y, float[2,4] c) <int6
 
 def decided(model: ir.Model) -> list[Group]:
     product, gate, add, multiply, reshape, exp = model.graph
-    return [Group.of("1", [gate]), Group.of("0", [product, add, multiply, reshape, exp])]
+    return [Group("1", (gate,)), Group("0", (product, add, multiply, reshape, exp))]
 
 
 def names(values: list[ir.Value]) -> list[str | None]:
@@ -54,6 +54,6 @@ def test_a_new_decision_replaces_the_old() -> None:
     model = ir.from_onnx_text(TEXT)
     assign(model, decided(model))
     first = next(iter(model.graph))
-    assign(model, [Group.of("7", [first])])
+    assign(model, [Group("7", (first,))])
     assert [one.id for one in groups(model)] == ["7"]
     assert [node.op_type for node in model.graph if GROUP in node.metadata_props] == ["MatMul"]

@@ -16,11 +16,11 @@ from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.passes.assign import Assign, AssignConfig
-from fick.passes.assign.budget import Limit, read
 from fick.passes.assign.content import content
 from fick.passes.assign.pareto import pareto
 from fick.passes.assign.study import Study
 from fick.passes.base import Context, apply
+from fick.passes.budget import Limit, read
 from fick.passes.costs import Cost
 from fick.passes.quantise import Quantise, QuantiseConfig
 from fick.passes.quantise.products import products

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Annotated, Any
 
-from ..costs import UNITS, Cost
+from pydantic import AfterValidator
+
+from ..ir.errors import UserError
+from .costs import UNITS, Cost
 
 PREFIXES = {"": 1.0, "u": 1e-6, "m": 1e-3, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9}
 
@@ -29,6 +33,15 @@ class Limit:
 def read(text: str) -> tuple[Limit, ...]:
     """Raises ValueError saying what would be right."""
     return tuple(_limit(part.strip()) for part in text.split(","))
+
+
+def _readable(text: str) -> str:
+    read(text)
+    return text
+
+
+Budget = Annotated[str, AfterValidator(_readable)]
+"""As a pass is told it: text that ``read`` takes."""
 
 
 def _limit(text: str) -> Limit:
@@ -59,3 +72,32 @@ def written(amount: float, quantity: str) -> str:
 
 def described(limits: Mapping[str, float]) -> str:
     return ", ".join(f"{quantity} {written(amount, quantity)}" for quantity, amount in limits.items())
+
+
+def amounts(limits: Iterable[Limit], plain: Cost, wanted_by: str) -> dict[str, float]:
+    """Most of each quantity, ``plain`` being the float program's cost. Raises UserError for what that does not know."""
+    found: dict[str, float] = {}
+    for one in limits:
+        if one.quantity not in plain.by_node:
+            raise UserError(
+                f"{wanted_by} has a budget of {one.quantity}, and what programs cost on this target is known in "
+                f"{', '.join(plain.by_node)}."
+            )
+        found[one.quantity] = one.of(plain)
+    return found
+
+
+def described_beside(amounts: Mapping[str, float], plain: Cost) -> str:
+    """For people: as ``described``, and of the float program's."""
+    return ", ".join(
+        f"{quantity} {written(amount, quantity)} ({amount / plain.total(quantity):.3g}x)"
+        for quantity, amount in amounts.items()
+    )
+
+
+def compared(before: Cost, predicted: Mapping[str, float], after: Cost) -> dict[str, Any]:
+    """For the history: what a program cost, was to cost and costs, by quantity."""
+    return {
+        name: {"before": before.total(name), "predicted": predicted[name], "after": after.total(name)}
+        for name in after.by_node
+    }

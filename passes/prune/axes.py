@@ -1,4 +1,4 @@
-"""Sizes of values, and which of their axes are channels."""
+"""Which axes of values are channels."""
 
 from __future__ import annotations
 
@@ -6,14 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from ...ir.errors import UserError
-
-
-def shape(value: ir.Value) -> tuple[int, ...]:
-    """Raises UserError unless it is known."""
-    if value.shape is None or not value.shape.is_static():
-        raise UserError(f"value {value.name} has no static shape; give the sizes of the model's inputs.")
-    return tuple(value.shape.numpy())
+from ...ir.shapes import shape_of
 
 
 def channel_axis(sizes: Sequence[int]) -> int:
@@ -23,7 +16,7 @@ def channel_axis(sizes: Sequence[int]) -> int:
 
 def fits(source: ir.Value, end: ir.Value) -> bool:
     """Whether values differ in their channels at most."""
-    ours, theirs = (list(shape(one)) for one in (source, end))
+    ours, theirs = (list(shape_of(one)) for one in (source, end))
     if len(ours) != len(theirs):
         return False
     del ours[channel_axis(ours)], theirs[channel_axis(theirs)]
