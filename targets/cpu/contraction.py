@@ -93,11 +93,8 @@ def panel_starts(columns: int, width: int) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Contraction(Kernel):
-    """Operands: A, B in panels, out, [sums, with ``splits``], [factors, if ``opened``], [scales, with ``group``], then
-    what the epilogue loads.
-
-    Sums are float32, or int32 where both A and B are integers that have no ``group``.
+class SumsKernel(Kernel):
+    """What every template of sums of products has to know, of A times B.
 
     ``rows``, ``reduce``    extents of the row and reduction axes, outermost first
     ``a_rows``, ``a_reduce``  the strides of A along them
@@ -106,6 +103,31 @@ class Contraction(Kernel):
     ``splits``              how many leading reduction axes are looped outside the tiles, to keep a slice of
                             the panel in the second-level cache
     ``blocks``              into how many blocks the rows are cut, each of which all panels pass by
+    """
+
+    rows: tuple[int, ...]
+    a_rows: tuple[int, ...]
+    reduce: tuple[int, ...]
+    a_reduce: tuple[int, ...]
+    columns: int
+    parts: int
+    out_strides: tuple[int, ...]
+    epilogue: Expression
+    splits: int
+    blocks: int
+
+    @property
+    def _slice_depth(self) -> int:
+        return math.prod(self.reduce[self.splits :])
+
+
+@dataclass(frozen=True)
+class Contraction(SumsKernel):
+    """Operands: A, B in panels, out, [sums, with ``splits``], [factors, if ``opened``], [scales, with ``group``], then
+    what the epilogue loads.
+
+    Sums are float32, or int32 where both A and B are integers that have no ``group``.
+
     ``pieces``              into how many tasks the rows of a block and a panel are cut
     ``batch``               how many products of the same sizes there are, each with panels of its own, and how far
                             apart their A and their results are
@@ -117,17 +139,7 @@ class Contraction(Kernel):
     ``workers``             among how many, then, the tasks are shared out
     """
 
-    rows: tuple[int, ...]
-    a_rows: tuple[int, ...]
-    reduce: tuple[int, ...]
-    a_reduce: tuple[int, ...]
-    columns: int
-    parts: int
     tile: Tile
-    out_strides: tuple[int, ...]
-    epilogue: Expression
-    splits: int
-    blocks: int
     pieces: int
     batch: tuple[int, int, int] = (1, 0, 0)
     dot: str | None = None
@@ -158,10 +170,6 @@ class Contraction(Kernel):
     def opened_factors(self) -> int:
         """Room for each worker's slice of a panel."""
         return self.workers * self._slice_depth * self.tile.width if self.opened else 0
-
-    @property
-    def _slice_depth(self) -> int:
-        return math.prod(self.reduce[self.splits :])
 
     @property
     def _row_items(self) -> int:

@@ -17,10 +17,9 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from ..expressions import Expression
 from ..packing import TILE_ROWS
-from .contraction import either, panel_starts
-from .kernel import Bfloat16, Kernel, evaluate, flat, lane_chunks, local, raw, store, unflatten
+from .contraction import SumsKernel, either, panel_starts
+from .kernel import Bfloat16, evaluate, flat, lane_chunks, local, raw, store, unflatten
 from .unpack import NIBBLE_BITS, items_of, numbers, raised_bytes
 
 WIDTH = 2 * TILE_ROWS
@@ -132,7 +131,7 @@ OPENED = {"bfloat16": _bfloat16_row, "int8": _int8_row}
 
 
 @dataclass(frozen=True)
-class TileContraction(Kernel):
+class TileContraction(SumsKernel):
     """Operands: A in one of ``FORMATS``, B in tile panels, out, scratch for sums, [factors, with ``codes``], then what
     the epilogue loads.
 
@@ -142,17 +141,7 @@ class TileContraction(Kernel):
     of another format, a slice of a panel is opened into the task's room before the rows of its block pass by.
     """
 
-    rows: tuple[int, ...]
-    a_rows: tuple[int, ...]
-    reduce: tuple[int, ...]
-    a_reduce: tuple[int, ...]
-    columns: int
-    parts: int
     tile_rows: int
-    out_strides: tuple[int, ...]
-    epilogue: Expression
-    splits: int
-    blocks: int
     groups: int
     lanes: int
     codes: str | None = None
@@ -181,11 +170,7 @@ class TileContraction(Kernel):
     @property
     def opened_factors(self) -> int:
         """Room for each task's slice of a panel."""
-        return self.blocks * self.groups * self._slice_steps * self._step_factors if self.codes else 0
-
-    @property
-    def _slice_steps(self) -> int:
-        return math.prod(self.reduce[self.splits :])
+        return self.blocks * self.groups * self._slice_depth * self._step_factors if self.codes else 0
 
     @property
     def _step_factors(self) -> int:
@@ -222,10 +207,10 @@ class TileContraction(Kernel):
         first, scratch = block * self._block_pairs, task * self._task_floats
         right, slices = raw(operands[1]), math.prod(self.reduce[: self.splits])
         with T.serial(0, slices) as slice_index:
-            at = (panel * slices + slice_index) * (self._slice_steps * self._step_items)
-            piece = Slice(right, at, right, at + self._slice_steps * self._step_items)
+            at = (panel * slices + slice_index) * (self._slice_depth * self._step_items)
+            piece = Slice(right, at, right, at + self._slice_depth * self._step_items)
             if self.codes is not None:
-                piece = self._open(piece, raw(operands[4]), task * (self._slice_steps * self._step_factors))
+                piece = self._open(piece, raw(operands[4]), task * (self._slice_depth * self._step_factors))
             with T.serial(0, T.min(self._block_pairs, self.pairs - first)) as step:
                 room = scratch + step * self._pair_floats if self.splits else scratch
                 self._pair(operands, piece, panel, first + step, step, slice_index, room)
@@ -235,7 +220,7 @@ class TileContraction(Kernel):
         assert self.codes is not None
         line = ROW_BYTES // self.format.item_bytes
         halves = 2 // items_of(self.codes, 2)
-        with T.serial(0, self._slice_steps) as step:
+        with T.serial(0, self._slice_depth) as step:
             with T.serial(0, 2 // halves * TILE_ROWS) as row:
                 read = piece.start + step * self._step_items + row * line
                 for half in range(halves):
@@ -294,7 +279,7 @@ class TileContraction(Kernel):
         # What comes after this slice, of which each pair of the block fetches its share.
         line = ROW_BYTES // (item_bytes if self.codes is None else 1)
         lines = math.ceil(self._step_items / line / self._block_pairs)
-        after = right.after + place * (self._slice_steps * lines * line)
+        after = right.after + place * (self._slice_depth * lines * line)
 
         def loops(axis: int, position: Any, at: Any) -> None:
             if axis < len(inner):
