@@ -37,7 +37,9 @@ int main(int count, char **arguments) {
   for (int i = 0; i < p_fick_tensor_count(model, FICK_OUTPUT); i++) {
     p_fick_tensor_info(model, FICK_OUTPUT, i, &tensor);
     void *data = malloc(tensor.size_bytes + 1);
-    if (!data || p_fick_get_output(model, tensor.name, data, tensor.size_bytes) != FICK_OK) return failed("fick_get_output");
+    if (!data || p_fick_get_output(model, tensor.name, data, tensor.size_bytes) != FICK_OK) {
+      return failed("fick_get_output");
+    }
     if (fwrite(data, 1, tensor.size_bytes, outputs) != tensor.size_bytes) return failed("outputs");
     free(data);
   }

@@ -65,7 +65,8 @@ fick_status fick_bundle_manifest(const fick_zip *zip, fick_json *found) {
   int64_t version;
   const fick_entry *manifest = fick_zip_find(zip, "manifest.json");
   if (manifest && !fick_zip_intact(manifest)) {
-    return fick_fail(FICK_ERROR_DAMAGED, "entry manifest.json of the bundle is damaged (its CRC differs); copy it anew");
+    return fick_fail(FICK_ERROR_DAMAGED,
+                     "entry manifest.json of the bundle is damaged (its CRC differs); copy it anew");
   }
   if (!manifest || !fick_json_valid((const char *)manifest->data, manifest->size)) {
     return fick_fail(FICK_ERROR_FORMAT, "the file is not a fick bundle: manifest.json is missing or damaged");
@@ -77,7 +78,8 @@ fick_status fick_bundle_manifest(const fick_zip *zip, fick_json *found) {
     return fick_fail(FICK_ERROR_FORMAT, "the file is not a fick bundle: its manifest lacks format and entries");
   }
   if (version > FICK_FORMAT_VERSION) {
-    return fick_fail(FICK_ERROR_VERSION, "the bundle has format version %lld and this runtime reads up to %d; update fick",
+    return fick_fail(FICK_ERROR_VERSION,
+                     "the bundle has format version %lld and this runtime reads up to %d; update fick",
                      (long long)version, FICK_FORMAT_VERSION);
   }
   *found = root;

@@ -87,7 +87,7 @@ enum {
   FUNCTION(int32_t, clGetProgramInfo, (cl_program, uint32_t, size_t, void *, size_t *))                                \
   FUNCTION(int32_t, clGetProgramBuildInfo, (cl_program, cl_device_id, uint32_t, size_t, void *, size_t *))             \
   FUNCTION(cl_kernel, clCreateKernel, (cl_program, const char *, int32_t *))                                           \
-  FUNCTION(int32_t, clGetKernelWorkGroupInfo, (cl_kernel, cl_device_id, uint32_t, size_t, void *, size_t *))            \
+  FUNCTION(int32_t, clGetKernelWorkGroupInfo, (cl_kernel, cl_device_id, uint32_t, size_t, void *, size_t *))           \
   FUNCTION(int32_t, clSetKernelArg, (cl_kernel, uint32_t, size_t, const void *))                                       \
   FUNCTION(cl_mem, clCreateBuffer, (cl_context, uint64_t, size_t, void *, int32_t *))                                  \
   FUNCTION(cl_mem, clCreateImage,                                                                                      \

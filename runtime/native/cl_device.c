@@ -46,13 +46,15 @@ static fick_status check_kernel(const fick_gpu *gpu, const fick_launch *launch, 
   gpu->cl.clGetKernelWorkGroupInfo(kernel, gpu->id, CL_KERNEL_WORK_GROUP_SIZE, sizeof most, &most, NULL);
   gpu->cl.clGetKernelWorkGroupInfo(kernel, gpu->id, CL_KERNEL_LOCAL_MEM_SIZE, sizeof local, &local, NULL);
   if (most && items > most) {
-    return fick_fail(FICK_ERROR_KERNEL, "kernel %s runs %zu work-items together and the GPU %s at most %zu of it; compile "
-                     "for a target with smaller work-groups", launch->name, items, gpu->name, most);
+    return fick_fail(FICK_ERROR_KERNEL,
+                     "kernel %s runs %zu work-items together and the GPU %s at most %zu of it; compile for a "
+                     "target with smaller work-groups", launch->name, items, gpu->name, most);
   }
   if (has && local > has) {
-    return fick_fail(FICK_ERROR_KERNEL, "kernel %s shares %llu bytes in a work-group and the GPU %s has %llu; compile for "
-                     "a target with less local memory", launch->name, (unsigned long long)local, gpu->name,
-                     (unsigned long long)has);
+    return fick_fail(FICK_ERROR_KERNEL,
+                     "kernel %s shares %llu bytes in a work-group and the GPU %s has %llu; compile for a "
+                     "target with less local memory",
+                     launch->name, (unsigned long long)local, gpu->name, (unsigned long long)has);
   }
   return FICK_OK;
 }
@@ -89,7 +91,8 @@ static fick_status open_device(const fick_program *program, const fick_plan *pla
   if (status == FICK_OK) status = find_kernels(device);
   if (status == FICK_OK) status = fick_gpu_load(&device->gpu, plan, weights, &device->weights);
   if (status == FICK_OK) {
-    status = fick_gpu_buffer(&device->gpu, CL_MEM_READ_WRITE, plan->arena_bytes, "values between kernels", &device->arena);
+    status = fick_gpu_buffer(&device->gpu, CL_MEM_READ_WRITE, plan->arena_bytes, "values between kernels",
+                             &device->arena);
   }
   if (status == FICK_OK) {
     status = fick_gpu_buffer(&device->gpu, CL_MEM_READ_WRITE, plan->state_bytes, "what outlives a run", &device->state);
@@ -154,9 +157,12 @@ static fick_status call(fick_device *device, const fick_call *call) {
     group[i] = launch->group[i];
   }
   uint32_t number = device->called;
-  if (code == CL_SUCCESS && number >= MOST_WAITING) code = cl->clWaitForEvents(1, &device->events[number - MOST_WAITING]);
+  if (code == CL_SUCCESS && number >= MOST_WAITING) {
+    code = cl->clWaitForEvents(1, &device->events[number - MOST_WAITING]);
+  }
   if (code == CL_SUCCESS) {
-    code = cl->clEnqueueNDRangeKernel(device->gpu.queue, kernel, 3, NULL, items, group, 0, NULL, &device->events[number]);
+    code = cl->clEnqueueNDRangeKernel(device->gpu.queue, kernel, 3, NULL, items, group, 0, NULL,
+                                      &device->events[number]);
   }
   if (code != CL_SUCCESS) return fick_gpu_fail(&device->gpu, call->node, code);
   device->called = number + 1;
@@ -200,7 +206,8 @@ static fick_status end(fick_device *device, const fick_variant *variant, uint8_t
 }
 
 static fick_status changed(fick_device *device, fick_region region, const uint8_t *state) {
-  return fick_gpu_write(&device->gpu, device->state, region.offset_bytes, region.size_bytes, state + region.offset_bytes);
+  return fick_gpu_write(&device->gpu, device->state, region.offset_bytes, region.size_bytes,
+                        state + region.offset_bytes);
 }
 
 static const char *name(const fick_device *device) { return device->gpu.name; }

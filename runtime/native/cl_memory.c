@@ -9,8 +9,9 @@ fick_status fick_gpu_buffer(const fick_gpu *gpu, uint64_t flags, uint64_t bytes,
   uint64_t most = fick_gpu_number(gpu, CL_DEVICE_MAX_MEM_ALLOC_SIZE, sizeof most);
   int32_t code;
   if (bytes > most) {
-    return fick_fail(FICK_ERROR_MEMORY, "%s take %llu bytes and a buffer of the GPU %s holds %llu; compile for a target "
-                     "with smaller buffers", what, (unsigned long long)bytes, gpu->name, (unsigned long long)most);
+    return fick_fail(FICK_ERROR_MEMORY,
+                     "%s take %llu bytes and a buffer of the GPU %s holds %llu; compile for a target with "
+                     "smaller buffers", what, (unsigned long long)bytes, gpu->name, (unsigned long long)most);
   }
   *buffer = gpu->cl.clCreateBuffer(gpu->context, flags, bytes ? bytes : 64, NULL, &code);
   return *buffer ? FICK_OK : fick_gpu_fail(gpu, "making a buffer", code);
@@ -49,13 +50,15 @@ static fick_status check_image(const fick_gpu *gpu, size_t width, size_t height)
   uint64_t widest = fick_gpu_number(gpu, CL_DEVICE_IMAGE2D_MAX_WIDTH, sizeof(size_t));
   uint64_t highest = fick_gpu_number(gpu, CL_DEVICE_IMAGE2D_MAX_HEIGHT, sizeof(size_t));
   if (!fick_gpu_number(gpu, CL_DEVICE_IMAGE_SUPPORT, sizeof(uint32_t))) {
-    return fick_fail(FICK_ERROR_DEVICE, "the kernels read weights as images and the GPU %s has none; compile for a target "
+    return fick_fail(FICK_ERROR_DEVICE,
+                     "the kernels read weights as images and the GPU %s has none; compile for a target "
                      "without images", gpu->name);
   }
   if (width <= widest && height <= highest) return FICK_OK;
-  return fick_fail(FICK_ERROR_MEMORY, "weights are an image of %zu by %zu texels and one of the GPU %s has at most %llu by "
-                   "%llu; compile for a target with smaller images", width, height, gpu->name,
-                   (unsigned long long)widest, (unsigned long long)highest);
+  return fick_fail(FICK_ERROR_MEMORY,
+                   "weights are an image of %zu by %zu texels and one of the GPU %s has at most %llu by %llu; "
+                   "compile for a target with smaller images",
+                   width, height, gpu->name, (unsigned long long)widest, (unsigned long long)highest);
 }
 
 /* A strip of rows after another, side by side. */
@@ -86,9 +89,10 @@ fick_status fick_gpu_load(const fick_gpu *gpu, const fick_plan *plan, const uint
   uint64_t has = fick_gpu_number(gpu, CL_DEVICE_GLOBAL_MEM_SIZE, sizeof has);
   uint64_t wants = plan->weights.size_bytes + plan->arena_bytes + plan->state_bytes + plan->kept_bytes;
   if (has && wants > has) {
-    return fick_fail(FICK_ERROR_MEMORY, "the model takes %llu bytes and the GPU %s has %llu; compile it with --precision "
-                     "float16 or a recipe with fewer bits", (unsigned long long)wants, gpu->name,
-                     (unsigned long long)has);
+    return fick_fail(FICK_ERROR_MEMORY,
+                     "the model takes %llu bytes and the GPU %s has %llu; compile it with --precision float16 "
+                     "or a recipe with fewer bits",
+                     (unsigned long long)wants, gpu->name, (unsigned long long)has);
   }
   weights->plan = plan;
   weights->chunks = calloc((size_t)plan->chunk_count + 1, sizeof *weights->chunks);

@@ -32,7 +32,8 @@ static int ways_for(const fick_gpu *gpu, const char *ways[MOST_WAYS]) {
 static const char mark[] = "\n// kernel ";
 
 /* The file that a build of this source on this device is kept in, or nothing where there is no place to keep any. */
-static int kept_path(const fick_gpu *gpu, const uint8_t source[SHA256_BYTES], const char *way, char path[LONGEST_PATH]) {
+static int kept_path(const fick_gpu *gpu, const uint8_t source[SHA256_BYTES], const char *way,
+                     char path[LONGEST_PATH]) {
   const char *cache = getenv("FICK_CACHE"), *xdg = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
   struct {
     uint8_t source[SHA256_BYTES], device[SHA256_BYTES];
@@ -105,7 +106,9 @@ static cl_program from_kept(fick_gpu *gpu, const char *path, const char *way) {
 static void keep(fick_gpu *gpu, cl_program program, const char *path) {
   char partial[LONGEST_PATH + 16];
   size_t size = 0;
-  if (gpu->cl.clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || !size) return;
+  if (gpu->cl.clGetProgramInfo(program, CL_PROGRAM_BINARY_SIZES, sizeof size, &size, NULL) != CL_SUCCESS || !size) {
+    return;
+  }
   uint8_t *bytes = malloc(SHA256_BYTES + size);
   if (!bytes) return;
   unsigned char *binary = bytes + SHA256_BYTES;

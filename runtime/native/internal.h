@@ -27,7 +27,8 @@ int fick_json_member(fick_json object, const char *key, fick_json *value);
 int fick_json_string(fick_json value, char *buffer, size_t size);
 int fick_json_integer(fick_json value, int64_t *number);
 int fick_json_number(fick_json value, double *number);
-/* The text of a string, escapes resolved, as UTF-8 without a zero at its end: its length, -1 if it is none or too long. */
+/* The text of a string, escapes resolved, as UTF-8 without a zero at its end: its length, -1 if it is none or too
+ * long. */
 int64_t fick_json_text(fick_json value, char *buffer, size_t size);
 /* The next of an object's or an array's values, 0 after the last. rest is the container at first; key may be NULL. */
 int fick_json_next(fick_json *rest, fick_json *key, fick_json *value);

@@ -60,8 +60,10 @@ fick_status fick_kept_require(const fick_model *model, const fick_variant *varia
   const uint8_t *whole = model->whole + (size_t)branch * (size_t)model->plan->kept_count;
   for (int32_t i = 0; i < variant->read_count; i++) {
     if (whole[variant->reads[i]]) continue;
-    return fick_fail(FICK_ERROR_STATE, "variant %s reads %s, which no run has left since the picture began; run %s first",
-                     variant->name, model->plan->kept_names[variant->reads[i]], model->plan->alternatives[0].name);
+    return fick_fail(FICK_ERROR_STATE,
+                     "variant %s reads %s, which no run has left since the picture began; run %s first",
+                     variant->name, model->plan->kept_names[variant->reads[i]],
+                     model->plan->alternatives[0].name);
   }
   return FICK_OK;
 }

@@ -62,7 +62,9 @@ static fick_status allocate(fick_model *model, const fick_options *options) {
   size_t calls = fick_total_calls(plan) + 1; /* none is none, and no failure */
   int kept = plan->prompt.call_count ? PROMPTS_KEPT : 0;
   model->memory_limit_bytes = options->memory_limit_bytes;
-  if (!fick_stream_plan(&model->stream, plan)) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a model");
+  if (!fick_stream_plan(&model->stream, plan)) {
+    return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a model");
+  }
   uint64_t prompts = (prompt_bytes + plan->prompt.carried.size_bytes) * (uint64_t)kept;
   fick_status status = fick_within_limit(model, prompts + plan->kept_bytes);
   if (status != FICK_OK) return status;

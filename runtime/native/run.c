@@ -48,7 +48,9 @@ static fick_status run_variant(fick_model *model, const fick_variant *variant, i
   if (backend) status = backend->begin(model->device, model->state, branch, model->branches);
   for (uint32_t i = 0; i < variant->call_count && status == FICK_OK; i++) {
     const fick_call *call = &variant->calls[i];
-    if (model->progress && model->progress(i, variant->call_count, model->user) != 0) atomic_store(&model->cancelled, 1);
+    if (model->progress && model->progress(i, variant->call_count, model->user) != 0) {
+      atomic_store(&model->cancelled, 1);
+    }
     if (atomic_load_explicit(&model->cancelled, memory_order_relaxed)) {
       status = fick_fail(FICK_ERROR_CANCELLED, "the run was cancelled before %s", call->node);
     } else if (backend) {

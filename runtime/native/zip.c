@@ -83,7 +83,8 @@ fick_status fick_zip_read(const uint8_t *data, uint64_t size, fick_zip *zip) {
     if (start > room || plain > room - start) return bad("entry");
     if (memcmp(header + LOCAL_BYTES, at + CENTRAL_BYTES, name_size) != 0) return bad("entry");
     zip->entries[zip->count++] =
-        (fick_entry){(const char *)at + CENTRAL_BYTES, (uint32_t)name_size, header + start, plain, (uint32_t)number(at + 16, 4)};
+        (fick_entry){(const char *)at + CENTRAL_BYTES, (uint32_t)name_size, header + start, plain,
+                     (uint32_t)number(at + 16, 4)};
     at += CENTRAL_BYTES + name_size + extra_size + comment_size;
   }
   return at == end ? FICK_OK : bad("directory");

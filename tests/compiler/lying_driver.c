@@ -1,5 +1,5 @@
-/* An OpenCL library that says of its device what LIE has: a fact, a colon, and a number or a text. Where REFUSE is one of
- * the options that it is to build with, word for word, it does not. */
+/* An OpenCL library that says of its device what LIE has: a fact, a colon, and a number or a text. Where REFUSE is one
+ * of the options that it is to build with, word for word, it does not. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <stdint.h>

@@ -1,7 +1,8 @@
 /* fick_jni.c: the native methods of the Java class fick.Pipeline.
  *
- * Texts cross as bytes of UTF-8: the strings of the interface are in an encoding of Java's own, in which an emoji is not
- * what it is elsewhere. Nothing is thrown here. What fails returns nothing, and Java asks for the sentence about it.
+ * Texts cross as bytes of UTF-8: the strings of the interface are in an encoding of Java's own, in which an emoji is
+ * not what it is elsewhere. Nothing is thrown here. What fails returns nothing, and Java asks for the sentence about
+ * it.
  */
 #include <jni.h>
 #include <stdlib.h>

@@ -38,7 +38,8 @@ static fick_status prepare(fick_sampler *s, fick_json spec, int32_t count) {
 
 static void step(fick_sampler *s, const float *output, int32_t index, float *x, fick_noise *rng) {
   double sigma = s->sigmas[index], after = s->sigmas[index + 1];
-  double alpha = 1 / sqrt(sigma * sigma + 1), alpha_after = 1 / sqrt(after * after + 1), decay = after / sigma, ratio = 0;
+  double alpha = 1 / sqrt(sigma * sigma + 1), alpha_after = 1 / sqrt(after * after + 1), decay = after / sigma,
+         ratio = 0;
   (void)rng;
   if (index && s->looked_back && !(index + 1 == s->count && s->first_order_last)) {
     /* lambda = log(alpha / sigma_t) = -log(sigma) in terms of the noise level sigma */

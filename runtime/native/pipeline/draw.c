@@ -28,7 +28,8 @@ static fick_status fill_steps(const fick_pipeline *p, loop *l) {
       float given = l->sampler->steps[i];
       int64_t whole = (int64_t)rintf(given);
       if (item == 8 && (float)whole != given) {
-        return fick_fail(FICK_ERROR_ARGUMENT, "the model takes whole steps and the sampler gives %g; choose another", given);
+        return fick_fail(FICK_ERROR_ARGUMENT,
+                         "the model takes whole steps and the sampler gives %g; choose another", given);
       }
       if (item == 8) memcpy(l->steps + ((size_t)i * count + j) * item, &whole, item);
       else memcpy(l->steps + ((size_t)i * count + j) * item, &given, item);
@@ -58,8 +59,8 @@ static fick_status prepare(fick_pipeline *p, const fick_drawing *how, loop *l) {
   return fick_begin(p->models[FICK_NETWORK], 1);
 }
 
-/* Guidance (Ho and Salimans, arXiv 2207.12598, eq. 6) of both halves of the output, into the first. Channels after those
- * of the sample are a variance that no sampler here asks for.
+/* Guidance (Ho and Salimans, arXiv 2207.12598, eq. 6) of both halves of the output, into the first. Channels after
+ * those of the sample are a variance that no sampler here asks for.
  */
 static fick_status predict(fick_pipeline *p, const loop *l, int32_t index, float guidance) {
   fick_model *network = p->models[FICK_NETWORK];
@@ -117,7 +118,9 @@ fick_status fick_pipeline_draw(fick_pipeline *p, const fick_drawing *how, uint8_
     return fick_fail(FICK_ERROR_ARGUMENT, "fick_pipeline_draw: %llu bytes are not those of a picture",
                      (unsigned long long)size_bytes);
   }
-  if (!p->prompted) return fick_fail(FICK_ERROR_STATE, "the pipeline does not know what to draw; give it a prompt or a class");
+  if (!p->prompted) {
+    return fick_fail(FICK_ERROR_STATE, "the pipeline does not know what to draw; give it a prompt or a class");
+  }
   if (!isfinite(how->guidance)) return fick_fail(FICK_ERROR_ARGUMENT, "guidance must be a number");
   loop l = {{NULL, NULL, 0}, NULL, NULL, NULL, 0};
   atomic_store(&p->cancelled, 0);

@@ -4,9 +4,9 @@
  * loop with guidance and a sampler, the decoder, PNG. It brings a core of its own and maps the bundle's code itself, so
  * a program linked with it needs nothing of the system's dynamic linker. fick-run is such a program.
  *
- * Functions that can fail return a fick_status, and fick_last_error() of fick.h has one sentence about it. A pipeline is
- * used from one thread at a time, except fick_pipeline_cancel. Memory is allocated when a pipeline is created and before
- * the first step of a picture, never within a step.
+ * Functions that can fail return a fick_status, and fick_last_error() of fick.h has one sentence about it. A pipeline
+ * is used from one thread at a time, except fick_pipeline_cancel. Memory is allocated when a pipeline is created and
+ * before the first step of a picture, never within a step.
  */
 #ifndef FICK_PIPELINE_H
 #define FICK_PIPELINE_H

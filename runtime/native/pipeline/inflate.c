@@ -98,7 +98,9 @@ static size_t compressed(packed *p, const code *literals, const code *distances,
     }
     /* Codes of a kind share their highest bits by fours for lengths, by twos for distances. */
     int of_length = symbol - 257, extra = of_length < 8 || of_length == 28 ? 0 : of_length / 4 - 1;
-    size_t length = of_length == 28 ? 258 : of_length < 8 ? (size_t)of_length + 3 : ((size_t)(4 + of_length % 4) << extra) + 3;
+    size_t length = of_length == 28  ? 258
+                    : of_length < 8 ? (size_t)of_length + 3
+                                    : ((size_t)(4 + of_length % 4) << extra) + 3;
     length += take(p, extra);
     int of_distance = symbol_of(p, distances);
     if (of_distance < 0 || of_distance >= DISTANCES) return DAMAGED;

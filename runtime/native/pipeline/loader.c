@@ -82,7 +82,8 @@ static fick_status copy_segments(const uint8_t *data, size_t size, const ElfW(Eh
   for (int i = 0; i < head->e_phnum; i++) {
     const ElfW(Phdr) *s = &segments[i];
     if (s->p_type != PT_LOAD) continue;
-    if (!holds(size, s->p_offset, s->p_filesz) || s->p_filesz > s->p_memsz || !holds(MOST_BYTES, s->p_vaddr, s->p_memsz)) {
+    if (!holds(size, s->p_offset, s->p_filesz) || s->p_filesz > s->p_memsz ||
+        !holds(MOST_BYTES, s->p_vaddr, s->p_memsz)) {
       return bad("a segment lies outside of it");
     }
     if (s->p_align < page) {
@@ -145,14 +146,19 @@ static fick_status relocate(const image *made, uint64_t at, uint64_t size, int e
     memcpy(&one, made->base + at + i, each);
     int kind = (int)RELOCATION_KIND(one.r_info), local = 0;
     if (!holds(made->bytes, one.r_offset, sizeof(uintptr_t))) return bad("a relocation lies outside of it");
-    for (size_t j = 0; j < sizeof thread_local_kinds / sizeof *thread_local_kinds; j++) local |= kind == thread_local_kinds[j];
+    for (size_t j = 0; j < sizeof thread_local_kinds / sizeof *thread_local_kinds; j++) {
+      local |= kind == thread_local_kinds[j];
+    }
     if (local) continue;
     uintptr_t *place = (uintptr_t *)(void *)(made->base + one.r_offset), address = (uintptr_t)made->base;
     uintptr_t addend = explicit_addends ? (uintptr_t)one.r_addend : kind == JUMP || kind == GLOBAL ? 0 : *place;
     if (kind != RELATIVE && kind != GLOBAL && kind != JUMP && kind != ABSOLUTE) {
-      return fick_fail(FICK_ERROR_FORMAT, "the bundle's library has a relocation of kind %d, which is not known here", kind);
+      return fick_fail(FICK_ERROR_FORMAT,
+                       "the bundle's library has a relocation of kind %d, which is not known here", kind);
     }
-    if (kind != RELATIVE && !resolve(made, RELOCATION_SYMBOL(one.r_info), &address)) return bad("a symbol lies outside of it");
+    if (kind != RELATIVE && !resolve(made, RELOCATION_SYMBOL(one.r_info), &address)) {
+      return bad("a symbol lies outside of it");
+    }
     *place = address + addend;
   }
   return FICK_OK;
@@ -188,7 +194,9 @@ fick_status fick_library_load(const uint8_t *data, uint64_t size, fick_library *
   static const fick_hooks hooks = {fick_pool_launch, fick_kernel_raised};
   const ElfW(Ehdr) *head = (const ElfW(Ehdr) *)(const void *)data;
   image made = {NULL, 0, NULL, NULL, 0, 0, 0};
-  if (size < sizeof *head || size > MOST_BYTES || memcmp(head->e_ident, ELFMAG, SELFMAG) != 0) return bad("it is no ELF file");
+  if (size < sizeof *head || size > MOST_BYTES || memcmp(head->e_ident, ELFMAG, SELFMAG) != 0) {
+    return bad("it is no ELF file");
+  }
   if (head->e_machine != MACHINE || head->e_ident[EI_CLASS] != (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32)) {
     return fick_fail(FICK_ERROR_CPU, "the bundle's library is for another processor; compile it for this machine");
   }
@@ -209,7 +217,8 @@ fick_status fick_library_load(const uint8_t *data, uint64_t size, fick_library *
     } entry = {made.base + head->e_entry};
     *program = entry.attach(FICK_PLAN_VERSION, &hooks);
     if (!*program) {
-      status = fick_fail(FICK_ERROR_VERSION, "the bundle was compiled by another version of fick than this runner; update both");
+      status = fick_fail(FICK_ERROR_VERSION,
+                         "the bundle was compiled by another version of fick than this runner; update both");
     }
   }
   *library = (fick_library){made.base, made.bytes};

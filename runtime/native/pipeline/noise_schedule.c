@@ -40,7 +40,8 @@ fick_status fick_schedule_read(fick_json spec, fick_noise_schedule *s) {
     return fick_fail(FICK_ERROR_ARGUMENT, "prediction type %s is none of epsilon, v_prediction, sample",
                      s->prediction_type);
   }
-  if (strcmp(s->spacing, "leading") != 0 && strcmp(s->spacing, "trailing") != 0 && strcmp(s->spacing, "linspace") != 0) {
+  if (strcmp(s->spacing, "leading") != 0 && strcmp(s->spacing, "trailing") != 0 &&
+      strcmp(s->spacing, "linspace") != 0) {
     return fick_fail(FICK_ERROR_ARGUMENT, "timestep spacing %s is none of leading, trailing, linspace", s->spacing);
   }
   if (!(0 < s->beta_start && s->beta_start <= s->beta_end && s->beta_end < 1)) {

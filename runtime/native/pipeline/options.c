@@ -45,7 +45,8 @@ fick_status fick_option_text(fick_json spec, const char *name, char *value, size
 #define PIXELS {"trained_betas", "null"}, {"thresholding", OFF}, {"rescale_betas_zero_snr", OFF}
 #define SPACINGS {"use_karras_sigmas", OFF}, {"use_exponential_sigmas", OFF}, {"use_beta_sigmas", OFF}
 
-/* Options of diffusers' schedulers that change the result, by sampler, with the values that are honoured, one a line. */
+/* Options of diffusers' schedulers that change the result, by sampler, with the values that are honoured, one a
+ * line. */
 static const struct {
   const char *kind;
   struct {

@@ -36,8 +36,8 @@ static fick_status check_target(fick_pipeline *p, const char *path) {
   if (!p->program->backend) return FICK_OK;
   p->program = p->program->fallback;
   return p->program ? FICK_OK
-                    : fick_fail(FICK_ERROR_DEVICE, "%s is for a GPU and this runner has none; compile it with --fallback",
-                                path);
+                    : fick_fail(FICK_ERROR_DEVICE,
+                                "%s is for a GPU and this runner has none; compile it with --fallback", path);
 }
 
 static const fick_plan *component(const fick_pipeline *p, const char *name) {
@@ -48,7 +48,8 @@ static const fick_plan *component(const fick_pipeline *p, const char *name) {
 }
 
 /* Components take turns: one arena, and one's weights at a time. What lies beside them stays. */
-static fick_status open_models(fick_pipeline *p, const fick_pipeline_options *options, const fick_plan *plans[FICK_PARTS]) {
+static fick_status open_models(fick_pipeline *p, const fick_pipeline_options *options,
+                               const fick_plan *plans[FICK_PARTS]) {
   uint64_t arena = 0, beside = 0, least = 0, limit = options->memory_limit_bytes;
   for (int i = 0; i < FICK_PARTS; i++) {
     fick_stream stream = {NULL, 0, 0, 0};
@@ -94,8 +95,10 @@ static int64_t elements(const fick_tensor *tensor) {
 /* The tensors that the loop knows how to fill, by what they are. */
 static fick_status find_tensors(fick_pipeline *p) {
   const fick_plan *network = p->models[FICK_NETWORK]->plan, *decoder = p->models[FICK_DECODER]->plan;
-  int sound = single(p->models[FICK_NETWORK], FICK_SAMPLE, &p->sample) && single(p->models[FICK_NETWORK], FICK_STEP, &p->step) &&
-              single(p->models[FICK_NETWORK], FICK_PROMPT, &p->prompt) && network->output_count > 0 && decoder->input_count == 1;
+  int sound = single(p->models[FICK_NETWORK], FICK_SAMPLE, &p->sample) &&
+              single(p->models[FICK_NETWORK], FICK_STEP, &p->step) &&
+              single(p->models[FICK_NETWORK], FICK_PROMPT, &p->prompt) && network->output_count > 0 &&
+              decoder->input_count == 1;
   sound = sound && decoder->output_count == 1;
   if (sound) {
     const fick_tensor *output = &network->outputs[0].tensor;
@@ -124,7 +127,8 @@ static fick_status find_tensors(fick_pipeline *p) {
       sound = one->dtype == FICK_FLOAT32 && one->size_bytes == (i ? p->latent : p->image).size_bytes;
     }
   }
-  return sound ? FICK_OK : fick_fail(FICK_ERROR_FORMAT, "the bundle's components do not fit together as a pipeline does");
+  return sound ? FICK_OK
+               : fick_fail(FICK_ERROR_FORMAT, "the bundle's components do not fit together as a pipeline does");
 }
 
 static fick_status allocate(fick_pipeline *p) {
@@ -175,7 +179,9 @@ static fick_status open_pipeline(fick_pipeline *p, const char *path, const fick_
 
 fick_status fick_pipeline_create(const char *path, const fick_pipeline_options *options, fick_pipeline **pipeline) {
   static const fick_pipeline_options defaults = {0, 0, 0, 0};
-  if (!path || !pipeline) return fick_fail(FICK_ERROR_ARGUMENT, "fick_pipeline_create: path and pipeline must not be NULL");
+  if (!path || !pipeline) {
+    return fick_fail(FICK_ERROR_ARGUMENT, "fick_pipeline_create: path and pipeline must not be NULL");
+  }
   *pipeline = NULL;
   fick_pipeline *made = calloc(1, sizeof *made);
   if (!made) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open %s", path);
@@ -213,7 +219,9 @@ fick_status fick_pipeline_run(fick_pipeline *p, int part) {
   fick_model *model = p->models[part];
   fick_status status = fick_run(model);
   /* Another component's turn: under a limit its weights need the room. */
-  if (model->memory_limit_bytes && part != FICK_NETWORK) fick_source_drop(model->weights, model->plan->weights.size_bytes);
+  if (model->memory_limit_bytes && part != FICK_NETWORK) {
+    fick_source_drop(model->weights, model->plan->weights.size_bytes);
+  }
   return status;
 }
 

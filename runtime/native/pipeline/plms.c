@@ -52,7 +52,9 @@ static void step(fick_sampler *s, const float *output, int32_t index, float *x, 
     double combined = 0;
     s->history[i] = output[i];
     if (!index) start[i] = x[i];
-    for (int32_t j = 0; j < s->looked_back; j++) combined += weights[s->looked_back - 1][j] * s->history[(size_t)j * n + i];
+    for (int32_t j = 0; j < s->looked_back; j++) {
+      combined += weights[s->looked_back - 1][j] * s->history[(size_t)j * n + i];
+    }
     x[i] = (float)moved(s, x[i], timestep, before, (double)(float)combined);
   }
 }

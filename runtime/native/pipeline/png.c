@@ -70,7 +70,9 @@ static void deflate(packer *p, const uint8_t *data, size_t size, size_t *last) {
       uint32_t hash = ((uint32_t)data[at] << 16 | (uint32_t)data[at + 1] << 8 | data[at + 2]) * 2654435761u >> 17;
       from = last[hash];
       last[hash] = at;
-      if (from != SIZE_MAX && at - from <= WINDOW) length = same(data + from, data + at, size - at < 258 ? size - at : 258);
+      if (from != SIZE_MAX && at - from <= WINDOW) {
+        length = same(data + from, data + at, size - at < 258 ? size - at : 258);
+      }
     }
     if (length >= 3) put_match(p, (uint32_t)length, (uint32_t)(at - from));
     else put_symbol(p, data[at]);
@@ -149,7 +151,9 @@ fick_status fick_png_write(const char *path, const uint8_t *pixels, int32_t widt
   uint8_t *rows = malloc(size), *out = malloc(size + size / 2 + 128);
   size_t *last = malloc(HASHES * sizeof *last);
   fick_status status = FICK_OK;
-  if (rows && out && last) status = fick_file_write(path, out, encode(pixels, (size_t)width, (size_t)height, rows, out, last));
+  if (rows && out && last) {
+    status = fick_file_write(path, out, encode(pixels, (size_t)width, (size_t)height, rows, out, last));
+  }
   else status = fick_fail(FICK_ERROR_MEMORY, "there is no memory for a picture of %d x %d", width, height);
   free(rows);
   free(out);

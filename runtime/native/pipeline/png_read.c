@@ -110,8 +110,9 @@ fick_status fick_png_read(const char *path, uint8_t *pixels, int32_t width, int3
   TRY(fick_source_map(path, &file));
   fick_status status = read_header(path, file.data, (size_t)file.bytes, &p);
   if (status == FICK_OK && (p.width != (size_t)width || p.height != (size_t)height)) {
-    status = fick_fail(FICK_ERROR_ARGUMENT, "%s has %zu x %zu pixels and pictures of the bundle %d x %d; resize it", path,
-                       p.width, p.height, width, height);
+    status = fick_fail(FICK_ERROR_ARGUMENT,
+                       "%s has %zu x %zu pixels and pictures of the bundle %d x %d; resize it",
+                       path, p.width, p.height, width, height);
   }
   if (status == FICK_OK) {
     uint8_t *rows = malloc(p.height * (p.width * p.channels + 1));

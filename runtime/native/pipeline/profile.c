@@ -28,7 +28,8 @@ static void calls_of(FILE *file, const fick_model *model, const char **before) {
         quoted(file, fields[k]);
         fputs(k % 2 ? ", " : ": ", file);
       }
-      fprintf(file, "\"runs\": %llu, \"seconds\": %.9g}", (unsigned long long)model->runs[at], model->total_seconds[at]);
+      fprintf(file, "\"runs\": %llu, \"seconds\": %.9g}", (unsigned long long)model->runs[at],
+              model->total_seconds[at]);
       *before = ",\n";
     }
   }

@@ -38,7 +38,8 @@ static int variance(fick_json matrix, double guidance, double *found) {
 fick_status fick_residual_read(fick_json described, double guidance, fick_residual *residual) {
   fick_json timesteps, covariance, matrix;
   *residual = (fick_residual){NULL, NULL, 0};
-  int sound = fick_json_member(described, "timesteps", &timesteps) && fick_json_member(described, "covariance", &covariance);
+  int sound = fick_json_member(described, "timesteps", &timesteps) &&
+              fick_json_member(described, "covariance", &covariance);
   residual->timesteps = calloc(MOST_ROWS, sizeof(double));
   residual->deviations = calloc(MOST_ROWS, sizeof(double));
   if (!residual->timesteps || !residual->deviations) {
@@ -66,7 +67,9 @@ void fick_residual_free(fick_residual *residual) {
 double fick_residual_deviation(const fick_residual *residual, double timestep) {
   int32_t best = -1;
   for (int32_t i = 0; residual && i < residual->count; i++) {
-    double nearer = best < 0 ? -1 : fabs(residual->timesteps[i] - timestep) - fabs(residual->timesteps[best] - timestep);
+    double nearer = best < 0 ? -1
+                             : fabs(residual->timesteps[i] - timestep) -
+                                   fabs(residual->timesteps[best] - timestep);
     if (nearer < 0 || (nearer == 0 && residual->timesteps[i] < residual->timesteps[best])) best = i;
   }
   return best < 0 ? 0 : residual->deviations[best];

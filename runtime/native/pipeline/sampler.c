@@ -25,7 +25,8 @@ static fick_status of_diffusers(fick_json *spec, char kind[32]) {
   char name[64] = "";
   fick_json config, value;
   if (!fick_option(*spec, "config", &config) || *config.at != '{') {
-    return fick_fail(FICK_ERROR_ARGUMENT, "a sampler of kind diffusers needs what a scheduler_config.json holds as config");
+    return fick_fail(FICK_ERROR_ARGUMENT,
+                     "a sampler of kind diffusers needs what a scheduler_config.json holds as config");
   }
   TRY(fick_option_text(config, "_class_name", name, sizeof name));
   for (size_t i = 0; i < sizeof diffusers_classes / sizeof *diffusers_classes; i++) {
@@ -61,7 +62,8 @@ fick_status fick_sampler_create(fick_json spec, const char *name, int32_t steps,
     TRY(fick_options_honoured(kind, spec));
     fick_sampler *made = calloc(1, sizeof *made);
     if (!made) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for a sampler");
-    *made = (fick_sampler){.kind = kinds[i], .schedule = kinds[i]->defaults, .residual = residual, .elements = elements};
+    *made = (fick_sampler){
+        .kind = kinds[i], .schedule = kinds[i]->defaults, .residual = residual, .elements = elements};
     int consistency = kinds[i] == &fick_consistency;
     fick_status status = consistency ? FICK_OK : fick_schedule_read(spec, &made->schedule);
     if (status == FICK_OK) status = made->kind->prepare(made, spec, steps || consistency ? steps : DEFAULT_STEPS);

@@ -1,8 +1,8 @@
 /* self_test.c: every kernel call beside what the compiler's referee has for it.
  *
- * golden.json of the bundle holds, for components and their variants, a row for each call whose result is a value of the
- * program: [call, space, type, tolerance, offset, value, offset, value, ...]. Inputs are made here as there
- * (compiler/golden.py): noise, a timestep of 501, whole numbers that alternate between 0 and 1.
+ * golden.json of the bundle holds, for components and their variants, a row for each call whose result is a value of
+ * the program: [call, space, type, tolerance, offset, value, offset, value, ...]. Inputs are made here as there
+ * (compiler/bundle/golden.py): noise, a timestep of 501, whole numbers that alternate between 0 and 1.
  */
 #include <math.h>
 #include <string.h>
@@ -72,7 +72,8 @@ static int compare(examination *e, uint8_t *const spaces[4], const uint64_t size
   return 0;
 }
 
-static void examine(fick_model *model, const fick_variant *variant, uint32_t call, uint8_t *const spaces[4], void *user) {
+static void examine(fick_model *model, const fick_variant *variant, uint32_t call, uint8_t *const spaces[4],
+                    void *user) {
   examination *e = user;
   const fick_plan *plan = model->plan;
   uint64_t sizes[4] = {plan->weights.size_bytes, plan->arena_bytes, plan->state_bytes, plan->kept_bytes};
@@ -140,7 +141,8 @@ fick_status fick_pipeline_self_test(fick_pipeline *p, fick_self_test *result) {
   *result = (fick_self_test){0, 0, NULL, NULL, NULL, 0, 0};
   const fick_entry *entry = fick_zip_find(&p->zip, "golden.json");
   if (!entry) {
-    return fick_fail(FICK_ERROR_ARGUMENT, "the bundle says nothing of what its kernels should give; compile it with --self-test");
+    return fick_fail(FICK_ERROR_ARGUMENT,
+                     "the bundle says nothing of what its kernels should give; compile it with --self-test");
   }
   root = (fick_json){(const char *)entry->data, (const char *)entry->data + entry->size};
   if (!fick_json_valid(root.at, entry->size) || !fick_json_member(root, "components", &components)) {
@@ -150,7 +152,9 @@ fick_status fick_pipeline_self_test(fick_pipeline *p, fick_self_test *result) {
     examination e = {.call = -1, .result = result};
     if (!p->models[i] || !fick_json_member(components, p->models[i]->plan->name, &e.component)) continue;
     TRY(examine_model(p->models[i], &e));
-    if (e.damaged) return fick_fail(FICK_ERROR_FORMAT, "the bundle's golden.json does not fit its code; compile it anew");
+    if (e.damaged) {
+      return fick_fail(FICK_ERROR_FORMAT, "the bundle's golden.json does not fit its code; compile it anew");
+    }
   }
   return FICK_OK;
 }

@@ -57,7 +57,8 @@ size_t fick_utf8_encode(uint32_t c, char out[4]) {
   return size;
 }
 
-enum { SYLLABLES = 0xac00, LEADING = 0x1100, VOWELS = 0x1161, TRAILING = 0x11a7, LEADS = 19, VOWEL_COUNT = 21, TRAILS = 28 };
+enum { SYLLABLES = 0xac00, LEADING = 0x1100, VOWELS = 0x1161, TRAILING = 0x11a7 };
+enum { LEADS = 19, VOWEL_COUNT = 21, TRAILS = 28 };
 
 static uint32_t class_of(uint32_t c) { return in_ranges(classes, ARRAY_LENGTH(classes), c); }
 

@@ -24,7 +24,9 @@ static int32_t length_of(const fick_plan *plan, fick_json key, fick_json run) {
   fick_json value;
   int64_t calls = 0, count = 0;
   if (!fick_json_string(key, text, sizeof text)) return 0;
-  if (!fick_json_integer((fick_json){text, text + strlen(text)}, &calls) || calls < 1 || calls > INT32_MAX / 2) return 0;
+  if (!fick_json_integer((fick_json){text, text + strlen(text)}, &calls) || calls < 1 || calls > INT32_MAX / 2) {
+    return 0;
+  }
   while (fick_json_next(&run, NULL, &value)) {
     if (!named(plan, value)) return 0;
     count++;

@@ -18,7 +18,8 @@ static const char usage[] =
     "  --steps N            calls of the network (default 20)\n"
     "  --guidance X         how closely to follow the prompt (default 5)\n"
     "  --seed N             the same seed, the same picture (default 0)\n"
-    "  --sampler NAME       consistency, ddim, ddpm, dpm-solver++, euler, euler-ancestral, plms (default the bundle's)\n"
+    "  --sampler NAME       consistency, ddim, ddpm, dpm-solver++, euler, euler-ancestral, plms (default the "
+    "bundle's)\n"
     "  --init FILE.png      a picture to start from; --strength X: how much of it may go, 0 to 1 (default 0.8)\n"
     "  --threads N          0 takes all (default 0)\n"
     "  --memory-limit SIZE  such as 300MB: weights that do not fit are read again at every step\n"
@@ -69,11 +70,14 @@ static int bytes_of(const char *option, const char *text, uint64_t *bytes) {
   static const struct {
     const char *unit;
     double bytes;
-  } units[] = {{"", 1}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024.}, {"MiB", 1048576.}, {"GiB", 1073741824.}};
+  } units[] = {{"", 1}, {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024.}, {"MiB", 1048576.},
+               {"GiB", 1073741824.}};
   char *end;
   double number = strtod(text, &end);
   for (size_t i = 0; i < sizeof units / sizeof *units; i++) {
-    if (end == text || strcasecmp(end, units[i].unit) != 0 || !(number * units[i].bytes >= 1) || number > 1e15) continue;
+    if (end == text || strcasecmp(end, units[i].unit) != 0 || !(number * units[i].bytes >= 1) || number > 1e15) {
+      continue;
+    }
     *bytes = (uint64_t)(number * units[i].bytes);
     return 0;
   }
@@ -177,7 +181,8 @@ static int test(fick_pipeline *pipeline) {
     printf("%d kernel calls give what they should\n", result.checked);
     return 0;
   }
-  fprintf(stderr, "fick-run: %d of %d kernel calls are wrong; the first is %s of %s, variant %s: %g where %g is right\n",
+  fprintf(stderr, "fick-run: %d of %d kernel calls are wrong; the first is %s of %s, variant %s: %g where %g "
+                  "is right\n",
           result.wrong, result.checked, result.node, result.component, result.variant, result.found, result.wanted);
   return 1;
 }
@@ -210,8 +215,10 @@ static int draw(fick_pipeline *pipeline, const request *r) {
   if (status != FICK_OK) return failed();
   fick_memory memory;
   if (r->quiet || fick_pipeline_memory(pipeline, &memory) != FICK_OK) return 0;
-  fprintf(stderr, "%s: %d x %d, %.2f s; weights %.1f MB, activations %.1f MB, state and tables %.1f MB; working set %.1f MB\n",
-          r->output, width, height, now() - started, (double)memory.weights_bytes / 1e6, (double)memory.arena_bytes / 1e6,
+  fprintf(stderr, "%s: %d x %d, %.2f s; weights %.1f MB, activations %.1f MB, state and tables %.1f MB; "
+                  "working set %.1f MB\n",
+          r->output, width, height, now() - started, (double)memory.weights_bytes / 1e6,
+          (double)memory.arena_bytes / 1e6,
           (double)(memory.state_bytes + memory.table_bytes) / 1e6, working_set_bytes() / 1e6);
   return 0;
 }
