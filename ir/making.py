@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,10 +71,15 @@ class Maker:
         return f"{self._stem}.{self._count}"
 
 
-def supersede(value: ir.Value, result: ir.Value, readers: Sequence[tuple[ir.Node, int]]) -> None:
-    """Let ``result``, computed from the value, take its name and its part, for these readers and as an output."""
+def reroute(readers: Iterable[tuple[ir.Node, int]], result: ir.Value) -> None:
+    """Let nodes read ``result`` as their inputs of these numbers."""
     for reader, index in readers:
         reader.replace_input_with(index, result)
+
+
+def supersede(value: ir.Value, result: ir.Value, readers: Sequence[tuple[ir.Node, int]]) -> None:
+    """Let ``result``, computed from the value, take its name and its part, for these readers and as an output."""
+    reroute(readers, result)
     if isinstance(value.graph, ir.Graph) and value.is_graph_output():
         outputs = value.graph.outputs
         outputs[:] = [result if one is value else one for one in outputs]

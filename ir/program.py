@@ -76,6 +76,10 @@ class Program:
         """The same program with graphs of its own, which a pass may change; tensors are shared."""
         return replace(self, variants={name: model.clone() for name, model in self.variants.items()})
 
+    def in_full(self) -> Program:
+        """The same with full steps alone."""
+        return replace(self, variants={"full": self.variants["full"]}, schedule={}, state={})
+
     @property
     def alternatives(self) -> list[str]:
         """ "full", then the other variants that a schedule runs, in their order."""

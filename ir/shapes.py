@@ -1,4 +1,4 @@
-"""Sizes of values."""
+"""Sizes of values, and which of their axes are channels."""
 
 from __future__ import annotations
 
@@ -16,3 +16,8 @@ def shape_of(value: ir.Value | None) -> tuple[int, ...]:
             "NAME=1,4,64,64."
         )
     return tuple(int(size) for size in value.shape.numpy())
+
+
+def channel_axis(rank: int) -> int:
+    """Of pictures [batch, channels, height, width], else of tokens [..., channels]."""
+    return 1 if rank == 4 else rank - 1

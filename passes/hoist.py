@@ -17,7 +17,7 @@ from ..ir.formats import opens
 from ..ir.operators import VIEWS
 from ..ir.program import PROLOGUE, Program
 from ..ir.rates import Rate, analyse
-from .base import Context, Pass, PassConfig
+from .base import Context, Pass, PassConfig, apply
 
 CHEAP = VIEWS | {"Identity"}
 """Operators that a kernel does by reading differently, as it opens codes: carrying their result would only copy."""
@@ -53,8 +53,8 @@ class Hoist(Pass[PassConfig]):
             for name, draft in drafts.items()
             if draft.nodes or name in graphs
         }
-        hoisted = replace(program, variants=variants)
-        carried = {(link.source, link.value) for link in hoisted.links()}
+        split = replace(program, variants=variants)
+        carried = {(link.source, link.value) for link in split.links()}
         effect = {
             "nodes": {name: len(one.graph) for name, one in variants.items()},
             "carried_bytes": {
@@ -63,7 +63,12 @@ class Hoist(Pass[PassConfig]):
                 if name in PROLOGUE
             },
         }
-        return hoisted, effect
+        return split, effect
+
+
+def hoisted(program: Program) -> Program:
+    """The program as it runs in a loop, where all that steps share is done once."""
+    return apply([Hoist()], program, Context())
 
 
 def _homes(graph: ir.Graph, rates: dict[str, Rate]) -> dict[ir.Node, Rate]:

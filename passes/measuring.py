@@ -9,8 +9,8 @@ import numpy as np
 
 from ..ir.errors import UserError
 from ..ir.program import Program
-from .base import Arrays, Context, Trajectory, apply
-from .hoist import Hoist
+from .base import Arrays, Context, Trajectory
+from .hoist import hoisted
 
 Order = Sequence[str]
 """What each call runs, of a program that has alternatives; empty where all run "full"."""
@@ -25,11 +25,11 @@ def own_calls(
     Raises UserError where no pictures can be drawn.
     """
     draw = context.require_draw(wanted_by)
-    hoisted = apply([Hoist()], program, Context())
+    split = hoisted(program)
     calls: list[Arrays] = []
     order: list[str] = []
     for length, run in program.schedule.items():
-        for picture in draw(hoisted, length, pictures):
+        for picture in draw(split, length, pictures):
             require_call_a_step(picture, run, wanted_by)
             calls += picture.calls
             order += run

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from pydantic import Field
 
 from ..ir.groups import GROUP, ROLE, Group, groups
+from ..ir.making import reroute
 from ..ir.operators import PRODUCTS, VIEWS
 from ..ir.program import Program
 from .base import Context, Pass, PassConfig
@@ -75,8 +76,7 @@ class Store(Pass[StoreConfig]):
         last = group.nodes[-1]
         narrow.metadata_props.update({GROUP: last.metadata_props[GROUP], ROLE: "epilogue"})
         graph.insert_after(last, [narrow, wide])
-        for reader, index in readers:
-            reader.replace_input_with(index, wide.outputs[0])
+        reroute(readers, wide.outputs[0])
         for index, output in enumerate(graph.outputs):
             if output is result:
                 # Other variants know it by its name, and get what was rounded.

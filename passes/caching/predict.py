@@ -16,10 +16,10 @@ import onnx_ir as ir
 from pydantic import Field
 
 from ...ir.errors import UserError
-from ...ir.making import Maker
+from ...ir.making import Maker, reroute
 from ...ir.program import NEXT, Program
-from ..base import Context, Pass, PassConfig, Trajectory, apply
-from ..hoist import Hoist
+from ..base import Context, Pass, PassConfig, Trajectory
+from ..hoist import hoisted
 from ..measuring import latent_error
 from ..per_step import input_like, per_step, share_tensors, step_input
 
@@ -61,15 +61,14 @@ class PredictReuse(Pass[PredictReuseConfig]):
         if any(entry.pass_name in (self.name, "correct-reuse") for entry in program.history):
             raise UserError(f"pass {self.name} stands once in a recipe, and not with correct-reuse.")
         pictures = self.config.pictures
-        whole = replace(program, variants={"full": program.variants["full"]}, schedule={}, state={})
-        exact = {calls: draw(whole, calls, pictures) for calls in program.schedule}
+        exact = {calls: draw(program.in_full(), calls, pictures) for calls in program.schedule}
         timestep = str(step_input(program).name)
         shares = _shares(program, {calls: _timesteps(one[0], timestep) for calls, one in exact.items()})
         candidates = {0.0: program}
         candidates |= {strength: predicted(program, shares, strength) for strength in self.config.strengths}
         losses = {
             strength: {
-                str(calls): latent_error(draw(apply([Hoist()], one, Context()), calls, pictures), theirs)
+                str(calls): latent_error(draw(hoisted(one), calls, pictures), theirs)
                 for calls, theirs in exact.items()
             }
             for strength, one in candidates.items()
@@ -122,8 +121,7 @@ def _carry_on(
     row = per_step(graph, input_like(graph, timestep), list(shares), rows, f"share.{variant}.{state}")
     result = maker.add("Add", (given, maker.add("Mul", (change, row), shape)), shape)
     maker.before()
-    for reader, index in readers:
-        reader.replace_input_with(index, result)
+    reroute(readers, result)
 
 
 def _leave_changes(graph: ir.Graph, state: Mapping[str, Sequence[int]], *, knows: bool) -> None:

@@ -8,7 +8,7 @@ draws: what reuse and rounding make of a loop's inputs is in them. Fitted on som
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from ...ir.errors import UserError
-from ...ir.making import Maker
+from ...ir.making import Maker, reroute
 from ...ir.program import NEXT, Program
-from ..base import Context, Pass, PassConfig, Trajectory, apply
-from ..hoist import Hoist
+from ...ir.shapes import channel_axis
+from ..base import Context, Pass, PassConfig, Trajectory
+from ..hoist import hoisted
 from ..measuring import latent_error, require_call_a_step
 from ..per_step import input_like, per_step, share_tensors, step_input
 from .judging import require_first
@@ -87,10 +88,7 @@ class CorrectReuse(Pass[CorrectReuseConfig]):
         if any(entry.pass_name == "predict-reuse" for entry in program.history):
             raise UserError(f"pass {self.name} corrects what is reused as it is; leave out predict-reuse.")
         step_input(program)
-        drawn = {
-            calls: draw(apply([Hoist()], program, Context()), calls, self.config.pictures)
-            for calls in program.schedule
-        }
+        drawn = {calls: draw(hoisted(program), calls, self.config.pictures) for calls in program.schedule}
         fit, judge = self._sums(program, context, drawn)
         found = {place: one.fitted(self.config.ridge) for place, one in fit.items()}
         as_is = {place: _identity(one.shape[1]) for place, one in found.items()}
@@ -115,7 +113,7 @@ class CorrectReuse(Pass[CorrectReuseConfig]):
         """Of pictures, against the float program's, or this one's in full."""
         draw = context.require_draw(self.name)
         exact = draw(_truth(program, context), calls, self.config.pictures)
-        after = draw(apply([Hoist()], changed, Context()), calls, self.config.pictures)
+        after = draw(hoisted(changed), calls, self.config.pictures)
         return {"before": latent_error(before, exact), "after": latent_error(after, exact)}
 
     def _sums(
@@ -164,7 +162,7 @@ def _truth(program: Program, context: Context) -> Program:
         made = {str(value.name) for node in reference.variants["full"].graph for value in node.outputs}
         if made >= set(program.state):
             return reference
-    return replace(program, variants={"full": program.variants["full"]}, schedule={}, state={})
+    return program.in_full()
 
 
 def _corrected(program: Program, chosen: Mapping[Place, NDArray[np.float64]]) -> Program:
@@ -187,8 +185,7 @@ def _corrected(program: Program, chosen: Mapping[Place, NDArray[np.float64]]) ->
                 row = per_step(graph, when, steps, table, f"{operator}.{variant}.{given.name}")
                 result = maker.add(operator, (result, row), shape)
             maker.before()
-            for reader, index in readers:
-                reader.replace_input_with(index, result)
+            reroute(readers, result)
         graph.sort()
     share_tensors(changed.variants.values())
     return changed
@@ -208,7 +205,7 @@ def _rows(
     if (rows == identity[:, None]).all():
         return None
     shape = [1] * len(given.shape)
-    shape[_channel_axis(len(shape))] = channels
+    shape[channel_axis(len(shape))] = channels
     return rows.reshape(2, len(steps), *shape)
 
 
@@ -223,14 +220,9 @@ def _share(sums: Mapping[Place, Sums], corrections: Mapping[Place, NDArray[np.fl
     return float(np.sqrt(error / size)) if size else 0.0
 
 
-def _channel_axis(rank: int) -> int:
-    """Of pictures [batch, channels, height, width] and of tokens [batch, tokens, channels]."""
-    return 1 if rank == 4 else rank - 1
-
-
 def _products(reused: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
     """As ``Sums``, of one call."""
-    axis = _channel_axis(reused.ndim)
+    axis = channel_axis(reused.ndim)
     r, y = (
         np.moveaxis(one, axis, 0).reshape(one.shape[axis], -1).astype(np.float64) for one in (reused, wanted)
     )

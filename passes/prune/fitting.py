@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .axes import channel_axis
+from ...ir.shapes import channel_axis
 from .surgery import Map
 
 Matrix = NDArray[np.float64]
@@ -82,6 +82,4 @@ def _pixels(value: NDArray[Any], width: int = 1) -> Matrix:
         padded = np.pad(value, ((0, 0), (0, 0), (edge, edge), (edge, edge)))
         covered = np.lib.stride_tricks.sliding_window_view(padded, (width, width), (2, 3))
         return covered.transpose(0, 2, 3, 1, 4, 5).reshape(math.prod(value.shape[::2]) * value.shape[3], -1)
-    return np.moveaxis(value, channel_axis(value.shape), -1).reshape(
-        -1, value.shape[channel_axis(value.shape)]
-    )
+    return np.moveaxis(value, channel_axis(value.ndim), -1).reshape(-1, value.shape[channel_axis(value.ndim)])

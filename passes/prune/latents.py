@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.program import Program
-from ..base import Context, Trajectory, apply
-from ..hoist import Hoist
+from ..base import Context, Trajectory
+from ..hoist import hoisted
 
 
 class LatentShift:
@@ -28,8 +28,7 @@ class LatentShift:
         self._exact = _latents(self._draw(program, steps, pictures))
 
     def __call__(self, changed: Program) -> float:
-        hoisted = apply([Hoist()], changed, Context())
-        return shift(_latents(self._draw(hoisted, self._steps, self._pictures)), self._exact)
+        return shift(_latents(self._draw(hoisted(changed), self._steps, self._pictures)), self._exact)
 
 
 def shift(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float:

@@ -10,10 +10,9 @@ from ...ir.program import Program
 from ...ir.shapes import shape_of
 from ..base import Arrays, Context
 from ..measuring import watch
-from .axes import fits
 from .candidates import Candidate, alive
 from .fitting import Pair, moments
-from .surgery import FITTED, By, Map, Removal, kernel_of
+from .surgery import FITTED, By, Map, Removal, fits, kernel_of
 
 MOST_COVERED = 8192
 """Numbers under a kernel that is fitted: as many squared are summed."""

@@ -10,7 +10,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
-from ...ir.making import Maker
+from ...ir.making import Maker, reroute
 from ...ir.program import Program
 from ...ir.shapes import shape_of
 from .channels import Channels
@@ -83,5 +83,4 @@ def _slice(value: ir.Value, kept: list[np.ndarray]) -> None:
         wanted = [len(one) if place == axis else size for place, size in enumerate(shape_of(found))]
         found = maker.add("Gather", (found, maker.constant(one.astype(np.int64))), wanted, axis=axis)
     maker.before()
-    for user, index in readers:
-        user.replace_input_with(index, found)
+    reroute(readers, found)

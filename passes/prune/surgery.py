@@ -14,8 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from ...ir.errors import UserError
 from ...ir.making import Maker
 from ...ir.program import Program
-from ...ir.shapes import shape_of
-from .axes import channel_axis, fits
+from ...ir.shapes import channel_axis, shape_of
 from .candidates import Candidate, cut_off
 from .stacks import trim
 
@@ -100,6 +99,15 @@ def kernel_of(candidate: Candidate, by: By) -> int:
     return max(candidate.kernels, default=1) if by == "convolution" else 1
 
 
+def fits(source: ir.Value, end: ir.Value) -> bool:
+    """Whether values differ in their channels at most."""
+    ours, theirs = (list(shape_of(one)) for one in (source, end))
+    if len(ours) != len(theirs):
+        return False
+    del ours[channel_axis(len(ours))], theirs[channel_axis(len(theirs))]
+    return ours == theirs
+
+
 def is_fitted(name: str) -> bool:
     """Whether an initializer so called belongs to a map."""
     return f"/{PURPOSE}." in name
@@ -124,7 +132,7 @@ def _replace(source: ir.Value, end: ir.Value, told: Map | None) -> None:
     if told is None:
         maker.replace(maker.add("Identity", (source,), sizes))
         return
-    axis = channel_axis(sizes)
+    axis = channel_axis(len(sizes))
     along = [size if index == axis else 1 for index, size in enumerate(sizes)]
     bias = maker.constant(told.bias.astype(np.float32).reshape(along if axis == 1 else -1))
     if told.weight.ndim == 1:

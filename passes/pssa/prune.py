@@ -17,7 +17,7 @@ from ...ir import attention
 from ...ir.annotations import SCORES, STORED_BITS
 from ...ir.blocks import discover
 from ...ir.errors import UserError
-from ...ir.making import Maker
+from ...ir.making import Maker, reroute
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
 from ..base import Context, Pass, PassConfig
@@ -81,8 +81,7 @@ class PruneScores(Pass[PruneScoresConfig]):
             "ThresholdedRelu", (probabilities,), probabilities.shape.numpy(), alpha=(level - 0.5) / largest
         )
         maker.after()
-        for reader, index in readers:
-            reader.replace_input_with(index, pruned)
+        reroute(readers, pruned)
         pruned.metadata_props[SCORES] = "self"
         return _Map(str(probabilities.name), pruned, level, Layout(side, self.config.value_bits))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ...ir.files import write_whole
 from ...ir.program import Program
-from ..base import Context, Trajectory, apply
+from ..base import Context, Trajectory
 from ..caching.reuse import reusing
-from ..hoist import Hoist
+from ..hoist import hoisted
 from ..learned.kept import origin
 from ..measuring import latent_error
 
@@ -43,7 +43,7 @@ class Loss:
         if place is not None and place.is_file():
             return float(json.loads(place.read_bytes())["loss"])
         program = reusing(self._program, self._cuts, {self.calls: list(order)})
-        ours = self._draw(apply([Hoist()], program, Context()), self._steps, self._pictures)
+        ours = self._draw(hoisted(program), self._steps, self._pictures)
         found = latent_error(ours, self.exact)
         if place is not None:
             write_whole(place, json.dumps({"order": " ".join(order), "loss": found}).encode())

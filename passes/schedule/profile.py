@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from ...ir.files import write_whole
 from ...ir.program import NEXT, Program
-from ..base import Arrays, Context, Trajectory, apply
-from ..hoist import Hoist
+from ..base import Arrays, Context, Trajectory
+from ..hoist import hoisted
 from ..learned.kept import origin
 
 Errors = NDArray[np.float64]
@@ -47,7 +47,7 @@ def profile(
         # A state then is what the last full step left, whatever ran since.
         outputs = silent.variants[name].graph.outputs
         outputs[:] = [value for value in outputs if not str(value.name).endswith(NEXT)]
-    hoisted = apply([Hoist()], silent, Context())
+    split = hoisted(silent)
     call: Any = None
     source = origin([silent], [], [*alternatives, measured])
     noise = signal = 0.0
@@ -55,7 +55,7 @@ def profile(
         place = _place(context, source, picture.calls)
         found = _kept(place)
         if found is None:
-            call = call or context.require("referee", "schedule-reuse")(hoisted, [])
+            call = call or context.require("referee", "schedule-reuse")(split, [])
             found = _measured(call, alternatives, picture.calls, measured)
             _keep(place, found)
         noise, signal = noise + found["noise"], signal + found["signal"]
