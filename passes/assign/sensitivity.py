@@ -12,7 +12,7 @@ from typing import Literal
 from ...ir.program import Program
 from ..base import Arrays, Context
 from ..disturbance import Disturbance
-from ..learned.kept import origin
+from ..origin import origin
 from ..quantise.apply import quantised
 from ..quantise.choices import UNCHANGED, Choice
 from ..quantise.ranges import Ranges

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +13,6 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from ...ir.files import write_whole
-from ...ir.program import Program
-from ...ir.saved import pack
-
-VERSION = 1
-"""Of what is learned from the same program, calls and settings."""
 
 WORTH = "worth"
 
@@ -70,20 +63,3 @@ def load(path: Path) -> Learned | None:
         return Learned(integers, float(before), float(after), int(changed))
     except (OSError, KeyError, ValueError, SafetensorError):
         return None
-
-
-def origin(programs: Sequence[Program], calls: Iterable[Mapping[str, NDArray[Any]]], settings: Any) -> str:
-    """A digest of all that is learned from: programs with their weights, calls, settings."""
-    digest = hashlib.sha256(json.dumps([VERSION, settings], sort_keys=True).encode())
-    for program in programs:
-        digest.update(pack(program))
-        for variant in program.variants.values():
-            for name, value in sorted(variant.graph.initializers.items()):
-                if value.const_value is not None:
-                    digest.update(name.encode())
-                    digest.update(value.const_value.tobytes())
-    for call in calls:
-        for name, array in sorted(call.items()):
-            digest.update(f"{name} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass, PassConfig
+from ..held_out import split
+from ..origin import origin
 from . import require_torch
-from .held_out import split
-from .kept import origin
 
 
 class LearningConfig(PassConfig):

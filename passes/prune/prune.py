@@ -8,7 +8,7 @@ from ...ir.errors import UserError
 from ...ir.macs import macs
 from ...ir.program import Program
 from ..base import Context, Pass
-from ..learned.held_out import split
+from ..held_out import split
 from ..measuring import output_error
 from .candidates import Candidate, candidates, named
 from .config import PruneConfig

@@ -23,8 +23,8 @@ from ..base import Context, Pass, PassConfig
 from ..budget import Budget, amounts, described, described_beside, read
 from ..correct.judging import timesteps
 from ..costs import Cost, CostModel
+from ..held_out import split
 from ..learned import require_torch
-from ..learned.held_out import split
 from ..measuring import output_error
 from .channels import Channels, find
 from .families import chosen, families, least

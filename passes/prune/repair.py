@@ -19,8 +19,8 @@ from safetensors import SafetensorError
 from ...ir.files import write_whole
 from ...ir.program import Program
 from ..base import Arrays, Context
-from ..learned.kept import origin
 from ..measuring import watch
+from ..origin import origin
 from .fitting import moments
 from .surgery import FITTED, Map, Removal, kernel_of, pruned
 

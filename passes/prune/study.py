@@ -18,8 +18,8 @@ from ..base import Context
 from ..budget import Limit, amounts, compared, described, described_beside
 from ..costs import Cost, CostModel
 from ..disturbance import Disturbance
-from ..learned.held_out import split
-from ..learned.kept import origin
+from ..held_out import split
+from ..origin import origin
 from ..programme import Matrix, kept_to
 from .candidates import Candidate, candidates, cut_off, named
 from .config import PruneBlocksConfig

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from ...ir.files import write_whole
 from ...ir.program import Program
 from ..base import Arrays, Context
-from ..learned.kept import origin
 from ..learned.torch_graph import TorchGraph
+from ..origin import origin
 from .channels import Channels
 
 

@@ -12,8 +12,8 @@ from ...ir.program import Program
 from ..base import Context, Trajectory
 from ..caching.reuse import reusing
 from ..hoist import hoisted
-from ..learned.kept import origin
 from ..measuring import latent_error
+from ..origin import origin
 
 
 class Loss:

@@ -15,7 +15,7 @@ from ...ir.files import write_whole
 from ...ir.program import NEXT, Program
 from ..base import Arrays, Context, Trajectory
 from ..hoist import hoisted
-from ..learned.kept import origin
+from ..origin import origin
 
 Errors = NDArray[np.float64]
 """|output - exact| / |exact| of the outputs of all pictures: [alternatives, steps, ages], infinite where a step has

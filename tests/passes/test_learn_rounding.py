@@ -22,8 +22,8 @@ from fick.ir.making import Maker
 from fick.ir.program import Program
 from fick.ir.rates import Rate
 from fick.passes.base import Arrays, Context, apply
+from fick.passes.held_out import split
 from fick.passes.hoist import Hoist
-from fick.passes.learned.held_out import split
 from fick.passes.learned.low_rank import LowRank
 from fick.passes.learned.rounding import LearnRounding, LearnRoundingConfig
 from fick.passes.learned.units import units

@@ -1,4 +1,4 @@
-"""Calls to learn from, and others to tell what was learned on."""
+"""Calls to fit or learn from, and others to tell on what that was worth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..base import Arrays
+from .base import Arrays
 
 
 def split(calls: Sequence[Arrays], count: int, held_out: float) -> tuple[list[Arrays], list[Arrays]]:
