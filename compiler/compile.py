@@ -87,40 +87,28 @@ def compile(
     profile = target if isinstance(target, profiles.Target) else profiles.load(target)
     if tuned is not None:
         profile = read_tuned(Path(tuned)).of(profile)
-    wanted = _wanted(model, recipe, budget, calibrate, distil, within_s)
-    wanted.check_hardware(profile.kind, profile.name)
-    wanted.check_formats(profile)
+    recipe = _read(model, recipe, budget, calibrate, distil, within_s)
+    recipe.check_hardware(profile.kind, profile.name)
+    recipe.check_formats(profile)
     spare = None if fallback is None else _spare(fallback, profile)
     for one in (profile, spare):
         _check_precision(precision, one)
     if spare is not None:
-        wanted.check_formats(spare)
+        recipe.check_formats(spare)
     reporter.stage("import")
     whole = open_model(model, shapes=shapes, seed=seed)
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
     check_place(path)
+    job = _Job(model, whole, profile, spare, recipe, precision, seed, shapes, sampler, self_test, reporter)
     if budget is not None and within_s is not None:
-        wanted = _searched(
-            budget, within_s, distil, wanted, whole, model, path, profile, precision, seed, reporter
-        )
+        job = replace(job, recipe=_searched(job, budget, within_s, distil, path))
     if write_back is not None:
-        _written_back(Path(write_back), wanted, whole, model, profile, precision, seed, reporter)
+        _write_back(job, Path(write_back))
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
-
-    def compiled(profile: profiles.Target) -> Ingredients:
-        settings = [
-            whole.name, profile.model_dump_json(), shapes, seed, json.dumps(sampler, sort_keys=True), whole.facts,
-            sorted(whole.files.items()), wanted.settings(), precision, spare and spare.model_dump_json(), self_test,
-        ]  # fmt: skip
-        name = digest(whole.components, settings)
-        place = cache_folder() / "compilations" / f"{name}.fick" if name else None
-        return _kept(whole, place) or _built(
-            whole, place, profile, seed, sampler, wanted, precision, self_test, model, spare, reporter
-        )
-
-    skeleton, weights = compiled(profile)
+    skeleton, weights = _compiled(job)
     if skeleton.manifest["memory"]["peak_bytes"] > limit and profile.enlarge_weights:
-        skeleton, weights = compiled(profile.model_copy(update={"enlarge_weights": False}))
+        small = profile.model_copy(update={"enlarge_weights": False})
+        skeleton, weights = _compiled(replace(job, profile=small))
     memory = skeleton.manifest["memory"]
     if memory["peak_bytes"] > limit:
         raise UserError(
@@ -169,7 +157,7 @@ def _spare(name: str, profile: profiles.Target) -> profiles.Profile:
     return spare
 
 
-def _wanted(
+def _read(
     model: Any,
     recipe: str | os.PathLike[str] | Recipe | None,
     budget: str | None,
@@ -194,59 +182,74 @@ def _wanted(
     return read_recipe(Path(recipe))
 
 
-def _searched(
-    budget: str,
-    within_s: float,
-    distil: bool,
-    plain: Recipe,
-    whole: Whole,
-    model: Any,
-    path: Path,
-    profile: profiles.Target,
-    precision: str,
-    seed: int,
-    reporter: Silent,
-) -> Recipe:
-    """In place of the ``plain`` recipe within the budget, one that was searched for."""
+@dataclass(frozen=True)
+class _Job:
+    """What is compiled: ``whole``, which was found for ``model``, with ``spare`` for devices without the GPU."""
+
+    model: Any
+    whole: Whole
+    profile: profiles.Target
+    spare: profiles.Profile | None
+    recipe: Recipe
+    precision: str
+    seed: int
+    shapes: Mapping[str, Sequence[int]] | None
+    sampler: Mapping[str, Any] | None
+    self_test: bool
+    reporter: Silent
+
+    @property
+    def place(self) -> Path | None:
+        """Where the cache has it, or would."""
+        spare = self.spare and self.spare.model_dump_json()
+        sampler = json.dumps(self.sampler, sort_keys=True)
+        settings = [
+            self.whole.name, self.profile.model_dump_json(), self.shapes, self.seed, sampler, self.whole.facts,
+            sorted(self.whole.files.items()), self.recipe.settings(), self.precision, spare, self.self_test,
+        ]  # fmt: skip
+        name = digest(self.whole.components, settings)
+        return cache_folder() / "compilations" / f"{name}.fick" if name else None
+
+
+def _searched(job: _Job, budget: str, within_s: float, distil: bool, path: Path) -> Recipe:
+    """In place of the recipe within the budget, one that was searched for."""
     if distil:
         raise UserError(
             "--distil and --within exclude each other; add distil to the recipe that --within writes"
         )
-    if plain.calibration is None or plain.calibration.prompts is None:
+    calibration = job.recipe.calibration
+    if calibration is None or calibration.prompts is None:
         raise UserError(
-            f"--within judges recipes by pictures, and {model} draws none from prompts; give a whole pipeline."
+            f"--within judges recipes by pictures, and {job.model} draws none from prompts; give a whole pipeline."
         )
     from .joint.search import recipe_within as searched  # slow to load: optuna and the networks that draw
 
     return searched(
-        budget, within_s, whole, Path(model), plain.calibration, path, cost_model=plain.cost_model(profile, precision),
-        settings=[profile.model_dump_json(), precision], seed=seed, reporter=reporter,
+        budget, within_s, job.whole, Path(job.model), calibration, path,
+        cost_model=job.recipe.cost_model(job.profile, job.precision),
+        settings=[job.profile.model_dump_json(), job.precision], seed=job.seed, reporter=job.reporter,
     )  # fmt: skip
 
 
-def _written_back(
-    folder: Path,
-    wanted: Recipe,
-    whole: Whole,
-    model: Any,
-    profile: profiles.Target,
-    precision: str,
-    seed: int,
-    reporter: Silent,
-) -> None:
+def _write_back(job: _Job, folder: Path) -> None:
     """What the recipe's pruning leaves, before what else it does."""
     from .programs import unchanged
     from .write_back import leading, write_back  # slow to load: the referee
 
-    passes = leading(wanted.passes)
-    reporter.stage("write back")
-    program = unchanged(whole.main.imported())
-    context = wanted.context(program, model, seed, reporter)
-    costs = wanted.cost_model(profile, precision)
-    write_back(program, passes, replace(context, cost_model=costs), whole.main, folder)
+    passes = leading(job.recipe.passes)
+    job.reporter.stage("write back")
+    program = unchanged(job.whole.main.imported())
+    context = job.recipe.context(program, job.model, job.seed, job.reporter)
+    costs = job.recipe.cost_model(job.profile, job.precision)
+    write_back(program, passes, replace(context, cost_model=costs), job.whole.main, folder)
 
 
 Ingredients = tuple[Skeleton, dict[str, Mapping[str, NDArray[Any]]]]
+
+
+def _compiled(job: _Job) -> Ingredients:
+    place = job.place
+    return _kept(job.whole, place) or _built(job, place)
 
 
 def _kept(whole: Whole, place: Path | None) -> Ingredients | None:
@@ -262,23 +265,11 @@ def _kept(whole: Whole, place: Path | None) -> Ingredients | None:
     return skeleton, weights
 
 
-def _built(
-    whole: Whole,
-    place: Path | None,
-    profile: profiles.Target,
-    seed: int,
-    sampler: Mapping[str, Any] | None,
-    recipe: Recipe,
-    precision: str,
-    self_test: bool,
-    model: Any,
-    spare: profiles.Target | None,
-    reporter: Silent,
-) -> Ingredients:
+def _built(job: _Job, place: Path | None) -> Ingredients:
     from .bundle.build import build, tensors  # slow to load: TVM and the rewriter
 
-    imported = {name: source.imported() for name, source in whole.components.items()}
-    facts = dict(whole.facts)
+    imported = {name: source.imported() for name, source in job.whole.components.items()}
+    facts = dict(job.whole.facts)
     if "vae_decoder" in imported:
         from .preview import latent_to_rgb
 
@@ -286,19 +277,19 @@ def _built(
     try:
         skeleton = build(
             imported,
-            profile,
+            job.profile,
             cache_folder(),
-            name=whole.name,
-            seed=seed,
-            sampler=sampler,
+            name=job.whole.name,
+            seed=job.seed,
+            sampler=job.sampler,
             pipeline_facts=facts,
-            files=whole.files,
-            recipe=recipe,
-            precision=precision,
-            model=model,
-            spare=spare,
-            self_test=self_test,
-            reporter=reporter,
+            files=job.whole.files,
+            recipe=job.recipe,
+            precision=job.precision,
+            model=job.model,
+            spare=job.spare,
+            self_test=job.self_test,
+            reporter=job.reporter,
         )
     except OSError as error:
         raise UserError(

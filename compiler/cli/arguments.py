@@ -47,6 +47,13 @@ RecipeOption = Annotated[
     typer.Option("--recipe", metavar="FILE.toml", help="Optional passes, in order, and their parameters."),
 ]
 
+StepsOption = Annotated[int, typer.Option(min=1, max=1000, help="Calls of the model for an image.")]
+DramOption = Annotated[
+    str | None,
+    typer.Option(metavar="TABLE", help="Energy of external accesses. [default: the spec's]"),
+]
+ThreadsOption = Annotated[int, typer.Option(min=0, help="0 takes all.")]
+
 
 def shapes(given: list[str] | None) -> dict[str, list[int]] | None:
     found: dict[str, list[int]] = {}

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import BundleArgument, JsonOption, place
+from .arguments import BundleArgument, JsonOption, ThreadsOption, place
 from .output import megabytes, milliseconds, out, write_json, write_result
 
 EXAMPLE = (
@@ -37,7 +37,7 @@ def command(
     rounds: Annotated[
         int, typer.Option(min=1, max=10000, help="Interleaved rounds, as many with each peer.")
     ] = 10,
-    threads: Annotated[int, typer.Option(min=0, help="0 takes all.")] = 0,
+    threads: ThreadsOption = 0,
     layers: Annotated[
         bool, typer.Option("--layers", help="Measure what the machine can do, and every layer beside it.")
     ] = False,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...ir.errors import UserError
-from .arguments import BundleArgument, JsonOption, place
+from .arguments import BundleArgument, JsonOption, ThreadsOption, place
 from .output import megabytes, milliseconds, show
 
 EXAMPLE = (
@@ -34,7 +34,7 @@ def command(
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Calls of the network.")] = 20,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same picture.")] = 0,
-    threads: Annotated[int, typer.Option(min=0, help="0 takes all.")] = 0,
+    threads: ThreadsOption = 0,
     json_file: JsonOption = None,
 ) -> None:
     """Copy BUNDLE and fick-run to a device, test every kernel there, draw, and bring the times back."""

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import JsonOption, RecipeOption, ShapeOption, place, shapes
+from .arguments import DramOption, JsonOption, RecipeOption, ShapeOption, StepsOption, place, shapes
 from .output import megabytes, out, show, write_json, write_result
 
 EXAMPLE = (
@@ -34,11 +34,8 @@ def command(
     hardware: Annotated[
         str, typer.Option("--hardware", metavar="NAME|FILE.toml", help="sda, dbsc, systolic-32x32 or a spec.")
     ],
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Calls of the model for an image.")] = 50,
-    dram: Annotated[
-        str | None,
-        typer.Option(metavar="TABLE", help="Energy of external accesses. [default: the spec's]"),
-    ] = None,
+    steps: StepsOption = 50,
+    dram: DramOption = None,
     shape: ShapeOption = None,
     recipe: RecipeOption = None,
     output: Annotated[

@@ -11,13 +11,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import JsonOption, ModelArgument, ShapeOption, shapes
+from .arguments import DramOption, JsonOption, ModelArgument, ShapeOption, StepsOption, shapes
 from .output import out, show
 
 EXAMPLE = (
     "Example: `fick explore sd-1.5 --space examples/spaces/zcu102.toml --objectives latency,dsp,bram -o out/zcu102`, "
-    "then "
-    "`fick explore sd-1.5 --space examples/spaces/zcu102.toml --explain 1234`"
+    "then `fick explore sd-1.5 --space examples/spaces/zcu102.toml --explain 1234`"
 )
 
 MOST_SHOWN = 12
@@ -58,11 +57,8 @@ def command(
         str | None,
         typer.Option(metavar="URL", help="An SQLAlchemy URL. [default: points.db in the output folder]"),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Calls of the model for an image.")] = 50,
-    dram: Annotated[
-        str | None,
-        typer.Option(metavar="TABLE", help="Energy of external accesses. [default: the spec's]"),
-    ] = None,
+    steps: StepsOption = 50,
+    dram: DramOption = None,
     shape: ShapeOption = None,
     quality: Annotated[
         Path | None,

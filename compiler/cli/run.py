@@ -11,7 +11,7 @@ import typer
 from ...ir.errors import UserError
 from ...runtime import ClassToImage, Model, TextToImage, load, png, samplers
 from ...runtime.latent_diffusion import LatentDiffusion
-from .arguments import BundleArgument, JsonOption, place, size_of
+from .arguments import BundleArgument, JsonOption, ThreadsOption, place, size_of
 from .output import show, write_result
 
 EXAMPLE = (
@@ -52,7 +52,7 @@ def command(
             "--prompt-input", metavar="NAME=VALUE", help="A number, or an .npy file, for a prompt input."
         ),
     ] = None,
-    threads: Annotated[int, typer.Option(min=0, help="0 takes all.")] = 0,
+    threads: ThreadsOption = 0,
     memory_limit: Annotated[str | None, typer.Option(metavar="600MB")] = None,
     json_file: JsonOption = None,
 ) -> None:
