@@ -38,7 +38,7 @@ def recipe_within(budget: str, model: Any, prompts: Path | None, distil: bool = 
         read(budget)
     except ValueError as error:
         raise UserError(f"--budget: {error}") from None
-    reads = isinstance(model, str | Path) and is_pipeline(Path(model))
+    reads = is_pipeline(model)
     if reads and prompts is None:
         raise UserError(
             f"--budget measures what {model} loses on prompts: give a file of them, one a line, as --calibrate."

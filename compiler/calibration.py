@@ -46,7 +46,7 @@ class Calibration(BaseModel):
 
         Raises UserError for prompts without a pipeline, and for a pipeline without prompts.
         """
-        reads = isinstance(model, str | Path) and is_pipeline(Path(model))
+        reads = is_pipeline(model)
         if self.prompts is None:
             if reads:
                 raise UserError(f"the recipe calibrates {model} with no prompts; name a file as prompts.")

@@ -21,6 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..ir.errors import UserError, first_line
+from ..ir.files import read_text
 from ..ir.program import Program
 from ..passes.assign import Assign
 from ..passes.base import Context, Pass
@@ -70,8 +71,6 @@ PASSES: dict[str, type[Pass[Any]]] = {
         Tips,
     )
 }
-
-LARGEST_BYTES = 1 << 20
 
 
 class Recipe(BaseModel):
@@ -144,11 +143,7 @@ NOTHING = Recipe()
 def read_recipe(path: Path) -> Recipe:
     """Raises UserError naming what is wrong and what would be right."""
     try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_BYTES + 1)
-        if len(text) > LARGEST_BYTES:
-            raise ValueError("it is larger than 1 MiB")
-        tables = tomllib.loads(text.decode())
+        tables = tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
         raise UserError(f"recipe {path} cannot be read: {first_line(error)}.") from None
     listed = tables.pop("pass", None)

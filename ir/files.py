@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files: small ones that people write, and those that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,17 @@ import tempfile
 from pathlib import Path
 
 from .errors import UserError
+
+LARGEST_BYTES = 1 << 20
+
+
+def read_text(path: Path) -> str:
+    """Of a file that somebody wrote by hand. Raises OSError, and ValueError for what such a file would not hold."""
+    with path.open("rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise ValueError("it is larger than 1 MiB")
+    return data.decode()
 
 
 def check_place(path: Path) -> None:

@@ -62,28 +62,20 @@ def weights_entry(
     """
     tensors: dict[str, Any] = {}
     position = 0
-    for weight in weights:
-        if weight.offset_bytes > position:
-            gap = weight.offset_bytes - position
-            tensors[f"gap.{position}"] = {
-                "dtype": "U8",
-                "shape": [gap],
-                "data_offsets": [position, weight.offset_bytes],
-            }
-        end = weight.offset_bytes + _size(weight, weight.dtype)
-        tensors[weight.name] = {
-            "dtype": SAFETENSORS_DTYPES[weight.dtype],
-            "shape": list(weight.shape),
-            "data_offsets": [weight.offset_bytes, end],
-        }
+
+    def add(name: str, dtype: str, shape: Sequence[int], end: int) -> None:
+        nonlocal position
+        tensors[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [position, end]}
         position = end
-    if position < weights_bytes:
-        gap = weights_bytes - position
-        tensors[f"gap.{position}"] = {
-            "dtype": "U8",
-            "shape": [gap],
-            "data_offsets": [position, weights_bytes],
-        }
+
+    def fill_to(end: int) -> None:
+        if position < end:
+            add(f"gap.{position}", "U8", [end - position], end)
+
+    for weight in weights:
+        fill_to(weight.offset_bytes)
+        add(weight.name, SAFETENSORS_DTYPES[weight.dtype], weight.shape, weight.offset_bytes + _size(weight))
+    fill_to(weights_bytes)
     header = json.dumps(tensors, separators=(",", ":")).encode()
     header += b" " * (-(8 + len(header)) % 64)
 
@@ -93,7 +85,7 @@ def weights_entry(
         for weight in weights:
             yield b"\0" * (weight.offset_bytes - written)
             packed = np.ascontiguousarray(weight.packing.pack(array(weight.source)))
-            if packed.nbytes != _size(weight, weight.dtype):
+            if packed.nbytes != _size(weight):
                 raise AssertionError(f"weight {weight.name} packs to {packed.nbytes} bytes")
             yield packed.reshape(-1).view(np.uint8).data
             written = weight.offset_bytes + packed.nbytes
@@ -104,8 +96,8 @@ def weights_entry(
     return Entry("weights.safetensors", 8 + len(header) + weights_bytes, chunks)
 
 
-def _size(weight: PackedWeight, dtype: str) -> int:
-    return int(np.prod(weight.shape, dtype=np.int64)) * ITEM_BYTES[dtype]
+def _size(weight: PackedWeight) -> int:
+    return int(np.prod(weight.shape, dtype=np.int64)) * ITEM_BYTES[weight.dtype]
 
 
 def write_bundle(path: Path, entries: Sequence[Entry], manifest: dict[str, Any]) -> None:

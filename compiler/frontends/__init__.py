@@ -43,7 +43,7 @@ def open_model(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None,
     Of a pipeline (see pipeline_folder.py) that is the denoising network, what its prompts go through and the
     autoencoder, of any other source the network alone.
     """
-    if isinstance(model, str | os.PathLike) and is_pipeline(Path(model)):
+    if is_pipeline(model):
         return open_pipeline(Path(model), shapes)
     source = open_source(model, shapes=shapes, seed=seed)
     return Whole(source.name, {UNET: source})

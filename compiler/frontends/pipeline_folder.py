@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,9 @@ def _class_of(folder: Path) -> str | None:
     return read_json(index).get("_class_name") if index.is_file() else None
 
 
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder is a whole pipeline of a kind that becomes one bundle."""
-    return _class_of(folder) in PIPELINES
+def is_pipeline(model: Any) -> bool:
+    """Whether a model is the folder of a whole pipeline of a kind that becomes one bundle."""
+    return isinstance(model, str | os.PathLike) and _class_of(Path(model)) in PIPELINES
 
 
 def is_text_to_image(folder: Path) -> bool:

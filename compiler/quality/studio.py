@@ -126,7 +126,6 @@ class _Recorder:
 
     def begin(self) -> None:
         """A new picture."""
-        self.calls = []
         self._call.begin()
         self.calls: Calls = []
         self._left = self._order.copy()

@@ -29,12 +29,12 @@ from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
 from ...hwmodel.explore.measures import meant
 from ...hwmodel.explore.space import QualityAt
 from ...ir.errors import UserError, first_line
+from ...ir.files import read_text
 
 Measured = Literal["psnr_db", "ssim", "category_accuracy", "retrieval_accuracy"]
 """Measures of which more is better."""
 
 NAME = "quality.toml"
-LARGEST_BYTES = 1 << 20
 
 
 class _Table(BaseModel):
@@ -121,11 +121,7 @@ def _between(line: list[tuple[float, float]], wanted: QualityAt, where: str) -> 
 def read_table(path: Path) -> QualityTable:
     """Raises UserError naming what is wrong and what would be right."""
     try:
-        with path.open("rb") as file:
-            text = file.read(LARGEST_BYTES + 1)
-        if len(text) > LARGEST_BYTES:
-            raise ValueError("it is larger than 1 MiB")
-        return QualityTable.model_validate(tomllib.loads(text.decode()))
+        return QualityTable.model_validate(tomllib.loads(read_text(path)))
     except ValidationError as error:
         first = error.errors()[0]
         raise UserError(

@@ -38,12 +38,12 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from ...ir.errors import UserError, first_line
+from ...ir.files import read_text
 from ..hardware import Hardware, load, validated
 from ..specs import Bits, Spec
 from .limits import Limits, limits
 from .measures import meant
 
-LARGEST_BYTES = 1 << 20
 MOST_VALUES = 10_000
 SOFTWARE = "software"
 
@@ -204,11 +204,7 @@ def read_space(path: str | os.PathLike[str]) -> Space:
     """Raises UserError for a file that is no space: what is wrong, where, and what would be right."""
     place = Path(path)
     try:
-        with place.open("rb") as file:
-            text = file.read(LARGEST_BYTES + 1)
-        if len(text) > LARGEST_BYTES:
-            raise ValueError("it is larger than 1 MiB")
-        return parse_space(text.decode(), str(path), place.parent)
+        return parse_space(read_text(place), str(path), place.parent)
     except (OSError, ValueError) as error:
         raise UserError(f"space {path} cannot be read: {first_line(error)}.") from None
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 import fick
-from fick.compiler.recipes import LARGEST_BYTES, PASSES, Recipe, read_recipe
+from fick.compiler.recipes import PASSES, Recipe, read_recipe
 from fick.ir.errors import UserError
+from fick.ir.files import LARGEST_BYTES
 from fick.passes.pssa import PruneScores
 from fick.passes.tips import Tips
 
