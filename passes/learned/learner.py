@@ -16,7 +16,7 @@ from .kept import Integers, Learned
 from .material import Material
 from .reconstruction import Rounding, Sample, Schedule, learn, relative_error
 from .torch_graph import TorchGraph
-from .torch_operators import integer_range
+from .torch_values import integer_range
 from .units import Unit, Weight
 from .walk import Values, Walk
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from .torch_graph import TorchGraph
-from .torch_operators import spread
+from .torch_values import spread
 
 STRETCH = 1.1, -0.1
 BETA = 20.0, 2.0

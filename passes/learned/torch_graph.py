@@ -8,7 +8,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from .torch_operators import compute, to_torch
+from .torch_operators import compute
+from .torch_values import to_torch
 
 
 class TorchGraph:

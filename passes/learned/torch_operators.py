@@ -8,95 +8,21 @@ gradient of a scale that of LSQ (Esser et al., arXiv 1902.08153).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ...ir.errors import UserError
-from ...ir.modules import module_path
+from .torch_movement import MOVEMENT
+from .torch_values import DTYPES, integer_range, ints, literal, refuse, rounded, spread, text
 
 Result = Tensor | tuple[Tensor | None, ...]
 
 Operator = Callable[..., Result]
 """A node and the tensors that it reads, None for those left out, to what it gives."""
-
-DTYPES = {
-    ir.DataType.FLOAT: torch.float32, ir.DataType.DOUBLE: torch.float64, ir.DataType.FLOAT16: torch.float16,
-    ir.DataType.BFLOAT16: torch.bfloat16, ir.DataType.INT64: torch.int64, ir.DataType.INT32: torch.int32,
-    ir.DataType.INT16: torch.int16, ir.DataType.INT8: torch.int8, ir.DataType.UINT8: torch.uint8,
-    ir.DataType.BOOL: torch.bool,
-}  # fmt: skip
-
-_NARROW = {
-    ir.DataType.INT4: np.int8, ir.DataType.UINT4: np.uint8, ir.DataType.INT2: np.int8, ir.DataType.UINT2: np.uint8,
-    ir.DataType.UINT16: np.int32,
-}  # fmt: skip
-"""What holds integers of types that torch does not compute with."""
-
-
-def to_torch(tensor: ir.TensorProtocol) -> Tensor:
-    """A copy of a tensor's numbers."""
-    array = tensor.numpy()
-    if tensor.dtype is ir.DataType.BFLOAT16:
-        return torch.tensor(array.view(np.int16)).view(torch.bfloat16)
-    return torch.tensor(array.astype(_NARROW.get(tensor.dtype, array.dtype)))
-
-
-def integer_range(dtype: ir.DataType | None) -> tuple[int, int]:
-    """The least and the largest integer of a type."""
-    if dtype is None or not dtype.is_integer():
-        raise UserError(f"numbers quantised to {dtype} cannot be learned through; quantise to integers.")
-    bits = dtype.bitwidth
-    return (-(1 << bits - 1), (1 << bits - 1) - 1) if dtype.is_signed() else (0, (1 << bits) - 1)
-
-
-def spread(scale: Tensor, sizes: tuple[int, ...], axis: int, block: int) -> Tensor:
-    """A scale or zero point of QuantizeLinear in a shape that goes with [*sizes]: one for all, for each index of
-    ``axis``, or for each ``block`` of them.
-    """
-    if scale.ndim == 0 or scale.numel() == 1:
-        return scale.reshape(())
-    if block:
-        return scale.repeat_interleave(block, axis).narrow(axis, 0, sizes[axis])
-    shape = [1] * len(sizes)
-    shape[axis] = sizes[axis]
-    return scale.reshape(shape)
-
-
-def rounded(value: Tensor) -> Tensor:
-    """To the nearest whole number, halves to the even one. Its gradient is that of the identity."""
-    return value + (value.round() - value).detach()
-
-
-def refuse(node: ir.Node, what: str) -> UserError:
-    return UserError(
-        f"{node.op_type} {what} at {module_path(node) or node.name} is none that passes learn through; leave it out."
-    )
-
-
-def literal(node: ir.Node, index: int) -> list[Any] | None:
-    """The numbers of a constant operand; None if it is left out."""
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        return None
-    if value.const_value is None:
-        raise refuse(node, f"with operand {index} computed")
-    return value.const_value.numpy().ravel().tolist()
-
-
-def _text(node: ir.Node, name: str, default: str) -> str:
-    return node.attributes.get_string(name, default)
-
-
-def _ints(node: ir.Node, name: str, default: Iterable[int]) -> list[int]:
-    found = node.attributes.get_ints(name)
-    return list(default) if found is None else list(found)
 
 
 def _identity(value: Tensor) -> Tensor:
@@ -138,7 +64,7 @@ def _swish(node: ir.Node, value: Tensor) -> Tensor:
 
 
 def _gelu(node: ir.Node, value: Tensor) -> Tensor:
-    return functional.gelu(value, approximate=_text(node, "approximate", "none"))
+    return functional.gelu(value, approximate=text(node, "approximate", "none"))
 
 
 def _thresholded(node: ir.Node, value: Tensor) -> Tensor:
@@ -165,10 +91,10 @@ def _gemm(node: ir.Node, left: Tensor, right: Tensor, bias: Tensor | None = None
 
 def _framed(node: ir.Node, value: Tensor) -> Tensor:
     """An image with the frame of zeros that ``pads`` asks for."""
-    if _text(node, "auto_pad", "NOTSET") != "NOTSET":
+    if text(node, "auto_pad", "NOTSET") != "NOTSET":
         raise refuse(node, "with auto_pad")
     axes = value.ndim - 2
-    pads = _ints(node, "pads", [0] * 2 * axes)
+    pads = ints(node, "pads", [0] * 2 * axes)
     sides = [side for axis in reversed(range(axes)) for side in (pads[axis], pads[axes + axis])]
     return functional.pad(value, sides) if any(sides) else value
 
@@ -177,19 +103,19 @@ def _conv(node: ir.Node, value: Tensor, weight: Tensor, bias: Tensor | None = No
     axes = value.ndim - 2
     convolve = (functional.conv1d, functional.conv2d, functional.conv3d)[axes - 1]
     return convolve(
-        _framed(node, value), weight, bias, stride=_ints(node, "strides", [1] * axes),
-        dilation=_ints(node, "dilations", [1] * axes), groups=node.attributes.get_int("group", 1),
+        _framed(node, value), weight, bias, stride=ints(node, "strides", [1] * axes),
+        dilation=ints(node, "dilations", [1] * axes), groups=node.attributes.get_int("group", 1),
     )  # fmt: skip
 
 
 def _average(node: ir.Node, value: Tensor) -> Tensor:
-    if any(_ints(node, "pads", ())) and not node.attributes.get_int("count_include_pad", 0):
+    if any(ints(node, "pads", ())) and not node.attributes.get_int("count_include_pad", 0):
         raise refuse(node, "with padding that does not count")
-    if value.ndim != 4 or any(one != 1 for one in _ints(node, "dilations", ())):
+    if value.ndim != 4 or any(one != 1 for one in ints(node, "dilations", ())):
         raise refuse(node, "with dilation, or over other than two axes")
     ceiling = bool(node.attributes.get_int("ceil_mode", 0))
-    window = _ints(node, "kernel_shape", ())
-    return functional.avg_pool2d(_framed(node, value), window, _ints(node, "strides", (1, 1)), 0, ceiling)
+    window = ints(node, "kernel_shape", ())
+    return functional.avg_pool2d(_framed(node, value), window, ints(node, "strides", (1, 1)), 0, ceiling)
 
 
 def _group_norm(node: ir.Node, value: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -277,121 +203,6 @@ def _dequantise(node: ir.Node, value: Tensor, scale: Tensor, zero: Tensor | None
     return whole * spread(scale, sizes, axis, block)
 
 
-def _concat(node: ir.Node, *values: Tensor) -> Tensor:
-    return torch.cat(values, node.attributes.get_int("axis", 0))
-
-
-def _split(node: ir.Node, value: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-    axis, sizes = node.attributes.get_int("axis", 0), literal(node, 1)
-    if sizes is None:
-        count = node.attributes.get_int("num_outputs", len(node.outputs))
-        return torch.split(value, math.ceil(value.shape[axis] / count), axis)
-    return torch.split(value, sizes, axis)
-
-
-def _slice(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
-    starts, ends, axes, steps = (literal(node, index) for index in range(1, 5))
-    assert starts is not None and ends is not None
-    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = place if axes is None else axes[place]
-        taken = range(value.shape[axis])[start : end : 1 if steps is None else steps[place]]
-        if taken.step == 1:
-            value = value.narrow(axis, taken.start if taken else 0, len(taken))
-        else:
-            value = value.index_select(axis, torch.tensor(taken, device=value.device))
-    return value
-
-
-def _reshape(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
-    sizes = literal(node, 1)
-    assert sizes is not None
-    if not node.attributes.get_int("allowzero", 0):
-        sizes = [size or value.shape[axis] for axis, size in enumerate(sizes)]
-    return value.reshape(sizes)
-
-
-def _transpose(node: ir.Node, value: Tensor) -> Tensor:
-    return value.permute(_ints(node, "perm", reversed(range(value.ndim))))
-
-
-def _squeeze(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
-    axes = literal(node, 1)
-    return value.squeeze() if axes is None else value.squeeze(axes)
-
-
-def _unsqueeze(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
-    axes = literal(node, 1)
-    assert axes is not None
-    rank = value.ndim + len(axes)
-    for axis in sorted(one % rank for one in axes):
-        value = value.unsqueeze(axis)
-    return value
-
-
-def _flatten(node: ir.Node, value: Tensor) -> Tensor:
-    axis = node.attributes.get_int("axis", 1)
-    return value.reshape(math.prod(value.shape[:axis]), -1)
-
-
-def _expand(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
-    sizes = literal(node, 1)
-    assert sizes is not None
-    return value.expand(np.broadcast_shapes(tuple(value.shape), tuple(sizes)))
-
-
-def _tile(node: ir.Node, value: Tensor, *_: Tensor) -> Tensor:
-    counts = literal(node, 1)
-    assert counts is not None
-    return value.repeat(counts)
-
-
-def _gather(node: ir.Node, value: Tensor, places: Tensor) -> Tensor:
-    axis = node.attributes.get_int("axis", 0) % value.ndim
-    found = value.index_select(axis, places.reshape(-1).to(torch.int64) % value.shape[axis])
-    return found.reshape(*value.shape[:axis], *places.shape, *value.shape[axis + 1 :])
-
-
-def _pad(node: ir.Node, value: Tensor, *_: Tensor | None) -> Tensor:
-    if _text(node, "mode", "constant") != "constant":
-        raise refuse(node, "other than by a constant")
-    pads, filling, axes = literal(node, 1), literal(node, 2), literal(node, 3)
-    assert pads is not None
-    axes = list(range(value.ndim)) if axes is None else [axis % value.ndim for axis in axes]
-    sides = dict(zip(axes, zip(pads[: len(axes)], pads[len(axes) :], strict=True), strict=True))
-    flat = [side for axis in reversed(range(value.ndim)) for side in sides.get(axis, (0, 0))]
-    return functional.pad(value, flat, value=filling[0] if filling else 0)
-
-
-_COORDINATES: dict[str, Callable[[Any, float], Any]] = {
-    "asymmetric": lambda at, factor: at / factor,
-    "half_pixel": lambda at, factor: (at + 0.5) / factor - 0.5,
-}
-
-_NEAREST: dict[str, Callable[[Any], Any]] = {
-    "floor": np.floor,
-    "ceil": np.ceil,
-    "round_prefer_floor": lambda at: np.ceil(at - 0.5),
-    "round_prefer_ceil": lambda at: np.floor(at + 0.5),
-}
-
-
-def _resize(node: ir.Node, value: Tensor, *_: Tensor | None) -> Tensor:
-    mode = _text(node, "coordinate_transformation_mode", "half_pixel")
-    if _text(node, "mode", "nearest") != "nearest" or mode not in _COORDINATES or "axes" in node.attributes:
-        raise refuse(node, "other than to the nearest of all axes")
-    factors, sizes = literal(node, 2), literal(node, 3)
-    if not factors:
-        assert sizes is not None
-        factors = [new / old for new, old in zip(sizes, value.shape, strict=True)]
-    nearest = _NEAREST[_text(node, "nearest_mode", "round_prefer_floor")]
-    for axis, (factor, size) in enumerate(zip(factors, tuple(value.shape), strict=True)):
-        at = _COORDINATES[mode](np.arange(math.floor(size * factor)), factor)
-        if factor != 1:
-            places = nearest(at).clip(0, size - 1).astype(np.int64)
-            value = value.index_select(axis, torch.tensor(places, device=value.device))
-    return value
-
-
 def _reduced(reduction: Callable[..., Tensor], node: ir.Node, value: Tensor, *_: Tensor | None) -> Tensor:
     axes = literal(node, 1)
     if not axes and node.attributes.get_int("noop_with_empty_axes", 0):
@@ -408,14 +219,13 @@ def _without_node(plain: Callable[..., Tensor]) -> Operator:
 
 OPERATORS: dict[str, Operator] = {
     **{name: _without_node(plain) for name, plain in PLAIN.items()},
-    "Attention": _attention, "AveragePool": _average, "Cast": _cast, "Concat": _concat, "Conv": _conv,
-    "DequantizeLinear": _dequantise, "Expand": _expand, "Flatten": _flatten, "Gather": _gather, "Gelu": _gelu,
-    "Gemm": _gemm, "GroupNormalization": _group_norm, "LayerNormalization": _layer_norm, "Pad": _pad,
+    **MOVEMENT,
+    "Attention": _attention, "AveragePool": _average, "Cast": _cast, "Conv": _conv, "DequantizeLinear": _dequantise,
+    "Gelu": _gelu, "Gemm": _gemm, "GroupNormalization": _group_norm, "LayerNormalization": _layer_norm,
     "QuantizeLinear": _quantise, "ReduceMax": partial(_reduced, torch.amax),
     "ReduceMean": partial(_reduced, torch.mean), "ReduceMin": partial(_reduced, torch.amin),
-    "ReduceSum": partial(_reduced, torch.sum), "Reshape": _reshape, "Resize": _resize, "Slice": _slice,
-    "Softmax": _softmax, "Split": _split, "Squeeze": _squeeze, "Swish": _swish, "ThresholdedRelu": _thresholded,
-    "Tile": _tile, "Transpose": _transpose, "Unsqueeze": _unsqueeze,
+    "ReduceSum": partial(_reduced, torch.sum), "Softmax": _softmax, "Swish": _swish,
+    "ThresholdedRelu": _thresholded,
 }  # fmt: skip
 
 
