@@ -6,8 +6,6 @@ that what was interrupted goes on where it stopped.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ir.files import write_whole
 from ..ir.program import Program
 from .base import Arrays, Context
+from .keeping import kept_figure
 from .measuring import watch
 
 Outputs = list[dict[str, NDArray[Any]]]
@@ -39,7 +37,6 @@ class Disturbance:
         self._folder: Path | None = None
         if context.work_folder is not None:
             self._folder = context.work_folder / wanted_by / origin[:32]
-            self._folder.mkdir(parents=True, exist_ok=True)
 
     @property
     def peak_over_signal(self) -> float:
@@ -64,11 +61,4 @@ class Disturbance:
 
     def kept(self, told: dict[str, Any], measure: str, compute: Callable[[], float]) -> float:
         """The figure that was found before for what is ``told``, or else is computed now."""
-        name = hashlib.sha256(json.dumps([told, measure], sort_keys=True).encode()).hexdigest()[:32]
-        place = self._folder / f"{name}.json" if self._folder else None
-        if place is not None and place.is_file():
-            return float(json.loads(place.read_bytes())[measure])
-        found = compute()
-        if place is not None:
-            write_whole(place, json.dumps({**told, measure: found}).encode())
-        return found
+        return kept_figure(self._folder, told, measure, compute)

@@ -10,15 +10,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import numpy as np
-import safetensors.numpy as safetensors
-from safetensors import SafetensorError
+from numpy.typing import NDArray
 
-from ...ir.files import write_whole
 from ...ir.program import Program
 from ..base import Arrays, Context
+from ..keeping import Tensors, kept_tensors
 from ..measuring import watch
 from ..origin import origin
 from .fitting import moments
@@ -49,11 +48,10 @@ def repaired(
             told = [source, [(each.candidate.name, each.by) for each in [*done, one]]]
             name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
             place = context.work_folder / "prune" / f"{name}.safetensors"
-        found = _kept(place, one)
-        if found is None:
-            found = _fitted(quiet, program, done, one, calls, ridge, wanted_by)
-            _keep(place, found)
-        done.append(replace(one, maps=found))
+        fitted = partial(_fitted, quiet, program, tuple(done), one, calls, ridge, wanted_by)
+        tensors = kept_tensors(place, fitted)
+        maps = {exit: Map(tensors[f"weight {exit}"], tensors[f"bias {exit}"]) for exit in one.candidate.exits}
+        done.append(replace(one, maps=maps))
         if context.progress is not None:
             context.progress(count + 1, len(left))
     return done
@@ -67,7 +65,8 @@ def _fitted(
     calls: Sequence[Arrays],
     ridge: float,
     wanted_by: str,
-) -> dict[str, Map]:
+) -> Tensors:
+    """Weight and bias of the map of every exit."""
     before = pruned(program, done, wanted_by)
     # Where nothing was put for an exit, its value has the name of what is read for it.
     plain = {exit: each.source for each in done for exit in each.candidate.exits if exit not in each.maps}
@@ -85,28 +84,9 @@ def _fitted(
             for inputs, results, wanted in zip(calls, ours, theirs, strict=True)
         ),
     )
-    return {
-        exit: sums[source, exit, width].linear(ridge)
-        if one.by in FITTED
-        else sums[source, exit, width].affine()
-        for exit in exits
-    }
-
-
-def _keep(place: Path | None, maps: dict[str, Map]) -> None:
-    if place is not None:
-        tensors = {f"weight {exit}": np.ascontiguousarray(one.weight) for exit, one in maps.items()}
-        tensors |= {f"bias {exit}": np.ascontiguousarray(one.bias) for exit, one in maps.items()}
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, safetensors.save(tensors))
-
-
-def _kept(place: Path | None, one: Removal) -> dict[str, Map] | None:
-    """None where nothing was kept, or it is damaged."""
-    if place is None:
-        return None
-    try:
-        tensors = safetensors.load(place.read_bytes())
-        return {exit: Map(tensors[f"weight {exit}"], tensors[f"bias {exit}"]) for exit in one.candidate.exits}
-    except (OSError, KeyError, ValueError, SafetensorError):
-        return None
+    found: dict[str, NDArray[np.float64]] = {}
+    for exit in exits:
+        known = sums[source, exit, width]
+        fitted = known.linear(ridge) if one.by in FITTED else known.affine()
+        found |= {f"weight {exit}": fitted.weight, f"bias {exit}": fitted.bias}
+    return found

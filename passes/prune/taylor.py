@@ -12,17 +12,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import safetensors.numpy as safetensors
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from ...ir.files import write_whole
 from ...ir.program import Program
 from ..base import Arrays, Context
+from ..keeping import Tensors, kept_tensors
 from ..learned.torch_graph import TorchGraph
 from ..origin import origin
 from .channels import Channels
@@ -60,10 +57,11 @@ def importance(
         if context.work_folder is not None:
             name = origin([], [call], [source, index])[:32]
             place = context.work_folder / "prune-channels" / f"{name}.safetensors"
-        found = _kept(place)
-        if found is None:
-            found = measure(call, context.seed * 1_000_003 + index)
-            _keep(place, found)
+
+        def measured(call: Arrays = call, seed: int = context.seed * 1_000_003 + index) -> Tensors:
+            return {"importance": measure(call, seed)}
+
+        found = kept_tensors(place, measured)["importance"]
         by_step.setdefault(timestep, []).append(found)
         if context.progress is not None:
             context.progress(index + 1, len(calls))
@@ -115,19 +113,3 @@ class _Measure:
                     np.add.at(found, ids, moved.sum(others).cpu().numpy() if others else moved.cpu().numpy())
             squares += np.square(found) / self._draws.count
         return squares
-
-
-def _keep(place: Path | None, found: NDArray[np.float64]) -> None:
-    if place is not None:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, safetensors.save({"importance": found}))
-
-
-def _kept(place: Path | None) -> NDArray[np.float64] | None:
-    """None where nothing was kept, or it is damaged."""
-    if place is None:
-        return None
-    try:
-        return safetensors.load(place.read_bytes())["importance"]
-    except (OSError, KeyError, ValueError, SafetensorError):
-        return None

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.files import write_whole
 from ...ir.program import NEXT, Program
 from ..base import Arrays, Context, Trajectory
 from ..hoist import hoisted
+from ..keeping import Tensors, kept_tensors
 from ..origin import origin
 
 Errors = NDArray[np.float64]
@@ -47,17 +47,15 @@ def profile(
         # A state then is what the last full step left, whatever ran since.
         outputs = silent.variants[name].graph.outputs
         outputs[:] = [value for value in outputs if not str(value.name).endswith(NEXT)]
-    split = hoisted(silent)
-    call: Any = None
+    referee = cache(lambda: context.require("referee", "schedule-reuse")(hoisted(silent), []))
     source = origin([silent], [], [*alternatives, measured])
     noise = signal = 0.0
     for done, picture in enumerate(drawn):
-        place = _place(context, source, picture.calls)
-        found = _kept(place)
-        if found is None:
-            call = call or context.require("referee", "schedule-reuse")(split, [])
-            found = _measured(call, alternatives, picture.calls, measured)
-            _keep(place, found)
+
+        def squares(calls: Sequence[Arrays] = picture.calls) -> Tensors:
+            return _measured(referee(), alternatives, calls, measured)
+
+        found = kept_tensors(_place(context, source, picture.calls), squares)
         noise, signal = noise + found["noise"], signal + found["signal"]
         if context.progress is not None:
             context.progress(done + 1, len(drawn))
@@ -66,7 +64,7 @@ def profile(
 
 def _measured(
     call: Any, alternatives: Sequence[str], calls: Sequence[Arrays], measured: Sequence[int]
-) -> dict[str, Any]:
+) -> Tensors:
     """Squares of one picture, summed over the outputs."""
     call.begin()
     exact = [_outputs(call(inputs)) for inputs in calls]
@@ -101,19 +99,4 @@ def _between(errors: Errors, measured: Sequence[int]) -> Errors:
 def _place(context: Context, source: str, calls: Sequence[Arrays]) -> Path | None:
     if context.work_folder is None:
         return None
-    return context.work_folder / "schedule-reuse" / f"{origin([], calls, source)[:32]}.npz"
-
-
-def _kept(place: Path | None) -> dict[str, Any] | None:
-    if place is None or not place.is_file():
-        return None
-    with np.load(place, allow_pickle=False) as kept:
-        return {name: kept[name] for name in kept.files}
-
-
-def _keep(place: Path | None, found: Mapping[str, Any]) -> None:
-    if place is not None:
-        data = io.BytesIO()
-        np.savez(data, **found)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, data.getvalue())
+    return context.work_folder / "schedule-reuse" / f"{origin([], calls, source)[:32]}.safetensors"

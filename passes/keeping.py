@@ -1,0 +1,47 @@
+"""What took long, kept as soon as it is known, so that work that was interrupted goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy as safetensors
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+
+from ..ir.files import write_whole
+
+Tensors = Mapping[str, NDArray[Any]]
+
+
+def kept_tensors(place: Path | None, make: Callable[[], Tensors]) -> Tensors:
+    """What lies at ``place``, or what is made now, which then lies there. What is damaged is made anew."""
+    if place is None:
+        return make()
+    try:
+        return safetensors.load(place.read_bytes())
+    except (OSError, ValueError, SafetensorError):
+        found = make()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, safetensors.save({name: np.ascontiguousarray(one) for name, one in found.items()}))
+    return found
+
+
+def kept_figure(
+    folder: Path | None, told: Mapping[str, Any], measure: str, compute: Callable[[], float]
+) -> float:
+    """The figure in the folder for what is ``told``, or what is computed now, which then is there."""
+    if folder is None:
+        return compute()
+    name = hashlib.sha256(json.dumps([told, measure], sort_keys=True).encode()).hexdigest()[:32]
+    place = folder / f"{name}.json"
+    if place.is_file():
+        return float(json.loads(place.read_bytes())[measure])
+    found = compute()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(place, json.dumps({**told, measure: found}).encode())
+    return found
