@@ -49,6 +49,14 @@ class Anatomy:
     blocks: tuple[Block, ...]
     skips: tuple[Skip, ...]
 
+    @property
+    def joins(self) -> dict[ir.Node, list[Skip]]:
+        """The joins with their skips, innermost first."""
+        found: dict[ir.Node, list[Skip]] = {}
+        for skip in self.skips:
+            found.setdefault(skip.join, []).append(skip)
+        return found
+
     def of_kind(self, *kinds: Kind) -> list[Block]:
         return [block for block in self.blocks if block.kind in kinds]
 

@@ -16,7 +16,7 @@ from ..costs import Cost, CostModel
 from ..programme import Matrix, kept_to
 from ..quantise.apply import quantised
 from ..quantise.choices import Choice
-from ..quantise.products import mean_weight_bits, products
+from ..quantise.products import mean_weight_bits, products, require_some
 from ..quantise.ranges import Ranges, measure
 from .config import AssignConfig
 from .content import CONTENT_WEIGHTS, content
@@ -59,11 +59,7 @@ class Study:
         self._program, self._config, self._progress = program, config, context.progress
         self.formats = tuple(sorted(dict.fromkeys(config.formats), key=bits, reverse=True))
         self.products = products(program.variants["full"].graph, program.rates, config.least_depth)
-        if not self.products:
-            raise UserError(
-                f"pass assign finds no product with weights of at least {config.least_depth} products a sum that is "
-                "not quantised."
-            )
+        require_some(self.products, config.least_depth, "assign")
         self._ranges = Ranges({})
         if any(FORMATS[name].activations != "float32" for name in self.formats):
             self._ranges = measure(context, program, [str(one.left.name) for one in self.products], config)

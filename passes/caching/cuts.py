@@ -12,14 +12,6 @@ from ...ir.rates import Rate, analyse
 from ...ir.skips import Skip
 
 
-def joins(graph: ir.Graph) -> dict[ir.Node, list[Skip]]:
-    """The joins with their skips, innermost first."""
-    found: dict[ir.Node, list[Skip]] = {}
-    for skip in discover(graph).skips:
-        found.setdefault(skip.join, []).append(skip)
-    return found
-
-
 def below(join: ir.Node, skips: list[Skip]) -> str:
     """What a join takes in besides its skips. Raises UserError if that is not one value."""
     around = {skip.source for skip in skips}
@@ -34,7 +26,7 @@ def deep(graph: ir.Graph, depth: int) -> list[str]:
 
     Raises UserError if there are fewer joins.
     """
-    found = joins(graph)
+    found = discover(graph).joins
     if len(found) < depth:
         raise UserError(f"depth {depth}: the model has {len(found)} skip connections; give fewer.")
     join = list(found)[-depth]
@@ -46,7 +38,7 @@ def encoder(graph: ir.Graph) -> list[str]:
 
     Raises UserError if there are no skips.
     """
-    found = joins(graph)
+    found = discover(graph).joins
     if not found:
         raise UserError("the model has no skip connections, and so no encoder whose features could be kept.")
     first = next(iter(found))

@@ -88,9 +88,8 @@ def cut_off(graph: ir.Graph, given: Mapping[str, str]) -> list[str]:
 def _depths(graph: ir.Graph, anatomy: Anatomy) -> Iterator[Candidate]:
     """From where the last skip of a resolution leaves to the first join of that resolution."""
     sizes = trunk(graph).resolution
-    joins = _joins(anatomy.skips)
     first: dict[tuple[int, int], tuple[ir.Node, list[Skip]]] = {}
-    for join, skips in joins.items():
+    for join, skips in anatomy.joins.items():
         first.setdefault(sizes[maker(skips[0].source)], (join, skips))
     by_size = sorted(first.items(), key=lambda one: -one[0][0] * one[0][1])
     # Below the lowest resolution there is nothing.
@@ -101,7 +100,7 @@ def _depths(graph: ir.Graph, anatomy: Anatomy) -> Iterator[Candidate]:
 
 def _blocks(graph: ir.Graph, anatomy: Anatomy) -> Iterator[Candidate]:
     carried = {value for node in trunk(graph).nodes for value in node.outputs}
-    joins = _joins(anatomy.skips)
+    joins = anatomy.joins
     for block in anatomy.blocks:
         entry = _entry(block, carried, joins)
         exits = tuple(str(value.name) for value in block.outputs)
@@ -134,13 +133,6 @@ def _shortcut(block: Block, entry: str, exits: Sequence[str]) -> str | None:
         entry
     ]
     return None if other == entry else other
-
-
-def _joins(skips: Sequence[Skip]) -> dict[ir.Node, list[Skip]]:
-    found: dict[ir.Node, list[Skip]] = {}
-    for skip in skips:
-        found.setdefault(skip.join, []).append(skip)
-    return found
 
 
 def _below(join: ir.Node, skips: list[Skip]) -> str | None:

@@ -24,7 +24,7 @@ from ..per_step import share_tensors, step_input
 from .apply import quantised
 from .choices import Choice
 from .config import ProductsConfig
-from .products import products
+from .products import products, require_some
 from .ranges import measure
 
 NARROW = "integers"
@@ -62,11 +62,7 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
                 "a whole pipeline, and prompts."
             )
         found = products(program.variants["full"].graph, program.rates, config.least_depth)
-        if not found:
-            raise UserError(
-                f"pass {self.name} finds no product with weights of at least {config.least_depth} products a sum that "
-                "is not quantised."
-            )
+        require_some(found, config.least_depth, self.name)
         names = [str(one.left.name) for one in found]
         ranges = measure(context, program, names, config)
         full, narrow = (

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from ...ir.annotations import BITS, EXACT
+from ...ir.errors import UserError
 from ...ir.formats import opens
 from ...ir.operators import PRODUCTS
 from ...ir.rates import Rate, analyse
+from ...ir.shapes import shape_of
 from .choices import UNCHANGED, Choice, format_bits
 
 
@@ -36,8 +38,7 @@ class Product:
 
     @property
     def weight_shape(self) -> tuple[int, ...]:
-        assert self.right.shape is not None
-        return tuple(int(size) for size in self.right.shape.numpy())
+        return shape_of(self.right)
 
     @property
     def depth(self) -> int:
@@ -68,6 +69,15 @@ def products(graph: ir.Graph, rates: Mapping[str, Rate], least_depth: int = 1) -
         if one.depth >= least_depth:
             listed.append(one)
     return listed
+
+
+def require_some(found: Sequence[Product], least_depth: int, wanted_by: str) -> None:
+    """Raises UserError where none was found."""
+    if not found:
+        raise UserError(
+            f"pass {wanted_by} finds no product with weights of at least {least_depth} products a sum that is not "
+            "quantised."
+        )
 
 
 def attentions(graph: ir.Graph) -> list[ir.Node]:

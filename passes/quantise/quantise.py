@@ -7,16 +7,15 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from ...ir.errors import UserError
 from ...ir.formats import INTEGERS
-from ...ir.macs import COUNTS
+from ...ir.macs import macs, node_macs
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass
 from ..measuring import Order, output_error, own_calls
 from .apply import quantised
 from .choices import AMONG, ActivationFormat, Choice, WeightFormat
 from .config import ProductsConfig
-from .products import attentions, mean_weight_bits, products
+from .products import attentions, mean_weight_bits, products, require_some
 from .ranges import Ranges, measure
 
 
@@ -72,11 +71,7 @@ class Quantise(Pass[QuantiseConfig]):
         graphs = [program.variants[name].graph for name in program.alternatives]
         each = [products(one, program.rates, config.least_depth) for one in graphs]
         found = each[0]
-        if not found:
-            raise UserError(
-                "pass quantise finds no product with weights of at least "
-                f"{config.least_depth} products a sum that is not quantised."
-            )
+        require_some(found, config.least_depth, self.name)
         if program.schedule:
             calls, order = own_calls(context, program, config.pictures, self.name)
         attended = [attentions(one) if config.attention else [] for one in graphs]
@@ -91,13 +86,12 @@ class Quantise(Pass[QuantiseConfig]):
             program, choices, ranges, clip_weights=config.clip_weights, block=config.block,
             attention=config.activations if config.attention else "float32",
         )  # fmt: skip
-        everything = sum(COUNTS[node.op_type](node) for node in graph if node.op_type in COUNTS)
         return changed, {
             "products": len(found),
             "activations": len(ranges.ends),
             "attentions": len(attended[0]),
             "weights": len({(one.right, one.column_axis) for one in found}),
             "weight_bits": mean_weight_bits(products(graph, program.rates), choices),
-            "mac_share": sum(COUNTS[one.node.op_type](one.node) for one in found) / everything,
+            "mac_share": sum(node_macs(one.node) for one in found) / macs(program.variants["full"]),
             "output_error": output_error(context, program, changed, calls, order),
         }

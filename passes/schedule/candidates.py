@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from ...ir.blocks import discover
 from ...ir.errors import UserError
 from ...ir.program import Program
 from ...ir.rates import Rate
-from ..caching.cuts import branches, cross_attention, deep, encoder, joins, tail
+from ..caching.cuts import branches, cross_attention, deep, encoder, tail
 from ..caching.reuse import reusing
 from ..costs import CostModel
 
@@ -32,7 +33,7 @@ def candidates(program: Program) -> dict[str, list[str]]:
 def _known(program: Program) -> Iterator[tuple[str, Callable[[], list[str]]]]:
     graph = program.variants["full"].graph
     yield "tail", lambda: tail(graph)
-    for depth in range(1, len(joins(graph)) + 1):
+    for depth in range(1, len(discover(graph).joins) + 1):
         yield f"deep_{depth}", lambda depth=depth: deep(graph, depth)
     yield "decoder", lambda: encoder(graph)
     yield "gated", lambda: cross_attention(graph, program.rates)
