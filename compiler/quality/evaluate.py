@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ...ir.errors import UserError
 from . import alignment, distribution, fidelity
 from .drawing import Artist, Drawing, artist
-from .gallery import Gallery
+from .gallery import Gallery, fingerprint
 from .interval import Interval, bootstrap, mean
 from .judge import Judge
 from .sheet import side_by_side
@@ -71,7 +71,7 @@ def evaluate(
     sources = {"reference": reference, "candidate": candidate}
     hands = {name: artist(source) for name, source in sources.items()}  # both are sound before either draws
     for before, (name, hand) in enumerate(hands.items()):
-        gallery = Gallery(folder, sources[name])
+        gallery = Gallery(folder, fingerprint(sources[name]))
         count = (reference_steps if name == "reference" else None) or steps
         drawn[name] = []
         for text, seed in jobs:

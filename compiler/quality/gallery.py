@@ -8,10 +8,12 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ...ir.files import write_whole
+from .calls import Calls
 from .drawing import Drawing
 
 
@@ -27,22 +29,40 @@ def fingerprint(source: Path) -> str:
 
 
 class Gallery:
-    """The drawings of one source; ``key`` names the drawing by all that it depends on."""
+    """The drawings of one source, told apart by its ``fingerprint``, with the calls of the model that drew them where
+    those are asked for; a ``key`` names the drawing by all else that it depends on. A damaged one is drawn again.
+    """
 
-    def __init__(self, folder: Path, source: Path) -> None:
-        self._folder = folder / fingerprint(source)[:16]
-        self._folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, folder: Path, source: str) -> None:
+        self._folder = folder / source[:16]
 
     def drawing(self, key: tuple[object, ...], draw: Callable[[], Drawing]) -> Drawing:
-        """The drawing kept under ``key``, or ``draw()``, which is kept. A damaged one is drawn again."""
+        """The drawing kept under ``key``, or ``draw()``, which is kept."""
+        return self.drawn(key, lambda: (draw(), []))[0]
+
+    def drawn(
+        self, key: tuple[object, ...], draw: Callable[[], tuple[Drawing, Calls]]
+    ) -> tuple[Drawing, Calls]:
+        """As ``drawing``, with the calls."""
         path = self._folder / f"{hashlib.sha256(repr(key).encode()).hexdigest()[:24]}.npz"
         try:
             with np.load(path, allow_pickle=False) as kept:
-                return Drawing(kept["picture"], kept["latents"], float(kept["image_s"]))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+                drawing = Drawing(kept["picture"], kept["latents"], float(kept["image_s"]))
+                calls: Calls = [{} for _ in range(int(kept.get("calls", 0)))]
+                for name in kept.files:
+                    index, slash, tensor = name.partition("/")
+                    if slash:
+                        calls[int(index)][tensor] = kept[name]
+                return drawing, calls
+        except (OSError, ValueError, KeyError, IndexError, EOFError, zipfile.BadZipFile):
             pass
-        drawing = draw()
+        drawing, calls = draw()
+        arrays: dict[str, Any] = {
+            f"{index}/{name}": value for index, call in enumerate(calls) for name, value in call.items()
+        }
+        arrays |= {"picture": drawing.picture, "latents": drawing.latents, "image_s": drawing.image_s}
         data = io.BytesIO()
-        np.savez(data, picture=drawing.picture, latents=drawing.latents, image_s=drawing.image_s)
+        np.savez(data, calls=len(calls), **arrays)
+        self._folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, data.getvalue())
-        return drawing
+        return drawing, calls

@@ -21,10 +21,10 @@ from ...passes.base import Context, Trajectory
 from ...passes.per_step import step_input
 from ...runtime.model import TensorInfo
 from ...runtime.schedule import order
-from .calls import Calls, Spread, Trajectories, chosen
+from .calls import Calls, Spread, chosen
 from .drawing import Drawing, pipeline_artist
 from .evaluate import Prompt, judged, nearness, plain
-from .gallery import fingerprint
+from .gallery import Gallery, fingerprint
 from .judge import Judge
 
 
@@ -53,15 +53,15 @@ class Studio:
         self._config = json.loads(config.read_text(encoding="utf-8"))
         self._settings = steps, guidance_scale
         self._progress = progress or (lambda done, total: None)
-        self._kept = Trajectories(folder_kept, fingerprint(folder)) if folder_kept else None
+        self._kept = Gallery(folder_kept, fingerprint(folder)) if folder_kept else None
 
-    def draw(self, program: Program, kept: Trajectories | None = None) -> tuple[list[Drawing], Calls]:
+    def draw(self, program: Program, kept: Gallery | None = None) -> tuple[list[Drawing], Calls]:
         """A picture of each prompt, and all calls that the program got; from ``kept`` where it has them."""
         drawn = self._drawn(program, kept, self._settings[0], len(self._prompts))
         return [drawing for drawing, _ in drawn], [call for _, calls in drawn for call in calls]
 
     def _drawn(
-        self, program: Program, kept: Trajectories | None, steps: int, pictures: int
+        self, program: Program, kept: Gallery | None, steps: int, pictures: int
     ) -> list[tuple[Drawing, Calls]]:
         """The first ``pictures``, each with its calls."""
         settings = steps, self._settings[1]

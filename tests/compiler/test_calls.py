@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from fick.compiler.quality.calls import Calls, Trajectories, chosen
+from fick.compiler.quality.calls import Calls, chosen
 from fick.compiler.quality.drawing import Drawing
+from fick.compiler.quality.gallery import Gallery
 
 STEPS = 100
 
@@ -26,10 +27,10 @@ def never() -> tuple[Drawing, Calls]:
 
 
 def test_what_is_kept_is_not_drawn_again(tmp_path: Path) -> None:
-    kept = Trajectories(tmp_path, "a" * 64)
+    kept = Gallery(tmp_path, "a" * 64)
     drawing, calls = trajectory()
     kept.drawn(("cat", 0), trajectory)
-    again, read = Trajectories(tmp_path, "a" * 64).drawn(("cat", 0), never)
+    again, read = Gallery(tmp_path, "a" * 64).drawn(("cat", 0), never)
     np.testing.assert_array_equal(again.latents, drawing.latents)
     assert again.image_s == drawing.image_s
     assert len(read) == STEPS
@@ -42,11 +43,11 @@ def test_what_is_kept_is_not_drawn_again(tmp_path: Path) -> None:
         with pytest.raises(AssertionError, match="it is kept"):
             kept.drawn(other, never)
     with pytest.raises(AssertionError, match="it is kept"):
-        Trajectories(tmp_path, "b" * 64).drawn(("cat", 0), never)
+        Gallery(tmp_path, "b" * 64).drawn(("cat", 0), never)
 
 
 def test_a_damaged_file_is_drawn_again(tmp_path: Path) -> None:
-    kept = Trajectories(tmp_path, "a" * 64)
+    kept = Gallery(tmp_path, "a" * 64)
     kept.drawn(("cat", 0), trajectory)
     (path,) = tmp_path.rglob("*.npz")
     whole = path.read_bytes()
