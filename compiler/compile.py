@@ -28,7 +28,8 @@ from .tuning.tuned import read_tuned
 @dataclass(frozen=True)
 class Report:
     """What a compilation did. ``calls`` are by component and variant; ``peak_bytes`` is what a run needs: weights,
-    arena and state of all components.
+    arena and state of all components. ``wide`` are the layers, by component, that stay in float32 because the precision
+    that was asked for does not hold their numbers.
     """
 
     bundle: Path
@@ -42,6 +43,7 @@ class Report:
     random_weights: bool
     seconds: dict[str, float]
     history: list[dict[str, Any]]
+    wide: dict[str, list[str]]
 
 
 def compile(
@@ -134,6 +136,12 @@ def compile(
         random_weights=skeleton.manifest["random_weights"],
         seconds=dict(reporter.seconds),
         history=next(iter(components.values()))["history"],
+        wide={
+            name: entry["effect"]["wide"]
+            for name, facts in components.items()
+            for entry in facts["history"]
+            if entry["effect"].get("wide")
+        },
     )
 
 

@@ -12,12 +12,14 @@ from ..passes.store import Store, StoreConfig
 PRECISIONS = ("float32", "bfloat16", "float16")
 
 
-def pipeline(precision: str = "float32") -> list[Pass[Any]]:
-    """From the canonical program to one that targets lower, with values of ``precision`` between its kernels."""
+def pipeline(precision: str = "float32", half_run: int = 0) -> list[Pass[Any]]:
+    """From the canonical program to one that targets lower, with values of ``precision`` between its kernels, which add
+    up to ``half_run`` products in that precision.
+    """
     stages: list[Pass[Any]] = [
         Hoist(),  # what the prompt or the timestep alone decides leaves the loop
         Fuse(),  # which nodes run as one kernel
     ]
     if precision != "float32":
-        stages.append(Store(StoreConfig(format=precision)))  # type: ignore[arg-type]
+        stages.append(Store(StoreConfig(format=precision, half_run=half_run)))  # type: ignore[arg-type]
     return stages

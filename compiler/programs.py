@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..ir.errors import UserError
 from ..ir.files import write_whole
+from ..ir.interpreter import Interpreter
 from ..ir.program import Program
 from ..ir.rates import Rate
 from ..ir.saved import pack, unpack
@@ -18,10 +20,14 @@ from ..passes.costs import CostModel
 from ..runtime.loader import check_bundle
 from .bundle.skeleton import manifest_of, program_entry
 from .cache import cache_folder, digest
+from .calibration import drawn_calls
 from .frontends import Config, Imported, open_model, open_source
 from .pipeline import pipeline
 from .progress import Silent
 from .recipes import NOTHING, Recipe
+
+DRAWN_CALLS = 3
+"""At the first, the middle and the last timestep."""
 
 
 def unchanged(imported: Imported) -> Program:
@@ -39,16 +45,20 @@ def fused(
     *,
     recipe: Recipe = NOTHING,
     precision: str = "float32",
+    half_run: int = 0,
     model: Any = None,
     reporter: Silent | None = None,
     cost_model: CostModel | None = None,
 ) -> Program:
-    """The program after the recipe's passes and all of the pipeline. ``model`` is what was imported, ``cost_model``
-    what passes with a budget go by.
+    """The program after the recipe's passes and all of the pipeline, which ``half_run`` is for. ``model`` is what was
+    imported, ``cost_model`` what passes with a budget go by.
     """
     program = unchanged(imported)
     context = replace(recipe.context(program, model, seed, reporter or Silent()), cost_model=cost_model)
-    return apply([*recipe.passes, *pipeline(precision)], program, context)
+    if not imported.random_weights:  # of those nothing is to be learned
+        drawn = partial(drawn_calls, program, DRAWN_CALLS, seed)
+        context = replace(context, referee=Interpreter, drawn=drawn)
+    return apply([*recipe.passes, *pipeline(precision, half_run)], program, context)
 
 
 def structure(

@@ -48,6 +48,7 @@ class Context:
     """What a pass may ask for. A pass imports none of it; a field that is None was not given.
 
     ``calibration``  inputs of calls along denoising trajectories
+    ``drawn``        draws inputs of calls, which no trajectory meets: they show how large values become, and no more
     ``reference``    the program before the recipe's passes: what the float model computes, by the same names of values
     ``quality``      what a program's pictures are worth against the float model's
     ``draw``         whole pictures along a program's own trajectories
@@ -59,6 +60,7 @@ class Context:
     seed: int = 0
     referee: Referee | None = None
     calibration: Sequence[Arrays] | None = None
+    drawn: Callable[[], Sequence[Arrays]] | None = None
     reference: Program | None = None
     quality: Callable[[Program], Mapping[str, float]] | None = None
     draw: Draw | None = None

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from ..ir.errors import UserError
+from ..ir.making import Maker
 from ..ir.program import Program
 from .base import Arrays, Context, Trajectory
 from .hoist import hoisted
@@ -79,13 +81,45 @@ def side_by_side(
 def largest(
     context: Context, program: Program, names: Sequence[str], calls: Sequence[Arrays]
 ) -> dict[str, float]:
-    """The largest absolute value in all calls, by the name of a value or an input of the program."""
+    """The largest absolute value in all calls, by the name of a value, a weight or an input of the program, whichever
+    alternative computes it. What is not finite counts nothing.
+
+    Maxima are taken on the referee, so that not all of a large model's values have to be at hand at once.
+    """
+    gauged, gauges = program.copy(), dict[str, str]()
     found = dict.fromkeys(names, 0.0)
-    for inputs, results in zip(calls, watch(context, program, names, calls), strict=True):
-        for name in names:
-            value = results[name] if name in results else inputs[name]
-            found[name] = max(found[name], float(np.abs(value).max()))
+    for model in gauged.variants.values():
+        for name in found.keys() & model.graph.initializers.keys():
+            if (tensor := model.graph.initializers[name].const_value) is not None:
+                found[name] = float(np.abs(tensor.numpy()).max())
+        for node in list(model.graph):
+            for value in node.outputs:
+                if value.name in found:
+                    gauges[str(value.name)] = _gauge(node, value)
+    call: Any = context.require("referee", "calibration")(gauged, [*gauges.values()])
+    for done, inputs in enumerate(calls):
+        seen = {name: np.abs(inputs[name]).max() for name in found.keys() & inputs.keys()}
+        for alternative in program.alternatives:
+            results = call(inputs, alternative)
+            seen |= {
+                name: np.fmax(seen.get(name, 0.0), results[gauge])
+                for name, gauge in gauges.items()
+                if gauge in results
+            }
+        found |= {name: max(found[name], float(one)) for name, one in seen.items() if np.isfinite(one)}
+        if context.progress is not None:
+            context.progress(done + 1, len(calls))
     return found
+
+
+def _gauge(node: ir.Node, value: ir.Value) -> str:
+    """The name of a new value, of one element: the largest magnitude of what the node computes."""
+    maker = Maker(node, f"largest {value.name}")
+    assert value.shape is not None
+    size = maker.add("Abs", [value], value.shape.numpy())
+    peak = maker.add("ReduceMax", [size], (), keepdims=0)
+    maker.after()
+    return str(peak.name)
 
 
 def output_error(

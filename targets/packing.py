@@ -43,7 +43,8 @@ class Layout(BaseModel):
         """The numbers as the kernels find them; a rounded format as its bits."""
         placed = np.ascontiguousarray(self.place(source))
         if self.format == "float16":
-            return placed.astype(np.float16)
+            with np.errstate(over="ignore"):  # what is too large is infinite: the bundle's writer says so
+                return placed.astype(np.float16)
         return placed if self.format is None else bfloat16_words(placed)
 
     @abstractmethod

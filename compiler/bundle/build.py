@@ -54,18 +54,20 @@ def build(
     reporter = reporter or Silent()
     reporter.stage("optimise")
     first, *others = components
+    halves = profile.half_run if isinstance(profile, GpuProfile) and profile.half else 0
     programs = {
         first: fused(
             components[first],
             seed,
             recipe=recipe,
             precision=precision,
+            half_run=halves,
             model=model,
             reporter=reporter,
             cost_model=recipe.cost_model(profile, precision),
         )
     }
-    programs |= {name: fused(components[name], seed, precision=precision) for name in others}
+    programs |= {name: fused(components[name], seed, precision=precision, half_run=halves) for name in others}
     reporter.stage("compile kernels")
     compiled = {
         component: lower(program, profile, cache_folder / "kernels", reporter.update)

@@ -85,6 +85,11 @@ def weights_entry(
         for weight in weights:
             yield b"\0" * (weight.offset_bytes - written)
             packed = np.ascontiguousarray(weight.packing.pack(array(weight.source)))
+            if weight.dtype == "float16" and not np.isfinite(packed).all():
+                raise UserError(
+                    f"weight {weight.source} leaves the range of float16, in which the bundle stores it; compile the "
+                    "model anew with it, so that it stays in float32"
+                )
             if packed.nbytes != _size(weight):
                 raise AssertionError(f"weight {weight.name} packs to {packed.nbytes} bytes")
             yield packed.reshape(-1).view(np.uint8).data

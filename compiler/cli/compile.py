@@ -30,6 +30,9 @@ EXAMPLE = (
     "and reuse as well, the same with `--budget latency=0.25x --within 2h`"
 )
 
+NAMED = 4
+"""Layers in a sentence."""
+
 
 def command(
     model: ModelArgument,
@@ -143,12 +146,22 @@ def command(
             "peak memory": megabytes(report.peak_bytes),
             "graph": f"{report.nodes} nodes",
             "kernels": f"{report.kernels} in {sum(sum(one.values()) for one in report.calls.values())} calls",
+            **({"layers": _wide(precision, report.wide)} if report.wide else {}),
             **({"written back": f"{write_back}"} if write_back else {}),
             **(_searched(report.bundle) if within else _assigned(report.history)),
             "time": f"{sum(report.seconds.values()):.1f} s",
         },
         json_file,
         {**asdict(report), "bundle": str(report.bundle)},
+    )
+
+
+def _wide(precision: str, layers: Mapping[str, list[str]]) -> str:
+    """One sentence."""
+    named = [f"{component} {layer}" for component, found in layers.items() for layer in found]
+    more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+    return (
+        f"the range of {precision} is too short for {', '.join(named[:NAMED])}{more}, which stay in float32."
     )
 
 

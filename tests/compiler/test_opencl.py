@@ -13,12 +13,14 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+import safetensors.numpy as safetensors
 from typer.testing import CliRunner
 
 import fick
 from fick.compiler.bundle.build import build, tensors
 from fick.compiler.bundle.file import Entry, write_bundle
 from fick.compiler.bundle.link import KERNELS
+from fick.compiler.bundle.repack import repack
 from fick.compiler.bundle.skeleton import read
 from fick.compiler.cache import cache_folder
 from fick.compiler.cli import app
@@ -39,6 +41,7 @@ from fick.targets.lower import lower
 
 from ..hwmodel.programs import kept
 from ..passes import small_unet
+from ..passes.test_store import OVERFLOWS, scaled
 from . import test_bfloat16, test_int4, test_operators
 from .test_arm import ARM_64
 from .test_int8 import Calibrated, bundle, exact_case
@@ -138,6 +141,36 @@ def test_values_stored_in_sixteen_bits(tmp_path: Path) -> None:
     assert np.std(rounded - exact) > 0
     assert np.std(got - rounded) < np.std(rounded - exact)
     assert np.abs(got - exact).max() < 0.02 * np.abs(exact).max()
+
+
+def test_a_layer_that_float16_does_not_hold(tmp_path: Path) -> None:
+    """Is named, and stays in float32."""
+    program = scaled(OVERFLOWS["a value"][0])
+    ir.save(program.variants["full"], tmp_path / "large.onnx")
+    path, json_file = tmp_path / "large.fick", tmp_path / "large.json"
+    asked = ["compile", str(tmp_path / "large.onnx"), "--target", TARGET, "--precision", "float16"]
+    result = CliRunner().invoke(app, [*asked, "-o", str(path), "--json", str(json_file)])
+    assert result.exit_code == 0, result.output
+    assert "the range of float16 is too short for unet h, which stay in float32." in " ".join(
+        result.output.split()
+    )
+    assert json.loads(json_file.read_text())["wide"] == {"unet": ["h"]}
+    with fick.load(path) as loaded:
+        for one in small_unet.calls():
+            wanted = Interpreter(program)(one)["output"]
+            np.testing.assert_allclose(loaded.run(**one)["output"], wanted, rtol=0, atol=2e-5)
+
+
+def test_new_weights_that_float16_does_not_hold(tmp_path: Path) -> None:
+    given, feeds = test_bfloat16.imported("a resnet")
+    path = bundle(given, feeds, profile.load(TARGET), tmp_path, recipe=NOTHING, precision="float16")
+    larger = {name: 1e6 * array for name, array in tensors(given.model).items()}
+    safetensors.save_file(larger, tmp_path / "larger.safetensors")
+    with pytest.raises(
+        UserError, match=r"weight graph/w\d leaves the range of float16.*; compile the model anew"
+    ):
+        repack(path, tmp_path / "larger.safetensors", tmp_path / "repacked.fick")
+    assert not (tmp_path / "repacked.fick").exists()
 
 
 def test_half_arithmetic(tmp_path: Path) -> None:
