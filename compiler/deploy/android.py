@@ -52,8 +52,8 @@ def package(bundle: Path, output: Path, progress: Callable[[str], None] = lambda
         raise UserError(f"{bundle} holds a model alone; an app draws with whole pipelines")
     if arch not in android.ABIS:
         raise UserError(
-            f"{bundle} is compiled for {arch}, and apps run on {' or '.join(android.ABIS)}; compile it with "
-            "--target android-arm64"
+            f"{bundle} is compiled for {arch}, and apps run on {', '.join(android.ABIS)}; compile it with "
+            "--target android-arm64 or android-arm32"
         )
     if target.get("kind") == "opencl" and "spare" not in target:
         raise UserError(f"{bundle} is for a GPU alone; compile it with --fallback android-arm64")
@@ -67,14 +67,14 @@ def package(bundle: Path, output: Path, progress: Callable[[str], None] = lambda
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from None
     try:
-        _fill(made, bundle, android.ABIS[arch], library)
+        _fill(made, bundle, android.ABIS[arch].name, library)
         made.chmod(0o755)
         os.rename(made, output)
     except OSError as error:
         raise UserError(f"cannot write {output}: {error.strerror or error}") from None
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return Package(output, android.ABIS[arch], len(library), bundle.stat().st_size)
+    return Package(output, android.ABIS[arch].name, len(library), bundle.stat().st_size)
 
 
 def _fill(folder: Path, bundle: Path, abi: str, library: bytes) -> None:

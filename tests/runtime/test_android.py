@@ -1,7 +1,9 @@
 """What fick package --android writes: a library that Android's linker takes, and Java that draws with it.
 
 No phone is at hand. The library for apps is loaded by this machine's Java instead: what Android calls libc.so and libm.so
-are libraries here that lead to this system's own, which agree with Android's in all that is used.
+are libraries here that lead to this system's own, which agree with Android's in all that is used. That for 32-bit Arm
+is loaded under qemu by a program that calls it as Android's Java does (draw_soft.c), and its libc.so and libm.so hand
+floats over as Android's do (soft_system.c).
 """
 
 from __future__ import annotations
@@ -25,14 +27,15 @@ from fick.compiler.deploy.android import package
 from fick.compiler.runner import android, program
 from fick.ir.errors import UserError
 
+from ..emulated import run_program
 from . import tiny_pipeline
-from .test_library import dynamic_tables
+from .test_library import dynamic_entries, dynamic_tables
 
 HERE = Path(__file__).parent
-MACHINES = {"aarch64": 183, "x86_64": 62}
+MACHINES = {"aarch64": 183, "armv7l": 40, "x86_64": 62}
 """e_machine of the ELF header."""
 
-LOAD, DYNAMIC, SONAME, TEXTREL, RELRO = 1, 2, 14, 22, 0x6474E552
+LOAD, SONAME, TEXTREL, RELRO = 1, 14, 22, 0x6474E552
 PROMPT, STEPS, SEED = "Cat \U0001f600 & dog", 4, 7
 
 
@@ -52,7 +55,7 @@ def test_androids_linker_takes_the_library(arch: str) -> None:
     data = android.library(arch, cache_folder() / "core")
     needed, undefined, defined = dynamic_tables(data)
     assert needed == {"libc.so", "libm.so"}
-    assert undefined - {""} <= set(" ".join(android.FUNCTIONS.values()).split())
+    assert undefined - {""} <= set(" ".join(android.ABIS[arch].functions.values()).split())
     assert "__errno_location" not in undefined and "__errno" in undefined
     natives = re.findall(
         r" native \S+ (\w+)\(", (HERE.parents[1] / "runtime/android/Pipeline.java").read_text()
@@ -61,19 +64,35 @@ def test_androids_linker_takes_the_library(arch: str) -> None:
     declared = set(re.findall(r"^FICK_API [^;(]*?(fick_\w+)\(", header, re.MULTILINE))
     assert {f"Java_fick_Pipeline_{name}" for name in natives} | declared <= defined
     assert {name for name in defined if not name.startswith(("fick_", "Java_fick_"))} == set()
-    machine, segments_at, size, count = (
-        struct.unpack_from(form, data, at)[0] for form, at in (("<H", 18), ("<Q", 32), ("<H", 54), ("<H", 56))
-    )
-    segments = [struct.unpack_from("<IIQQQQQQ", data, segments_at + size * index) for index in range(count)]
+    segments, tags = _segments(data), {tag for tag, _ in dynamic_entries(data)}
+    (machine,) = struct.unpack_from("<H", data, 18)
     assert machine == MACHINES[arch]
-    for kind, _, offset, address, _, _, _, alignment in segments:
+    for kind, offset, address, alignment in segments:
         # Two segments of one page could not have rights of their own.
         if kind == LOAD:
             assert alignment % 16384 == 0 and (address - offset) % 16384 == 0
     assert RELRO in {one[0] for one in segments}
-    (_, _, start, _, _, length, _, _) = next(one for one in segments if one[0] == DYNAMIC)
-    tags = {tag for tag, _ in struct.iter_unpack("<QQ", data[start : start + length])}
     assert SONAME in tags and TEXTREL not in tags
+
+
+def _segments(data: bytes) -> list[tuple[int, int, int, int]]:
+    """Kind, offset, address and alignment of each."""
+    wide = data[4] == 2
+    start, head, form = (32, 54, "<I4xQQ24xQ") if wide else (28, 42, "<IIIxxxxxxxxxxxxxxxxI")
+    (at,) = struct.unpack_from("<Q" if wide else "<I", data, start)
+    size, count = struct.unpack_from("<HH", data, head)
+    found = (struct.unpack_from(form, data, at + size * index) for index in range(count))
+    return [(kind, offset, address, alignment) for kind, offset, address, alignment in found]
+
+
+def test_floats_take_the_detour_on_32_bit_arm() -> None:
+    """All functions of libm that Android is asked for there, or else they would be handed over wrongly."""
+    header = (native_folder() / "android" / "soft_floats.h").read_text()
+    detours = set(re.findall(r"(?:ONE|TWO)\((?:float|double), (\w+)\)", header))
+    assert detours == set(android.SOFT.split())
+    _, undefined, _ = dynamic_tables(android.library("armv7l", cache_folder() / "core"))
+    # What zig brings itself is of the same kind as the callers.
+    assert undefined & set(android.FUNCTIONS["libm.so"].split()) == detours
 
 
 def test_functions_are_in_the_places_of_the_interface(tmp_path: Path) -> None:
@@ -158,6 +177,34 @@ def test_java_draws_what_fick_run_draws(packaged: Path, bundle: Path, tmp_path: 
     }
 
 
+def test_32_bit_arm_draws_what_fick_run_draws(core_cache: Path, tmp_path: Path) -> None:
+    """To one of 255: sines are another library's. Called as Android's Java calls, guidance in an integer register."""
+    core, zig = "cortex-a7", [sys.executable, "-m", "ziglang", "cc", "-target", "arm-linux-gnueabihf.2.17"]
+    bundle = tiny_pipeline.write(tmp_path / "tiny.fick", tmp_path, core_cache, core)
+    folder = package(bundle, tmp_path / "app").folder
+    library = folder / "jniLibs" / "armeabi-v7a" / "libfick.so"
+    shared = ["-shared", "-fPIC", "-fno-builtin", "-mcpu=generic+v7a+neon+vfp4"]
+    for name in ("c", "m"):
+        made = [f"-DLIB{name.upper()}", f"-Wl,-soname,lib{name}.so", "-o", str(tmp_path / f"lib{name}.so")]
+        subprocess.run([*zig, *shared, str(HERE / "soft_system.c"), *made, "-ldl"], check=True)
+    program_file = tmp_path / "draw"
+    headers = [f"-I{native_folder() / 'jni'}", "-mcpu=generic+v7a+neon+vfp4"]
+    subprocess.run([*zig, *headers, str(HERE / "draw_soft.c"), "-o", str(program_file), "-ldl"], check=True)
+    places = (tmp_path / "libc.so", tmp_path / "libm.so", library, bundle, tmp_path / "x.rgb")
+    ran = run_program(program_file, core, *map(str, places), PROMPT, str(STEPS), str(SEED))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    runner = tmp_path / "fick-run"
+    runner.write_bytes(program("armv7l", core_cache, "gnu"))
+    runner.chmod(0o755)
+    asked = ["--prompt", PROMPT, "--steps", str(STEPS), "--seed", str(SEED), "--guidance", "3", "--quiet"]
+    ran = run_program(runner, core, str(bundle), *asked, "-o", str(tmp_path / "x.png"))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    with Image.open(tmp_path / "x.png") as image:
+        wanted = np.asarray(image)
+    drawn = np.fromfile(tmp_path / "x.rgb", np.uint8).reshape(wanted.shape)
+    assert np.ptp(wanted) > 20 and np.abs(drawn.astype(int) - wanted).max() <= 1
+
+
 def test_the_folder_is_the_same_every_time(packaged: Path, bundle: Path, tmp_path: Path) -> None:
     again = package(bundle, tmp_path / "again").folder
     with pytest.raises(UserError, match="again exists; remove it or give another name"):
@@ -180,7 +227,7 @@ def test_the_folder_is_the_same_every_time(packaged: Path, bundle: Path, tmp_pat
     ("changed", "said"),
     [
         ({"pipeline": {}}, "holds a model alone"),
-        ({"target": {"arch": "armv7l"}}, "is compiled for armv7l, and apps run on aarch64 or x86_64"),
+        ({"target": {"arch": "riscv64"}}, "is compiled for riscv64, and apps run on aarch64, armv7l, x86_64"),
         ({"target": {"arch": "aarch64", "kind": "opencl"}}, "is for a GPU alone; compile it with --fallback"),
     ],
 )

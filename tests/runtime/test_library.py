@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 import sys
 from dataclasses import replace
@@ -43,31 +44,40 @@ def test_the_library_needs_libc_libm_and_threads_alone(
 
 
 def dynamic_tables(data: bytes) -> tuple[set[str], set[str], set[str]]:
-    """(NEEDED libraries, undefined symbols, defined symbols) of a 64-bit little-endian shared library."""
-
-    def number(at: int, size: int) -> int:
-        return int.from_bytes(data[at : at + size], "little")
+    """(NEEDED libraries, undefined symbols, defined symbols) of a little-endian shared library."""
+    wide = data[4] == 2
+    size, at_section = (24, 6) if wide else (16, 14)
 
     def text(at: int) -> str:
         return data[at : data.index(b"\0", at)].decode()
 
-    sections = number(40, 8)
-    headers = [sections + index * number(58, 2) for index in range(number(60, 2))]
-    fields = [
-        (number(at + 4, 4), number(at + 24, 8), number(at + 32, 8), number(at + 40, 4)) for at in headers
-    ]
-    (symbols, symbols_size, strings_index) = next(entry[1:] for entry in fields if entry[0] == 11)
-    strings = fields[strings_index][1]
-    (dynamic, dynamic_size, _) = next(entry[1:] for entry in fields if entry[0] == 6)
-    needed = {
-        text(strings + number(at + 8, 8))
-        for at in range(dynamic, dynamic + dynamic_size, 16)
-        if number(at, 8) == 1
-    }
+    sections = _sections(data)
+    symbols, length, strings_index = next(entry[1:] for entry in sections if entry[0] == 11)
+    strings = sections[strings_index][1]
+    needed = {text(strings + value) for tag, value in dynamic_entries(data) if tag == 1}
     undefined, defined = set[str](), set[str]()
-    for at in range(symbols + 24, symbols + symbols_size, 24):
-        (undefined if number(at + 6, 2) == 0 else defined).add(text(strings + number(at, 4)))
+    for at in range(symbols + size, symbols + length, size):
+        (name,), (section,) = (
+            struct.unpack_from("<I", data, at),
+            struct.unpack_from("<H", data, at + at_section),
+        )
+        (defined if section else undefined).add(text(strings + name))
     return needed, undefined, defined
+
+
+def dynamic_entries(data: bytes) -> list[tuple[int, int]]:
+    """(tag, value) of a shared library's dynamic section."""
+    start, length, _ = next(entry[1:] for entry in _sections(data) if entry[0] == 6)
+    return list(struct.iter_unpack("<QQ" if data[4] == 2 else "<II", data[start : start + length]))
+
+
+def _sections(data: bytes) -> list[tuple[int, int, int, int]]:
+    """(kind, offset, size, linked section) of each, of a library of 64 or of 32 bits."""
+    wide = data[4] == 2
+    place, counted, form = ("<Q", 58, "<4xI16xQQI") if wide else ("<I", 46, "<4xI8xIII")
+    (start,) = struct.unpack_from(place, data, 40 if wide else 32)
+    size, count = struct.unpack_from("<HH", data, counted)
+    return [struct.unpack_from(form, data, start + size * index) for index in range(count)]  # type: ignore[misc]
 
 
 def test_the_header_is_c_and_cxx(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 /* bionic.c: what the library for Android has of its own.
  *
- * The other sources are compiled with another C library's headers, which agree with Android's on 64-bit processors in
- * all that is used here but the name behind errno. Variables of threads go through __emutls_get_address, as with every
+ * The other sources are compiled with another C library's headers. On 64-bit processors these agree with Android's in
+ * all that is used here but the name behind errno; what they do not agree in on 32-bit Arm stands below. Variables of threads go through __emutls_get_address, as with every
  * compiler for Android before version 10, whose linker knows no others.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,6 +34,62 @@ void __clear_cache(void *start, void *end) {
   }
   __asm__ volatile("dsb ish\n\tisb" ::: "memory");
 }
+#endif
+
+#ifdef __arm__
+/* The headers are of a later Linux, of 64-bit times and sizes of files, and floats are handed over otherwise. */
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+HIDDEN void __clear_cache(void *start, void *end);
+void __clear_cache(void *start, void *end) { syscall(0x0f0002, start, end, 0); /* __ARM_NR_cacheflush */ }
+
+typedef struct {
+  long seconds, nanoseconds;
+} short_time;
+int androids_clock(clockid_t clock, short_time *time) __asm__("clock_gettime");
+HIDDEN int later_clock(clockid_t clock, struct timespec *time) __asm__("__clock_gettime64");
+int later_clock(clockid_t clock, struct timespec *time) {
+  short_time found;
+  int status = androids_clock(clock, &found);
+  *time = (struct timespec){.tv_sec = found.seconds, .tv_nsec = found.nanoseconds};
+  return status;
+}
+
+/* The kernel's struct stat64, of 104 bytes, as far as anybody here asks. */
+typedef struct {
+  uint32_t before[4], mode, between[7];
+  int64_t size;
+  uint32_t after[12];
+} androids_facts;
+_Static_assert(sizeof(androids_facts) == 104 && offsetof(androids_facts, size) == 48, "the kernel's layout");
+int androids_fstat(int file, androids_facts *facts) __asm__("fstat");
+HIDDEN int later_fstat(int file, struct stat *facts) __asm__("__fstat_time64");
+int later_fstat(int file, struct stat *facts) {
+  androids_facts found;
+  int status = androids_fstat(file, &found);
+  *facts = (struct stat){.st_mode = found.mode, .st_size = found.size};
+  return status;
+}
+
+void *mmap64(void *start, size_t bytes, int rights, int kind, int file, int64_t offset);
+HIDDEN void *mmap(void *start, size_t bytes, int rights, int kind, int file, off_t offset) {
+  return mmap64(start, bytes, rights, kind, file, offset);
+}
+
+#define SOFT __attribute__((pcs("aapcs")))
+#define ONE(type, name) \
+  SOFT type androids_##name(type) __asm__(#name); \
+  HIDDEN type name(type x) { return androids_##name(x); }
+#define TWO(type, name) \
+  SOFT type androids_##name(type, type) __asm__(#name); \
+  HIDDEN type name(type x, type y) { return androids_##name(x, y); }
+FICK_SOFT_FLOATS(ONE, TWO)
+SOFT double androids_strtod(const char *, char **) __asm__("strtod");
+HIDDEN double strtod(const char *restrict text, char **restrict end) { return androids_strtod(text, end); }
 #endif
 
 /* As the compiler lays it out. */

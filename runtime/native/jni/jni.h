@@ -7,7 +7,11 @@
 #include <stdint.h>
 
 #define JNIEXPORT __attribute__((visibility("default")))
+#ifdef FICK_SOFT_FLOATS_H
+#define JNICALL __attribute__((pcs("aapcs")))
+#else
 #define JNICALL
+#endif
 #define JNI_ABORT 2
 
 typedef uint8_t jboolean;
