@@ -27,10 +27,8 @@ SPACES = {"arena": 1, "state": 2, "kept": 3}
 
 EXACT, ROUNDED = 1e-3, 5e-2
 """What an element may be off by, of its tensor's largest: some hundred layers' roundings of float32; and where values
-are rounded further, those that fall on the other side of a step."""
-
-STEPS_OFF = 2
-"""The same of integers."""
+are rounded further, those that fall on the other side of a step, and what later layers make of that. Integers are such
+values, and may be off by as much."""
 
 
 def golden(programs: Mapping[str, Program], compiled: Mapping[str, Compiled]) -> bytes:
@@ -76,10 +74,9 @@ def _row(result: Result, values: Mapping[str, NDArray[Any]], narrow: bool) -> li
     array = np.asarray(values[result.value], np.float64)
     if array.shape != result.shape or not array.size:
         return []
-    if result.dtype in ("float32", "bfloat16"):
+    tolerance = 0.0
+    if result.dtype in ("float32", "bfloat16", "int8"):
         tolerance = float(f"{np.abs(array).max() * (ROUNDED if narrow else EXACT):.2g}")
-    else:
-        tolerance = STEPS_OFF if result.dtype == "int8" else 0
     row: list[float] = [result.call, SPACES[result.space], TYPES[result.dtype], tolerance]
     for place in np.linspace(0, array.size - 1, min(SAMPLES, array.size)).astype(int):
         at = np.unravel_index(place, array.shape)
