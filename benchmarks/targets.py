@@ -31,7 +31,7 @@ from fick.targets import profile as profiles
 from fick.targets.compiled import Compiled
 from fick.targets.lower import lower, planned_calls
 
-TARGETS = ("rpi3-32", "rpi4", "rpi5", "android-arm64", "adreno", "mali")
+TARGETS = ("rpi3-32", "rpi4", "rpi5", "android-arm64", "android-arm32", "adreno", "mali")
 
 HEAD = (
     "model", "target", "code kB", "weights MB", "peak MB", "device MB", "kernels", "calls", "predicted ms",
