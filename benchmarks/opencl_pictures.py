@@ -46,7 +46,7 @@ def main(
     """Print a line for every picture; exit code 1 where one is another picture."""
     found = list[dict[str, Any]]()
     for stored in precision or ["float32", "float16"]:
-        # Numbers inside of terrain's UNet exceed float16's: the referee's float16 graph gives none either.
+        # Numbers inside of terrain's UNet exceed float16's: a good part of it would stay in float32.
         maps = terrain(target, folder) if stored == "float32" else ()
         for row in (*maps, *emoji(stored, target, folder, steps)):
             found.append({"precision": stored, **row})
