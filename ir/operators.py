@@ -1,9 +1,10 @@
 """Classes of operators that more than one part of fick needs to agree on."""
 
 ELEMENTWISE = {
-    "Abs": 1, "Add": 2, "Clip": 3, "Cos": 1, "Div": 2, "Erf": 1, "Exp": 1, "Floor": 1, "Gelu": 1,
-    "Identity": 1, "Log": 1, "Max": 2, "Min": 2, "Mul": 2, "Neg": 1, "Pow": 2, "Reciprocal": 1, "Relu": 1,
-    "Round": 1, "Sigmoid": 1, "Sin": 1, "Sqrt": 1, "Sub": 2, "Swish": 1, "Tanh": 1, "ThresholdedRelu": 1,
+    "Abs": 1, "Add": 2, "And": 2, "Ceil": 1, "Clip": 3, "Cos": 1, "Div": 2, "Equal": 2, "Erf": 1, "Exp": 1,
+    "Floor": 1, "Gelu": 1, "Greater": 2, "GreaterOrEqual": 2, "Identity": 1, "Less": 2, "LessOrEqual": 2, "Log": 1,
+    "Max": 2, "Min": 2, "Mul": 2, "Neg": 1, "Not": 1, "Or": 2, "Pow": 2, "Reciprocal": 1, "Relu": 1, "Round": 1,
+    "Sigmoid": 1, "Sign": 1, "Sin": 1, "Sqrt": 1, "Sub": 2, "Swish": 1, "Tanh": 1, "ThresholdedRelu": 1, "Where": 3,
 }  # fmt: skip
 """Operators whose every output element depends on one element of each input, with their number of inputs."""
 

@@ -6,6 +6,7 @@ hash, pickle and compare. Turning one into code is the business of a device fami
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -38,3 +39,28 @@ class Apply:
 
 
 Expression = Load | Value | Literal | Apply
+
+
+def bound(expression: Expression, first_operand: int, strides: Sequence[Sequence[int]]) -> Expression:
+    """The expression with load i reading kernel operand ``first_operand + i`` at ``strides[i]``."""
+    match expression:
+        case Load(operand):
+            return Load(first_operand + operand, tuple(strides[operand]))
+        case Apply(op, args):
+            return Apply(op, tuple(bound(arg, first_operand, strides) for arg in args))
+        case _:
+            return expression
+
+
+def loads_of(expression: Expression) -> list[Load]:
+    match expression:
+        case Load():
+            return [expression]
+        case Apply(_, args):
+            return [load for arg in args for load in loads_of(arg)]
+        case _:
+            return []
+
+
+def operations(expression: Expression) -> int:
+    return 1 + sum(map(operations, expression.args)) if isinstance(expression, Apply) else 0

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from ..ir.errors import UserError
 from ..ir.groups import Group
 from ..ir.operators import CONVERSIONS, ELEMENTWISE, REARRANGING
-from .expressions import Apply, Expression, Literal, Load, Value
+from .expressions import Apply, Expression, Literal, Load, Value, bound
 from .graph_facts import describe, permutation, shape_of
 from .lowering import Lowering
 from .views import View
@@ -37,17 +37,7 @@ class Fused:
 
     def bound(self, first_operand: int, strides: Sequence[Sequence[int]]) -> Expression:
         """The expression with load i reading kernel operand ``first_operand + i`` at ``strides[i]``."""
-
-        def walk(node: Expression) -> Expression:
-            match node:
-                case Load(operand):
-                    return Load(first_operand + operand, tuple(strides[operand]))
-                case Apply(op, args):
-                    return Apply(op, tuple(walk(arg) for arg in args))
-                case _:
-                    return node
-
-        return walk(self.expression)
+        return bound(self.expression, first_operand, strides)
 
 
 def fuse(
@@ -136,7 +126,7 @@ class _Builder:
 def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
     """One elementwise ONNX node over already built arguments."""
     op = node.op_type
-    if op == "Cast" and node.outputs[0].dtype in FLOATS:
+    if op == "Cast":
         return args[0]  # kernels compute in float32: they widen what they load and round what they store
     if op in CONVERSIONS:
         return _converted(node, args)
@@ -184,16 +174,15 @@ def _converted(node: ir.Node, args: list[Expression]) -> Expression:
     return Apply("Max", (Apply("Min", (rounded, Literal(float(highest)))), Literal(float(lowest))))
 
 
-def result_view(fused: Fused, out: View) -> View:
-    """The group's result, seen through the rearrangements that follow the anchor."""
+def result_view(lowering: Lowering, fused: Fused, out: View) -> View:
+    """The group's result, seen through the rearrangements that follow the anchor: a copy where strides cannot say them,
+    as of channels that become pixels. Its kernel is called before.
+    """
     for node in fused.rearrangements:
         if node.op_type == "Transpose":
             out = out.transpose(permutation(node))
         else:
-            reshaped = out.reshape(shape_of(node.outputs[0]))
-            if reshaped is None:
-                raise AssertionError(f"fused rearrangement without strides at {describe(node)}")
-            out = reshaped
+            out = lowering.reshaped(out, shape_of(node.outputs[0]))
     return out
 
 

@@ -86,7 +86,9 @@ def _planned(
 
 def _place_constants(lowering: Lowering, program: Program) -> None:
     """Every tensor known when compiling: source weights, and what variant "constant" derives from them."""
-    for model in program.variants.values():
+    for variant, model in program.variants.items():
+        if variant == "constant":
+            continue  # what only it reads no kernel does
         for name, value in model.graph.initializers.items():
             lowering.constants[name] = Constant.of(value, lowering.dtype(value))
             tensor = value.const_value

@@ -22,6 +22,7 @@ from ...targets.cpu.attention import Attention
 from ...targets.cpu.contraction import Contraction
 from ...targets.cpu.elementwise import Map
 from ...targets.cpu.group_norm import GroupNorm
+from ...targets.cpu.reduction import Reduction
 from ...targets.cpu.row_norm import LayerNorm, Softmax
 from ...targets.cpu.tile_attention import TileAttention
 from ...targets.cpu.tiles import STEP, WIDTH, TileContraction
@@ -169,6 +170,12 @@ def _(kernel: Softmax, profile: Profile) -> float:
 @_cycles.register
 def _(kernel: Map, profile: Profile) -> float:
     return _vectors(math.prod(kernel.extents) * _instructions(kernel.expression), profile)
+
+
+@_cycles.register
+def _(kernel: Reduction, profile: Profile) -> float:
+    terms = math.prod(kernel.reduce) * sum(map(_instructions, kernel.terms))
+    return _vectors(math.prod(kernel.extents) * (terms + _instructions(kernel.epilogue)), profile)
 
 
 @_cycles.register

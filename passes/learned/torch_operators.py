@@ -53,8 +53,8 @@ PLAIN: dict[str, Callable[..., Tensor]] = {
     "LessOrEqual": torch.le, "Log": torch.log, "MatMul": torch.matmul, "Max": partial(_folded, torch.maximum),
     "Min": partial(_folded, torch.minimum), "Mul": torch.mul, "Neg": torch.neg, "Not": torch.logical_not,
     "Or": torch.logical_or, "Pow": _pow, "Reciprocal": torch.reciprocal, "Relu": torch.relu,
-    "Round": rounded, "Sigmoid": torch.sigmoid, "Sin": torch.sin, "Sqrt": torch.sqrt, "Sub": torch.sub,
-    "Tanh": torch.tanh, "Where": torch.where,
+    "Round": rounded, "Sigmoid": torch.sigmoid, "Sign": torch.sign, "Sin": torch.sin, "Sqrt": torch.sqrt,
+    "Sub": torch.sub, "Tanh": torch.tanh, "Where": torch.where,
 }  # fmt: skip
 """Operators that their operands say all of."""
 

@@ -10,6 +10,7 @@ from typing import Any
 import onnx_ir as ir
 
 from ..lowering import Frame, Lowering
+from ..planning import device as planned
 from ..planning.device import Bound, Device, Heads, Images, Product, Rows
 from ..profile import Profile
 from ..views import View, merge_axes
@@ -19,6 +20,7 @@ from .gather import Gather
 from .lower_attention import lower_attention
 from .lower_norms import lower_group_norm, lower_rows
 from .lower_products import lower_product, padded
+from .reduction import Reduction
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,19 @@ class Processor(Device):
 
     def attention(self, lowering: Lowering, heads: Heads) -> None:
         lower_attention(lowering, heads, self.profile)
+
+    def reduction(self, lowering: Lowering, reduction: planned.Reduction) -> None:
+        kernel = Reduction(
+            dtypes=lowering.dtypes(reduction.operands),
+            extents=reduction.extents,
+            out_strides=reduction.out_strides,
+            reduce=reduction.reduce,
+            operator=reduction.operator,
+            terms=reduction.terms,
+            epilogue=reduction.epilogue,
+            lanes=self.profile.vector_lanes,
+        )
+        lowering.call(kernel, reduction.operands, str(reduction.node.name))
 
     def wanted_frames(self, graph: ir.Graph) -> dict[str, Frame]:
         return lower_frames.wanted_frames(graph)

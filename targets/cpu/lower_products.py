@@ -99,7 +99,7 @@ def contract(
     operands = [a, lowering.weight(weight, way.packed_shape, way.packing), out, *inner, *fused.loads]
     kernel = way.kernel(lowering.dtypes(operands), fused.bound(3 + len(inner), loads))
     lowering.call(kernel, operands, str(node.name))
-    lowering.views[str(fused.result.name)] = result_view(fused, out)
+    lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 
 
 def padded(

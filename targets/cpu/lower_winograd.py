@@ -83,4 +83,4 @@ def lower_winograd(
         lanes=profile.vector_lanes,
     )
     lowering.call(last, [sums, out, *fused.loads], name)
-    lowering.views[str(fused.result.name)] = result_view(fused, out)
+    lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)

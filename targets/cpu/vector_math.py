@@ -107,6 +107,15 @@ def gelu_tanh(x: Any) -> Any:
     return x * constant(0.5) * (tanh(inner) + constant(1.0))
 
 
+def said(condition: Any) -> Any:
+    """True and false as one and zero."""
+    return T.Select(condition, constant(1.0), constant(0.0))
+
+
+def holds(x: Any) -> Any:
+    return x != constant(0.0)
+
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "Add": lambda a, b: a + b,
     "Sub": lambda a, b: a - b,
@@ -134,6 +143,17 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Gelu": gelu,
     "GeluTanh": gelu_tanh,
     "Identity": lambda a: a,
+    "Ceil": lambda a: T.ceil(a),
+    "Sign": lambda a: said(a > constant(0.0)) - said(a < constant(0.0)),
+    "Equal": lambda a, b: said(a == b),
+    "Greater": lambda a, b: said(a > b),
+    "GreaterOrEqual": lambda a, b: said(a >= b),
+    "Less": lambda a, b: said(a < b),
+    "LessOrEqual": lambda a, b: said(a <= b),
+    "And": lambda a, b: a * b,
+    "Or": lambda a, b: T.max(a, b),
+    "Not": lambda a: constant(1.0) - a,
+    "Where": lambda condition, a, b: T.Select(holds(condition), a, b),
 }
 
 

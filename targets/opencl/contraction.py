@@ -13,8 +13,7 @@ import math
 from dataclasses import dataclass
 
 from ..compiled import Launch, Texture
-from ..expressions import Expression
-from .elementwise import operations
+from ..expressions import Expression, operations
 from .kernel import ADDRESSES, Kernel, spread
 from .matrix import Matrix, Opening
 from .text import Code, flat, kind

@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from ..compiled import Launch
 from ..lowering import Lowering
+from ..planning import device as planned
 from ..planning.device import Bound, Device, Heads, Images, Product, Rows
 from ..profile import GpuProfile
 from ..views import View, merge_axes
@@ -19,6 +20,7 @@ from .elementwise import Gather, Map, Pad
 from .kernel import Kernel
 from .lower_products import lower_product
 from .norms import GroupNorm, RowNorm
+from .reduction import Reduction
 
 QUERIES = (16, 8, 4, 2, 1)
 """Of a work-group."""
@@ -160,6 +162,18 @@ class Gpu(Device):
                 and 4 * tile * (depth + KEYS + 3) <= self.profile.local_bytes // 2
             )
         }
+
+    def reduction(self, lowering: Lowering, reduction: planned.Reduction) -> None:
+        kernel = Reduction(
+            dtypes=lowering.dtypes(reduction.operands),
+            extents=reduction.extents,
+            out_strides=reduction.out_strides,
+            reduce=reduction.reduce,
+            operator=reduction.operator,
+            terms=reduction.terms,
+            epilogue=reduction.epilogue,
+        )
+        lowering.call(kernel, reduction.operands, str(reduction.node.name))
 
     def symbol(self, kernel: Kernel) -> str:
         text = f"{_generator_digest()}|{kernel!r}"

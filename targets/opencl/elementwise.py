@@ -6,25 +6,11 @@ import math
 from dataclasses import dataclass
 
 from ..compiled import Launch
-from ..expressions import Apply, Expression, Load
+from ..expressions import Expression, loads_of, operations
 from .kernel import Kernel, spread
 from .text import Code, flat, lanes_for
 
 GROUP = 64
-
-
-def loads_of(expression: Expression) -> list[Load]:
-    match expression:
-        case Load():
-            return [expression]
-        case Apply(_, args):
-            return [load for arg in args for load in loads_of(arg)]
-        case _:
-            return []
-
-
-def operations(expression: Expression) -> int:
-    return 1 + sum(map(operations, expression.args)) if isinstance(expression, Apply) else 0
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def _contract(lowering: Lowering, product: Product, profile: GpuProfile) -> None
         group=0 if blocks is None else blocks.size,
     )
     lowering.call(kernel, operands, str(product.node.name))
-    lowering.views[str(fused.result.name)] = result_view(fused, out)
+    lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 
 
 @dataclass(frozen=True)
@@ -232,4 +232,4 @@ def _filter(lowering: Lowering, product: Product, window: Window, profile: GpuPr
         epilogue=fused.bound(2, [pixel_strides(view) for view in fused.loads]),
     )
     lowering.call(back, [sums, out, *fused.loads], name)
-    lowering.views[str(fused.result.name)] = result_view(fused, out)
+    lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)

@@ -8,8 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..compiled import Launch
-from ..expressions import Expression
-from .elementwise import operations
+from ..expressions import Expression, operations
 from .kernel import Kernel, group_size
 from .text import Code, flat, kind, lanes_for, largest_of, sum_of
 

@@ -103,6 +103,17 @@ OPERATORS = {
     "Gelu": "gelu{n}({0})",
     "GeluTanh": "0.5f * {0} * (1.0f + tanh(0.79788456f * ({0} + 0.044715f * {0} * {0} * {0})))",
     "Identity": "{0}",
+    "Ceil": "ceil({0})",
+    "Sign": "sign({0})",
+    "Equal": "{0} == {1} ? {one} : {zero}",
+    "Greater": "{0} > {1} ? {one} : {zero}",
+    "GreaterOrEqual": "{0} >= {1} ? {one} : {zero}",
+    "Less": "{0} < {1} ? {one} : {zero}",
+    "LessOrEqual": "{0} <= {1} ? {one} : {zero}",
+    "And": "{0} * {1}",
+    "Or": "fmax({0}, {1})",
+    "Not": "1.0f - {0}",
+    "Where": "{0} != {zero} ? {1} : {2}",
 }
 """Elementwise operators; every one of them takes vectors as it takes numbers."""
 
@@ -231,7 +242,11 @@ class Code:
                     name = walk(base)
                     return bind(f"{name} * {name}")
                 case Apply(op, args):
-                    return bind(OPERATORS[op].format(*map(walk, args), n=lanes))
+                    return bind(
+                        OPERATORS[op].format(
+                            *map(walk, args), n=lanes, one=number(1, lanes), zero=number(0, lanes)
+                        )
+                    )
                 case _:
                     return values[node.part]
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from ..compiled import Launch
-from ..expressions import Expression
+from ..expressions import Expression, operations
 from ..winograd import TAPS, Matrix, transforms
-from .elementwise import GROUP, operations
+from .elementwise import GROUP
 from .kernel import ADDRESSES, Kernel, spread
 from .text import Code, flat, kind, lanes_for, number
 

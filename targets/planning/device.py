@@ -105,6 +105,24 @@ class Heads:
     causal: bool
 
 
+@dataclass(frozen=True)
+class Reduction:
+    """The first of ``operands``, out, is ``epilogue`` of what ``operator`` (Add, Mul, Max or Min) makes of each of
+    ``terms`` over the axes ``reduce``.
+
+    Loads of the terms have strides along (*reduce, *extents), those of the epilogue along ``extents``.
+    """
+
+    node: ir.Node
+    operands: tuple[View, ...]
+    extents: tuple[int, ...]
+    out_strides: tuple[int, ...]
+    reduce: tuple[int, ...]
+    operator: str
+    terms: tuple[Expression, ...]
+    epilogue: Expression
+
+
 class Device(ABC):
     """Methods that take a ``Lowering`` add calls to it. ``stored`` are formats that kernels read and write."""
 
@@ -140,6 +158,9 @@ class Device(ABC):
 
     @abstractmethod
     def attention(self, lowering: Lowering, heads: Heads) -> None: ...
+
+    @abstractmethod
+    def reduction(self, lowering: Lowering, reduction: Reduction) -> None: ...
 
     def wanted_frames(self, graph: ir.Graph) -> dict[str, Frame]:
         """Values that are better computed into a frame of zeros, by name."""

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from ...ir.errors import UserError
 from ...ir.groups import Group
-from ..expressions import Apply, Expression, Literal, Load
+from ...ir.resizing import repeats
 from ..fused import fuse
 from ..graph_facts import describe, numbers, permutation, shape_of
 from ..lowering import Constant, Lowering
@@ -70,34 +68,16 @@ def lower_gather(lowering: Lowering, group: Group) -> None:
     lowering.views[str(group.result.name)] = out.transpose(places)
 
 
-REPEATING = frozenset(
-    {("asymmetric", "floor")}
-    | {
-        (corners, rounding)
-        for corners in ("half_pixel", "pytorch_half_pixel")
-        for rounding in ("round_prefer_floor", "round_prefer_ceil")
-    }
-)
-"""Ways of choosing the nearest element that repeat each one, for every whole factor."""
-
-
 def lower_resize(lowering: Lowering, group: Group) -> None:
     """Nearest-neighbour enlargement by whole factors: a copy whose source repeats along new axes."""
     node = group.anchor
     data = node.inputs[0]
     assert data is not None
     x, shape = lowering.view(data), shape_of(node.outputs[0])
-    mode = node.attributes.get_string("mode", "nearest")
-    corners = node.attributes.get_string("coordinate_transformation_mode", "half_pixel")
-    rounding = node.attributes.get_string("nearest_mode", "round_prefer_floor")
-    factors = [wanted / extent for wanted, extent in zip(shape, x.shape, strict=True)]
-    given = node.inputs[2].const_value if len(node.inputs) > 2 and node.inputs[2] else None
-    scales = factors if given is None or not given.size else [float(one) for one in given.numpy()]
-    whole = factors == scales and all(factor.is_integer() for factor in factors)
-    if mode != "nearest" or (corners, rounding) not in REPEATING or not whole:
+    if not repeats(node):
         raise UserError(
-            f"operator Resize from {x.shape} to {shape} in mode {mode!r} ({corners}, {rounding}) is not "
-            f"supported (nearest by whole factors is), at {describe(node)}"
+            f"operator Resize from {x.shape} to {shape} with a region, an aspect ratio or of a graph that was not "
+            f"imported is not supported (to sizes or by scales is), at {describe(node)}"
         )
     if str(group.result.name) in lowering.frames:
         out = lowering.device.image(lowering, group.result, shape, str(node.name))
@@ -110,39 +90,6 @@ def lower_resize(lowering: Lowering, group: Group) -> None:
     strides = [stride for step in x.strides for stride in (step, 0)]
     source = View(x.buffer, tuple(blocks), tuple(strides), x.offset)
     lowering.copy(target, source, str(node.name))
-    lowering.views[str(group.result.name)] = out
-
-
-def lower_average_pool(lowering: Lowering, group: Group) -> None:
-    """The mean of as many strided views as the window has places."""
-    node = group.anchor
-    data = node.inputs[0]
-    assert data is not None
-    x, shape = lowering.view(data), shape_of(node.outputs[0])
-    window = node.attributes["kernel_shape"].as_ints()
-    steps = node.attributes.get_ints("strides", [1] * len(window))
-    plain = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    dilated = any(step != 1 for step in node.attributes.get_ints("dilations", [1]))
-    framed = any(node.attributes.get_ints("pads", [0])) or node.attributes.get_int("ceil_mode", 0)
-    if dilated or framed or not plain:
-        raise UserError(
-            f"operator AveragePool with padding or dilation is not supported, at {describe(node)}"
-        )
-    loads: list[View] = []
-    for place in itertools.product(*(range(size) for size in window)):
-        view = x
-        for axis, (start, step) in enumerate(zip(place, steps, strict=True), start=2):
-            view = view.slice(axis, start, shape[axis], step)
-        loads.append(view)
-
-    def mean(first: int, strides: Sequence[Sequence[int]]) -> Expression:
-        total: Expression = Load(first, tuple(strides[0]))
-        for index, along in enumerate(strides[1:], start=1):
-            total = Apply("Add", (total, Load(first + index, tuple(along))))
-        return Apply("Mul", (total, Literal(1.0 / len(loads))))
-
-    out = lowering.fresh(shape, x.order(), lowering.dtype(group.result))
-    lowering.device.map(lowering, out, loads, mean, str(node.name))
     lowering.views[str(group.result.name)] = out
 
 

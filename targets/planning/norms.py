@@ -43,7 +43,7 @@ def lower_group_norm(lowering: Lowering, group: Group) -> None:
         epsilon=node.attributes.get_float("epsilon", 1e-5),
     )
     lowering.device.group_norm(lowering, images)
-    lowering.views[str(fused.result.name)] = result_view(fused, out)
+    lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)
 
 
 def lower_layer_norm(lowering: Lowering, group: Group) -> None:
@@ -81,4 +81,4 @@ def _lower_rows(lowering: Lowering, node: ir.Node, fused: Fused, axis: int, epsi
     lowering.device.row_norm(
         lowering, Rows(node, fused, x, out, extents, x.shape[axis], tuple(full), epsilon)
     )
-    lowering.views[str(fused.result.name)] = result_view(fused, out)
+    lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)

@@ -13,7 +13,6 @@ from ..graph_facts import describe
 from ..lowering import Lowering
 from .attention import lower_attention
 from .movement import (
-    lower_average_pool,
     lower_concat,
     lower_elementwise,
     lower_gather,
@@ -23,10 +22,10 @@ from .movement import (
 )
 from .norms import lower_group_norm, lower_layer_norm, lower_softmax
 from .products import lower_conv, lower_gemm, lower_matmul
+from .reductions import POOLS, STATISTICS, lower_pool, lower_statistic
 
 PLANS: dict[str, Callable[[Lowering, Group], None]] = {
     "Attention": lower_attention,
-    "AveragePool": lower_average_pool,
     "Concat": lower_concat,
     "Conv": lower_conv,
     "Gather": lower_gather,
@@ -38,6 +37,8 @@ PLANS: dict[str, Callable[[Lowering, Group], None]] = {
     "Resize": lower_resize,
     "Softmax": lower_softmax,
     **dict.fromkeys((*ELEMENTWISE, *sorted(CONVERSIONS)), lower_elementwise),
+    **dict.fromkeys(POOLS, lower_pool),
+    **dict.fromkeys(STATISTICS, lower_statistic),
     "Cast": lower_elementwise,
 }
 

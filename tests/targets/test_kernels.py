@@ -15,6 +15,7 @@ from fick.targets.cpu.attention import Attention
 from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
 from fick.targets.cpu.elementwise import Map, Pad
 from fick.targets.cpu.group_norm import GroupNorm
+from fick.targets.cpu.reduction import Reduction
 from fick.targets.cpu.row_norm import LayerNorm, Softmax
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import Panels
@@ -98,6 +99,42 @@ def test_convolution_is_a_contraction(machine, height, width, inputs, outputs, s
     windows = np.lib.stride_tricks.sliding_window_view(image.astype(np.float64), (3, 3), axis=(0, 1))
     wanted = np.einsum("yxcij,ocij->yxo", windows[::stride, ::stride], weight.astype(np.float64))
     np.testing.assert_allclose(out, wanted, rtol=0, atol=sum_tolerance(9 * inputs))
+
+
+@few
+@given(
+    machines, st.integers(1, 3), st.integers(1, 9), st.integers(1, 40), st.integers(1, 3), st.integers(1, 40),
+    st.booleans(), st.sampled_from(["Add", "Mul", "Max", "Min"]), st.integers(1, 2),
+)  # fmt: skip
+def test_a_reduction_of_two_operands(
+    machine, batch, rows, columns, taps, depth, turned, operator, parts
+):  # fmt: skip
+    """b is [batch, taps, depth, columns], or turned so that a result's terms lie side by side."""
+    a = noise(20, batch, rows, taps, depth)
+    b = [noise(21 + part, batch, taps, depth, columns) for part in range(parts)]
+    laid = [np.ascontiguousarray(np.moveaxis(one, 3, 1)) if turned else one for one in b]
+    whole = taps * depth
+    left = Load(1, (depth, 1, rows * whole, whole, 0))
+    steps = (
+        (depth, 1, columns * whole, 0, whole) if turned else (depth * columns, columns, columns * whole, 0, 1)
+    )
+    terms = tuple(Apply("Add", (left, Load(2 + part, steps))) for part in range(parts))
+    result = Value() if parts == 1 else Apply("Sub", (Value(0), Value(1)))
+    kernel = Reduction(
+        dtypes=("float32",) * (3 + parts), extents=(batch, rows, columns),
+        out_strides=(rows * columns, columns, 1), reduce=(taps, depth), operator=operator, terms=terms,
+        epilogue=Apply("Add", (result, Load(2 + parts, (0, 0, 1)))), lanes=machine.profile.vector_lanes,
+    )  # fmt: skip
+    out, bias = np.full((batch, rows, columns), np.nan, np.float32), noise(23, columns)
+    machine.run(kernel, out, a, *laid, bias)
+    join = {"Add": np.add, "Mul": np.multiply, "Max": np.maximum, "Min": np.minimum}[operator]
+    wide = a.astype(np.float64)[:, :, :, :, None]
+    found = [join.reduce(wide + one.astype(np.float64)[:, None], axis=(2, 3)) for one in b]
+    # A product of K factors errs by K roundings of itself, a sum by as many of the sum of its terms' sizes.
+    size = [np.add.reduce(np.abs(wide) + np.abs(one)[:, None], axis=(2, 3)) for one in b]
+    bound = sum(np.abs(one) if operator == "Mul" else many for one, many in zip(found, size, strict=True))
+    wanted = (found[0] if parts == 1 else found[0] - found[1]) + bias
+    assert np.all(np.abs(out - wanted) <= 2 * (whole + 4) * UNIT * (bound + np.abs(bias)))
 
 
 @few

@@ -27,6 +27,7 @@ from fick.targets.opencl.contraction import Contraction, Edge
 from fick.targets.opencl.elementwise import Gather, Map, Pad
 from fick.targets.opencl.kernel import Kernel
 from fick.targets.opencl.norms import GroupNorm, RowNorm
+from fick.targets.opencl.reduction import Reduction
 from fick.targets.opencl.text import lanes_for
 
 from .kernels import write_calls
@@ -227,9 +228,21 @@ def gather(draw: Draw) -> Case:
     return Case(kernel, [np.full((count, columns), np.nan, np.float32), table, chosen], 0, table[held], 0)
 
 
+def reduction(draw: Draw) -> Case:
+    """The largest of the sums of rows and turned columns."""
+    rows, columns, depth = (draw(st.integers(1, most)) for most in (9, 21, 30))
+    a, b = noise(24, rows, depth), noise(25, depth, columns)
+    kernel = Reduction(
+        ("float32",) * 3, extents=(rows, columns), out_strides=(columns, 1), reduce=(depth,), operator="Max",
+        terms=(Apply("Add", (Load(1, (1, depth, 0)), Load(2, (columns, 0, 1)))),), epilogue=Value(),
+    )  # fmt: skip
+    wanted = (a[:, :, None] + b[None]).max(1)
+    return Case(kernel, [np.full((rows, columns), np.nan, np.float32), a, b], 0, wanted, 0)
+
+
 TEMPLATES: list[Callable[[Draw], Case]] = [
     product, convolution, attention, group_norm, lambda draw: rows_of(draw, None),
-    lambda draw: rows_of(draw, 1e-5), strided_map, frame, gather,
+    lambda draw: rows_of(draw, 1e-5), strided_map, frame, gather, reduction,
 ]  # fmt: skip
 
 
