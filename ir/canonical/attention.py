@@ -12,49 +12,6 @@ from onnxscript.rewriter import pattern
 
 from .propagate import dims, scalar
 
-
-def _letters(einsum: ir.Value) -> tuple[str, str, str] | None:
-    """The subscripts of a two-operand Einsum that is one matrix product per batch, else None."""
-    node = einsum.producer()
-    assert node is not None
-    equation = node.attributes.get_string("equation", "").replace(" ", "")
-    if "." in equation or "->" not in equation or equation.count(",") != 1:
-        return None
-    operands, out = equation.split("->")
-    left, right = operands.split(",")
-    rows, columns = set(left) - set(right), set(right) - set(left)
-    summed = set(left) & set(right) - set(out)
-    matrix = len(rows) == len(columns) == len(summed) == 1 and rows | columns <= set(out)
-    repeated = any(len(set(term)) != len(term) for term in (left, right, out))
-    return (left, right, out) if matrix and not repeated else None
-
-
-def _einsum(op: Any, a: Any, b: Any) -> Any:
-    return op.Einsum(a, b, _outputs=["product"])
-
-
-def _is_matmul(context: Any, product: ir.Value, **rest: Any) -> bool:
-    return _letters(product) is not None
-
-
-def _as_matmul(op: Any, a: ir.Value, b: ir.Value, product: ir.Value) -> Any:
-    letters = _letters(product)
-    assert letters is not None
-    left, right, out = letters
-    batch = "".join(letter for letter in out if letter in left and letter in right)
-    (row,) = set(left) - set(right)
-    (column,) = set(right) - set(left)
-    (inner,) = set(left) & set(right) - set(out)
-    result = op.MatMul(
-        _permuted(op, a, left, batch + row + inner), _permuted(op, b, right, batch + inner + column)
-    )
-    return _permuted(op, result, batch + row + column, out)
-
-
-def _permuted(op: Any, value: Any, have: str, want: str) -> Any:
-    return value if have == want else op.Transpose(value, perm=[have.index(letter) for letter in want])
-
-
 SCALED: list[Callable[[Any, Any, Any], Any]] = [
     lambda op, scores, factor: op.Mul(scores, factor),
     lambda op, scores, factor: op.Div(scores, factor),
@@ -158,7 +115,6 @@ def _sink(rearrange: str, divides: bool) -> pattern.RewriteRule:
     return pattern.RewriteRule(target, replacement, check, name="sink_scale")
 
 
-EINSUM = [pattern.RewriteRule(_einsum, _as_matmul, _is_matmul, name="einsum_to_matmul")]
 ATTENTION = [_attention(scaled, masked) for scaled in (None, 0, 1) for masked in (None, 0, 1)]
 SCALE = [_sink(op, divides) for op in ("Reshape", "Transpose") for divides in (False, True)] + [
     _fold_scale(side, divides) for side in (0, 1) for divides in (False, True)

@@ -22,19 +22,25 @@ from onnx_ir.passes.common import (
 from onnxscript import version_converter
 from onnxscript.rewriter import pattern
 
+from ..annotations import EXACT
 from ..errors import UserError
 from ..modules import SCOPES, module_path, record_scopes
 from .activation import ACTIVATION
-from .attention import ATTENTION, EINSUM, HEADS, SCALE
+from .attention import ATTENTION, HEADS, SCALE
+from .edges import EDGES
+from .elementwise import SAID_IN_OTHERS, WHOLE_ACTIVATIONS
 from .embedding import stack_projections
 from .fitting import require_fitting
 from .literals import merge_literals
 from .movement import DEAD, MERGED
-from .normalisation import AFFINE_GROUPS, LAYER_NORM, PLAIN_GROUPS, PLAIN_LAYERS
+from .normalisation import AFFINE_GROUPS, LAYER_NORM, OTHER_NORMS, PLAIN_GROUPS, PLAIN_LAYERS
 from .order import operators, order_operands
-from .propagate import propagate, require_static, where
+from .products import EINSUM, PRODUCTS
+from .propagate import LITERAL, propagate, require_static, where
+from .resampling import RESAMPLING
 from .specialise import specialise
 from .splitting import hoist_over_splits, sequences_to_splits, slices_to_splits
+from .widening import widen
 
 OPSET = 24
 """Swish entered the standard here, and ONNX Runtime 1.31 has a CPU kernel for it at exactly this version."""
@@ -57,8 +63,9 @@ def _rules(rules: Sequence[pattern.RewriteRule]) -> Step:
 PHASES: list[list[Step]] = [
     [sequences_to_splits, _rules(DEAD)],
     [merge_literals, order_operands],
-    [_rules([*AFFINE_GROUPS, *ACTIVATION, *LAYER_NORM])],
+    [_rules([*AFFINE_GROUPS, *ACTIVATION, *WHOLE_ACTIVATIONS, *LAYER_NORM])],
     [_rules([*PLAIN_GROUPS, *PLAIN_LAYERS, *EINSUM])],
+    [_rules([*OTHER_NORMS, *SAID_IN_OTHERS, *PRODUCTS]), _rules([*EDGES, *RESAMPLING])],
     [_rules(ATTENTION)],
     [_rules(SCALE), _rules([*DEAD, *MERGED]), slices_to_splits, hoist_over_splits],
     [_rules(HEADS), stack_projections],
@@ -88,6 +95,7 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
     for node in model.graph:  # what was converted by way of protobuf has lost them
         record_scopes(node)
     specialise(model, shapes or {})
+    widen(model)
     _settle(model)
     for phase in PHASES:
         for _ in range(MOST_ROUNDS):
@@ -154,6 +162,8 @@ def _finish(model: ir.Model) -> None:
         node.doc_string = None
         if scopes:
             node.metadata_props[SCOPES] = scopes
+        if node.op_type == "MatMul" and node.inputs[1] is not None and LITERAL in node.inputs[1].meta:
+            node.metadata_props[EXACT] = "literal"  # no checkpoint's, and small: rounding it saves nothing
         if not node.name or re.fullmatch(rf"node_{node.op_type}_\d+", node.name):
             # Given by the rewriter: say instead where in the model it is and what it does.
             stem = "/".join(part for part in (module_path(node), node.op_type) if part)

@@ -161,27 +161,6 @@ def _drop_last(op: Any, x: ir.Value, inner: ir.Value, turned: ir.Value, y: ir.Va
     return op.Transpose(op.Reshape(x, _shape(op, tuple(source))), perm=perm)
 
 
-def _turning_einsum(op: Any, x: Any) -> Any:
-    return op.Einsum(x, _outputs=["y"])
-
-
-def _turned(context: Any, x: ir.Value, y: ir.Value) -> bool:
-    have, want = _subscripts(y)
-    return have.isalpha() and len(set(have)) == len(have) and sorted(have) == sorted(want)
-
-
-def _turn(op: Any, x: ir.Value, y: ir.Value) -> Any:
-    have, want = _subscripts(y)
-    return op.Transpose(x, perm=[have.index(letter) for letter in want])
-
-
-def _subscripts(einsum: ir.Value) -> tuple[str, str]:
-    node = einsum.producer()
-    assert node is not None
-    have, _, want = node.attributes.get_string("equation", "").replace(" ", "").partition("->")
-    return have, want
-
-
 def _single_concat(op: Any, x: Any) -> Any:
     return op.Concat(x)
 
@@ -201,7 +180,6 @@ DEAD: list[pattern.RewriteRule] = [
     pattern.RewriteRule(_transpose, _pass_on, _is_identity_perm, name="no_op_transpose"),
 ]
 MERGED: list[pattern.RewriteRule] = [
-    pattern.RewriteRule(_turning_einsum, _turn, _turned, name="einsum_to_transpose"),
     *(_to_reshape(op_type) for op_type in ("Squeeze", "Unsqueeze", "Flatten")),
     pattern.RewriteRule(_two_reshapes, _as_reshape, name="reshape_reshape"),
     pattern.RewriteRule(_two_transposes, _one_transpose, name="transpose_transpose"),

@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
 from .propagate import dims, scalar
+from .writing import first, number, table, written_out
 
 
 def _instance_norm(op: Any, x: Any, groups: Any, ones: Any, zeros: Any, back: Any) -> Any:
@@ -194,6 +195,36 @@ def _raise_biased_layer_norm(
     return op.LayerNormalization(x, scale, bias, **node.attributes)
 
 
+def _by_channel(op: Any, node: ir.Node) -> Any:
+    """Each channel is a group of its own (Ulyanov et al., arXiv 1607.08022)."""
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    return op.GroupNormalization(*node.inputs, num_groups=dims(first(node))[1], epsilon=epsilon)
+
+
+def _over_more_axes(node: ir.Node) -> bool:
+    axis, rank = node.attributes.get_int("axis", -1), len(dims(first(node)))
+    return axis % rank != rank - 1
+
+
+def _flat_layer_norm(op: Any, node: ir.Node) -> Any:
+    """What is normalised together as one axis."""
+    x = first(node)
+    lead = dims(x)[: node.attributes.get_int("axis", -1)]
+    flat = op.Reshape(x, table(op, [*lead, -1]))
+    own = [op.Reshape(value, table(op, [-1])) for value in node.inputs[1:] if value is not None]
+    epsilon = node.attributes.get_float("epsilon", 1e-5)
+    return op.Reshape(op.LayerNormalization(flat, *own, axis=-1, epsilon=epsilon), table(op, dims(x)))
+
+
+def _rms_norm(op: Any, node: ir.Node) -> Any:
+    """x / sqrt(mean(x^2) + epsilon) times a scale (Zhang and Sennrich, arXiv 1910.07467)."""
+    x, rank = first(node), len(dims(first(node)))
+    axes = table(op, range(node.attributes.get_int("axis", -1) % rank, rank))
+    mean = op.ReduceMean(op.Mul(x, x), axes)
+    root = op.Sqrt(op.Add(mean, number(op, node.attributes.get_float("epsilon", 1e-5))))
+    return op.Mul(op.Div(x, root), node.inputs[1])
+
+
 AFFINE_GROUPS = [
     pattern.RewriteRule(_affine_groups, _raise_affine_groups, _is_affine_groups, name="group_normalization"),
     pattern.RewriteRule(_ort_group_norm, _raise_ort_group_norm, name="ort_group_norm"),
@@ -208,3 +239,8 @@ LAYER_NORM = [
     pattern.RewriteRule(_biased_layer_norm, _raise_biased_layer_norm, _has_no_bias, name="layer_norm_bias"),
 ]
 PLAIN_LAYERS = [_plain_layer_norm(square, divide) for square in SQUARES for divide in QUOTIENTS]
+OTHER_NORMS = [
+    written_out("InstanceNormalization", _by_channel),
+    written_out("LayerNormalization", _flat_layer_norm, _over_more_axes),
+    written_out("RMSNormalization", _rms_norm),
+]

@@ -1,0 +1,171 @@
+"""Operators that are said in others, form by form: ONNX Runtime on the graph before and after, and nothing that no target
+plans.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from fick.ir import referee
+from fick.ir.canonical import canonicalise
+from fick.ir.operators import VIEWS
+from fick.targets.planning.operators import PLANS
+
+from .test_canonical import agree, kinds, parse
+
+HALF = 'coordinate_transformation_mode="half_pixel"'
+SCALED = "s = Constant<value_floats=[1.0, 1.0, 2.0, 2.0]>() "
+SIZED = "s = Constant<value_ints=[1, 6, 7, 11]>() "
+
+FORMS = {
+    "linear by two": SCALED + f'y = Resize<mode="linear", {HALF}>(x, , s)',
+    "linear, corners aligned": SIZED
+    + 'y = Resize<mode="linear", coordinate_transformation_mode="align_corners">(x, , , s)',
+    "linear of whole pixels": SCALED + 'y = Resize<mode="linear", coordinate_transformation_mode="asymmetric">(x, , s)',
+    "cubic": SCALED + f'y = Resize<mode="cubic", cubic_coeff_a=-0.75, {HALF}>(x, , s)',
+    "smaller, without aliases": "s = Constant<value_ints=[1, 6, 3, 4]>() "
+    f'y = Resize<mode="linear", antialias=1, {HALF}>(x, , , s)',
+    "nearest to an odd size": SIZED
+    + 'y = Resize<mode="nearest", nearest_mode="floor", coordinate_transformation_mode="asymmetric">(x, , , s)',
+    "nearest, smaller": "s = Constant<value_floats=[1.0, 1.0, 0.5, 0.6]>() "
+    'y = Resize<mode="nearest", nearest_mode="ceil">(x, , s)',
+    "reflected": 'p = Constant<value_ints=[0, 0, 1, 3, 0, 0, 4, 2]>() y = Pad<mode="reflect">(x, p)',
+    "repeated at the edge": 'p = Constant<value_ints=[0, 0, 1, 3, 0, 0, 6, 2]>() y = Pad<mode="edge">(x, p)',
+    "wrapped": 'p = Constant<value_ints=[0, 0, 1, 3, 0, 0, 4, 2]>() y = Pad<mode="wrap">(x, p)',
+    "fives around channels": "p = Constant<value_ints=[0, 2, 1, 0, 0, 1, 0, 2]>() v = Constant<value_float=5.0>() "
+    "y = Pad(x, p, v)",
+    "cut by negative pads": "p = Constant<value_ints=[0, -1, -2, 1, 0, 0, 1, -3]>() y = Pad(x, p)",
+    "means that count zeros": "y = AveragePool<kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1>(x)",
+    "means that do not": "y = AveragePool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]>(x)",
+    "means up to the last pixel": "y = AveragePool<kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1>(x)",
+    "means of equal sizes": 'y = AveragePool<kernel_shape=[3, 3], strides=[2, 2], auto_pad="SAME_LOWER">(x)',
+    "largest, framed": "y = MaxPool<kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1]>(x)",
+    "largest up to the last pixel": "y = MaxPool<kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1>(x)",
+    "mean of all pixels": "y = GlobalAveragePool(x)",
+    "largest of all pixels": "y = GlobalMaxPool(x)",
+    "pixels repeated": "r = Constant<value_ints=[1, 2, 3, 1]>() y = Tile(x, r)",
+    "channels to pixels": "r = Constant<value_ints=[1, 2, 1, 1]>() t = Tile(x, r) y = DepthToSpace<blocksize=2>(t)",
+    "channels to pixels, torch's order": "r = Constant<value_ints=[1, 2, 1, 1]>() t = Tile(x, r) "
+    'y = DepthToSpace<blocksize=2, mode="CRD">(t)',
+    "pixels to channels": "r = Constant<value_ints=[1, 1, 2, 1]>() t = Tile(x, r) y = SpaceToDepth<blocksize=2>(t)",
+    "einsum over two axes": 'y = Einsum<equation="bchw,bdhw->bcd">(x, x)',
+    "einsum of three": 'y = Einsum<equation="bchw,bdhw,bdiw->bcid">(x, x, x)',
+    "einsum without a sum": 'y = Einsum<equation="bchw,bchw->bhwc">(x, x)',
+    "einsum, sums of one": 'y = Einsum<equation="bchw->wb">(x)',
+    "einsum with an ellipsis": 'y = Einsum<equation="...hw,...vw->...vh">(x, x)',
+    "einsum of what is left over": 'y = Einsum<equation="bchw,bdhv">(x, x)',
+    "vectors": "s = Constant<value_ints=[240]>() v = Reshape(x, s) y = MatMul(v, v)",
+    "a vector and matrices": "v = Constant<value_floats=[1.0, 2.0, 3.0, 4.0, 5.0]>() y = MatMul(v, x)",
+    "factors of a product": "s = Constant<value_ints=[30, 8]>() m = Reshape(x, s) "
+    "y = Gemm<alpha=0.5, beta=2.0, transA=1>(m, m)",
+    "normalised over two axes": "o = Shape<start=2, end=4>(x) k = ConstantOfShape<value = float[1] {2.0}>(o) "
+    "y = LayerNormalization<axis=2>(x, k)",
+}  # fmt: skip
+
+ACTIVATIONS = [
+    "Elu<alpha=0.7>", "Celu<alpha=0.7>", "Selu", "HardSigmoid", "HardSwish", "LeakyRelu<alpha=0.2>", "Mish",
+    "Softplus", "Softsign", "LogSoftmax<axis=1>",
+]  # fmt: skip
+
+
+def loose(body: str, opset: int = 22) -> ir.Model:
+    """The body as a graph of x whose result's sizes are what they turn out to be."""
+    return parse("(float[1,6,5,8] x) => (float[] y)", body, opset=opset)
+
+
+def supported(canonical: ir.Model) -> Counter[str]:
+    found = kinds(canonical)
+    assert set(found) <= PLANS.keys() | VIEWS
+    return found
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_form_is_said_in_operators_that_targets_plan(name: str) -> None:
+    supported(agree(loose(FORMS[name])))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_are_said_in_plain_ones(activation: str) -> None:
+    supported(agree(loose(f"l = Mul(x, x) m = Sub(l, x) n = Mul(m, x) y = {activation}(n)")))
+
+
+def test_mish_is_recovered_from_its_parts() -> None:
+    found = supported(agree(loose("s = Softplus(x) t = Tanh(s) y = Mul(x, t)")))
+    assert "Log" not in found and "Tanh" not in found
+
+
+def test_slopes_and_statistics_that_a_checkpoint_brings() -> None:
+    rng = np.random.default_rng(1)
+    weights = {name: rng.uniform(0.5, 2, 6).astype(np.float32) for name in ("s", "b", "m", "v")}
+    weights["p"] = rng.standard_normal((6, 1, 1)).astype(np.float32)
+    signature = (
+        "(float[1,6,5,8] x, float[6] s, float[6] b, float[6] m, float[6] v, float[6,1,1] p) => (float[] y)"
+    )
+    body = "n = BatchNormalization<epsilon=0.01>(x, s, b, m, v) i = InstanceNormalization(n, s, b) y = PRelu(i, p)"
+    canonical = agree(parse(signature, body, weights, opset=22))
+    assert supported(canonical)["GroupNormalization"] == 1
+    assert set(weights) <= set(canonical.graph.initializers)
+
+
+@pytest.mark.parametrize(
+    ("groups", "kernel", "attributes"),
+    [
+        (1, (2, 2), "strides=[2, 2]"),
+        (1, (4, 4), "strides=[2, 2], pads=[1, 1, 1, 1]"),
+        (1, (3, 3), "strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]"),
+        (2, (3, 5), "strides=[1, 3], pads=[0, 2, 1, 1]"),
+        (2, (1, 1), "strides=[2, 2], output_padding=[1, 0]"),
+    ],
+)
+def test_a_transposed_convolution_is_as_many_convolutions_as_its_step(
+    groups: int, kernel: tuple[int, int], attributes: str
+) -> None:
+    rng = np.random.default_rng(2)
+    shape = (6, 4, *kernel)
+    weights = {
+        "k": rng.standard_normal(shape).astype(np.float32),
+        "b": rng.standard_normal(4 * groups).astype(np.float32),
+    }
+    signature = (
+        f"(float[2,6,5,8] x, float[{','.join(map(str, shape))}] k, float[{4 * groups}] b) => (float[] y)"
+    )
+    canonical = agree(parse(signature, f"y = ConvTranspose<group={groups}, {attributes}>(x, k, b)", weights))
+    assert supported(canonical)["Conv"] == 1
+    assert {"k", "b"} <= set(canonical.graph.initializers)
+
+
+def test_a_convolution_that_keeps_sizes_gets_pads() -> None:
+    weights = {"k": np.random.default_rng(3).standard_normal((4, 6, 3, 4)).astype(np.float32)}
+    for way in ("SAME_UPPER", "SAME_LOWER"):
+        body = f'y = Conv<auto_pad="{way}", strides=[2, 1]>(x, k)'
+        agree(parse("(float[1,6,5,8] x, float[4,6,3,4] k) => (float[] y)", body, weights))
+
+
+@pytest.mark.parametrize("kind", ["float16", "double", "bfloat16"])
+def test_a_graph_of_other_floats_computes_in_float32_and_keeps_its_weights(kind: str) -> None:
+    """Widened numbers are the same numbers: what differs from the narrow graph is its own rounding."""
+    types = {"float16": ir.DataType.FLOAT16, "double": ir.DataType.DOUBLE, "bfloat16": ir.DataType.BFLOAT16}
+    rng = np.random.default_rng(4)
+    numbers = rng.standard_normal((4, 6, 3, 3)).astype(types[kind].numpy())
+    model = parse(
+        f"({kind}[1,6,5,8] x, {kind}[4,6,3,3] k, float[1] t) => ({kind}[] y)",
+        f"c = Conv<pads=[1, 1, 1, 1]>(x, k) w = Cast<to={int(types[kind])}>(t) "
+        f"h = Constant<value_float=0.5>() o = Cast<to={int(types[kind])}>(h) a = Add(w, o) y = Mul(c, a)",
+        {"k": numbers},
+        opset=22,
+    )
+    canonical = canonicalise(model)
+    assert all(
+        value.dtype is ir.DataType.FLOAT for value in (*canonical.graph.inputs, *canonical.graph.outputs)
+    )
+    assert canonical.graph.initializers["k"].dtype is types[kind]
+    x, t = rng.standard_normal((1, 6, 5, 8)).astype(np.float32), np.array([1.5], np.float32)
+    got = referee.run(canonical, {"x": x, "t": t})["y"]
+    framed = np.pad(x.astype(np.float64), [(0, 0), (0, 0), (1, 1), (1, 1)])
+    windows = np.lib.stride_tricks.sliding_window_view(framed, (3, 3), axis=(2, 3))
+    wanted = 2 * np.einsum("nchwij,ocij->nohw", windows, numbers.astype(np.float64))
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=54 * 2.0**-24 * np.abs(wanted).max())
