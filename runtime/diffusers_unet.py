@@ -32,7 +32,9 @@ class DiffusersUNet:
         self.config = _Config(**config)
         self.dtype: Any = torch.float32
         self.device: Any = torch.device("cpu")
-        self.add_embedding = None
+        # SDXL's pipelines reckon from this how many numbers they are to give beside the prompt.
+        width = config.get("projection_class_embeddings_input_dim")
+        self.add_embedding = SimpleNamespace(linear_1=SimpleNamespace(in_features=width))
 
     def __call__(
         self,
@@ -40,10 +42,16 @@ class DiffusersUNet:
         timestep: Any,
         encoder_hidden_states: Any = None,
         return_dict: bool = True,
+        added_cond_kwargs: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> Any:
-        """As ``UNet2DConditionModel.forward``, for any batch: it is cut into batches of the compiled size."""
-        asked = sorted(name for name, value in others.items() if value is not None)
+        """As ``UNet2DConditionModel.forward``, for any batch: it is cut into batches of the compiled size.
+
+        Raises FickError for what the compiled UNet does not read, or if something that it reads is missing.
+        """
+        prompt = {"encoder_hidden_states": encoder_hidden_states, **(added_cond_kwargs or {}), **others}
+        prompt = {name: value for name, value in prompt.items() if value is not None}
+        asked = sorted(prompt.keys() - self._model.inputs.keys())
         if asked:
             raise FickError(
                 f"the compiled UNet takes no {asked[0]}; leave it out or use the pipeline's own UNet"
@@ -56,8 +64,7 @@ class DiffusersUNet:
             # The last batch repeats its last row; what that gives is not used.
             rows = [min(row, count - 1) for row in range(start, start + size)]
             feeds: dict[str, Any] = {"sample": sample[rows].numpy()}
-            if encoder_hidden_states is not None:
-                feeds["encoder_hidden_states"] = encoder_hidden_states[rows].numpy()
+            feeds |= {name: value[rows].numpy() for name, value in prompt.items()}
             feeds["timestep"] = np.broadcast_to(step, self._model.inputs["timestep"].shape)
             outputs.append(next(iter(self._model.run(**feeds).values())))
         output = self._torch.from_numpy(np.concatenate(outputs)[:count])

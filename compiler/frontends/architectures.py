@@ -28,17 +28,44 @@ class Architecture:
 def _unet(config: Any) -> Shapes:
     """Of UNet2DModel and UNet2DConditionModel."""
     shapes: Shapes = {"sample": _sample(config), "timestep": (1,)}
-    context = getattr(config, "cross_attention_dim", None)
-    if context is not None:
-        # Some configurations give one width a block; the text encoder has one.
-        shapes["encoder_hidden_states"] = (1, TOKENS, context if isinstance(context, int) else context[0])
-    if getattr(config, "addition_embed_type", None) == "text_time":
+    context, given = getattr(config, "cross_attention_dim", None), getattr(config, "encoder_hid_dim", None)
+    # Some configurations give one width a block; the text encoder has one.
+    width = context if context is None or isinstance(context, int) else context[0]
+    kind = getattr(config, "encoder_hid_dim_type", None)
+    added = getattr(config, "addition_embed_type", None)
+    if kind == "ip_image_proj" or added == "image_hint":
+        raise UserError(
+            f"a UNet that reads {'images of an adapter' if kind == 'ip_image_proj' else 'a hint'} is not supported; "
+            "leave the adapter out, or compile a module of your own that takes tensors alone"
+        )
+    if width is not None and kind != "image_proj":
+        # What the text encoder gives may be projected to the width that the blocks read.
+        shapes["encoder_hidden_states"] = (1, TOKENS, given or width)
+    if added == "text_time":
         ids = 6 * config.addition_time_embed_dim
         shapes["text_embeds"] = (1, config.projection_class_embeddings_input_dim - ids)
         shapes["time_ids"] = (1, 6)
-    if getattr(config, "num_class_embeds", None):
-        shapes["class_labels"] = (1,)
+    if added == "text_image":
+        shapes["text_embeds"] = (1, width)
+    if kind in ("image_proj", "text_image_proj") or added in ("image", "text_image"):
+        shapes["image_embeds"] = (1, width if kind == "text_image_proj" or added == "text_image" else given)
+    if (labels := _labels(config)) is not None:
+        shapes["class_labels"] = labels
+    if getattr(config, "time_cond_proj_dim", None):
+        # The guidance scale's embedding, of models that guidance was distilled into (arXiv 2210.03142).
+        shapes["timestep_cond"] = (1, config.time_cond_proj_dim)
     return shapes
+
+
+def _labels(config: Any) -> tuple[int, ...] | None:
+    """What classes are given as: their numbers, or vectors."""
+    kind = getattr(config, "class_embed_type", None)
+    if kind in ("projection", "simple_projection"):
+        return 1, config.projection_class_embeddings_input_dim
+    if kind == "identity":
+        own, first = getattr(config, "time_embedding_dim", None), config.block_out_channels[0]
+        return 1, own or first * 4
+    return (1,) if kind == "timestep" or getattr(config, "num_class_embeds", None) else None
 
 
 def _dit(config: Any) -> Shapes:

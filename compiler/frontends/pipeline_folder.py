@@ -7,12 +7,14 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ...ir.errors import UserError, first_line
 from ..checkpoint import read_checkpoint
+from .architectures import ARCHITECTURES
 from .diffusers_folder import DiffusersFolder, read_json
 from .imported import Imported, Source, Whole, assemble_part
 from .torch_module import import_module, require_torch
@@ -47,6 +49,12 @@ def _text_to_image(folder: Path, shapes: Mapping[str, Sequence[int]]) -> Whole:
     unet = _config(folder, "unet", "in_channels", "sample_size")
     encoder = _config(folder, "text_encoder", "max_position_embeddings", "hidden_size")
     tokens = encoder["max_position_embeddings"]
+    own = ARCHITECTURES["UNet2DConditionModel"].inputs(SimpleNamespace(**{"sample_size": None, **unet}))
+    if beside := sorted(own.keys() - {"sample", "timestep", "encoder_hidden_states"}):
+        raise UserError(
+            f"the UNet of {folder} reads {', '.join(beside)} beside the prompt, which a bundle that goes from text to "
+            f"pictures does not give; compile {folder / 'unet'} alone"
+        )
     sample = _sample(unet, "sample", shapes)
     unet_shapes = {
         "timestep": [1],

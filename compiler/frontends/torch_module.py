@@ -26,6 +26,9 @@ WHOLE_NUMBERS = frozenset({"class_labels", "input_ids"})
 ADDED = "added_cond_kwargs"
 """diffusers gathers SDXL's extra inputs in a dictionary of this name; the graph's inputs are its entries."""
 
+ADDITIONS = ("text_embeds", "time_ids", "image_embeds")
+"""What it gathers so."""
+
 
 def require_torch() -> Any:
     """The torch package. Raises UserError if it is not installed."""
@@ -135,7 +138,9 @@ def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], nam
             )
     tensors: dict[str, Any] = {}
     for argument, shape in wanted.items():
-        kind = torch.int64 if argument in WHOLE_NUMBERS else torch.float32
+        # Classes are numbers, unless they are vectors.
+        whole = argument in WHOLE_NUMBERS and not (argument == "class_labels" and len(shape) > 1)
+        kind = torch.int64 if whole else torch.float32
         tensors[argument] = torch.zeros(*shape, dtype=kind)
     return tensors
 
@@ -145,7 +150,9 @@ def keywords(module: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
     call = dict(arguments)
     if not architecture_of(module):
         return call
-    added = {key: call.pop(key) for key in ("text_embeds", "time_ids") if key in call}
+    added = {key: call.pop(key) for key in ADDITIONS if key in call}
+    if "image_embeds" in added:
+        call.setdefault("encoder_hidden_states", None)  # the images stand for it
     return {**call, **({ADDED: added} if added else {}), "return_dict": False}
 
 
@@ -192,13 +199,12 @@ def _evaluating(module: Any) -> Generator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Generator[None]:
-    """The exporter warns about its own internals; none of it is the user's to mend."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Torch tells of its own internals, with tracebacks; what is the user's to mend is in the exception."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(before)

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from examples.terrain_model import fetch
-from fick.compiler.frontends import CONFIGS, import_model, known_configs
+from fick.compiler.frontends import CONFIGS, import_model, known_configs, open_model
+from fick.compiler.frontends.torch_module import keywords
 from fick.ir.errors import UserError
 from fick.ir.modules import module_path
 from fick.ir.referee import run
@@ -151,6 +152,65 @@ def test_torch_module_agrees_with_torch(
     convolutions = [node for node in imported.model.graph if node.op_type == "Conv"]
     for node in convolutions:
         assert node.inputs[1] is not None and f"{module_path(node)}.weight" == node.inputs[1].name
+
+
+CROSS = {"down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+         "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+         "mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "cross_attention_dim": 32}  # fmt: skip
+CONDITIONED = {
+    "distilled guidance": (
+        {**PROMPTED, "time_cond_proj_dim": 6, "act_fn": "mish", "class_embed_type": "timestep"},
+        {"encoder_hidden_states": [1, 77, 24], "class_labels": [1], "timestep_cond": [1, 6]},
+    ),
+    "classes as vectors": (
+        {**PROMPTED, "class_embed_type": "projection", "projection_class_embeddings_input_dim": 9},
+        {"encoder_hidden_states": [1, 77, 24], "class_labels": [1, 9]},
+    ),
+    "projected text": (
+        {**SMALL, **CROSS, "block_out_channels": (32, 64), "encoder_hid_dim": 10, "addition_embed_type": "text",
+         "addition_embed_type_num_heads": 2, "cross_attention_norm": "group_norm", "act_fn": "gelu"},
+        {"encoder_hidden_states": [1, 77, 10]},
+    ),
+    "images in the place of text": (
+        {**SMALL, **CROSS, "encoder_hid_dim": 10, "encoder_hid_dim_type": "image_proj",
+         "addition_embed_type": "image"},
+        {"image_embeds": [1, 10]},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CONDITIONED)
+def test_what_else_a_unet_of_diffusers_reads_is_an_input(name: str) -> None:
+    config, inputs = CONDITIONED[name]
+    module = small(diffusers.UNet2DConditionModel, config)
+    imported = import_model(module)
+    graph = imported.model.graph
+    read = {str(value.name): list(value.shape.numpy()) for value in graph.inputs if value.shape is not None}
+    assert read == {"sample": [1, 4, 16, 16], "timestep": [1], **inputs}
+    feeds = feeds_for(imported.model)
+    (got,) = run(imported.model, feeds).values()
+    given = {one: torch.from_numpy(array) for one, array in feeds.items()}
+    with torch.no_grad():
+        want = module(**keywords(module, given))[0].numpy()
+    assert np.abs(got - want).max() <= TOLERANCE * np.abs(want).max()
+
+
+def test_a_pipeline_whose_unet_reads_more_than_a_prompt_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    unet = {"in_channels": 4, "sample_size": 8, "cross_attention_dim": 24, "time_cond_proj_dim": 6}
+    encoder = {"max_position_embeddings": 77, "hidden_size": 24}
+    for folder, config in (("unet", unet), ("text_encoder", encoder)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"reads timestep_cond beside the prompt, .* alone"):
+        open_model(tmp_path)
+
+
+def test_torch_tells_nothing_beside_the_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    """Its own loggers write tracebacks of what cannot be traced."""
+    with pytest.raises(UserError, match="cannot be traced on input"):
+        import_model(torch.nn.Conv2d(3, 4, 3), shapes={"input": (1, 2, 8, 8)})
+    assert not capfd.readouterr().err
 
 
 def test_sizes_can_be_given() -> None:
