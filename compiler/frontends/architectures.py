@@ -28,9 +28,10 @@ class Architecture:
 def _unet(config: Any) -> Shapes:
     """Of UNet2DModel and UNet2DConditionModel."""
     shapes: Shapes = {"sample": _sample(config), "timestep": (1,)}
-    context, given = getattr(config, "cross_attention_dim", None), getattr(config, "encoder_hid_dim", None)
+    context = getattr(config, "cross_attention_dim", None) or 0
     # Some configurations give one width a block; the text encoder has one.
-    width = context if context is None or isinstance(context, int) else context[0]
+    width: int = context if isinstance(context, int) else context[0]
+    given: int = getattr(config, "encoder_hid_dim", None) or width
     kind = getattr(config, "encoder_hid_dim_type", None)
     added = getattr(config, "addition_embed_type", None)
     if kind == "ip_image_proj" or added == "image_hint":
@@ -38,9 +39,9 @@ def _unet(config: Any) -> Shapes:
             f"a UNet that reads {'images of an adapter' if kind == 'ip_image_proj' else 'a hint'} is not supported; "
             "leave the adapter out, or compile a module of your own that takes tensors alone"
         )
-    if width is not None and kind != "image_proj":
+    if width and kind != "image_proj":
         # What the text encoder gives may be projected to the width that the blocks read.
-        shapes["encoder_hidden_states"] = (1, TOKENS, given or width)
+        shapes["encoder_hidden_states"] = (1, TOKENS, given)
     if added == "text_time":
         ids = 6 * config.addition_time_embed_dim
         shapes["text_embeds"] = (1, config.projection_class_embeddings_input_dim - ids)

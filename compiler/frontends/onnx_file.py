@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -58,12 +59,22 @@ class OnnxFile:
 
     def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
         model, _ = self._read
-        stored = model.graph.initializers
-        return {name: stored[name].const_value.numpy().reshape(shape) for name, shape in wanted.items()}  # type: ignore[union-attr]
+        tensors = {name: model.graph.initializers[name].const_value for name in wanted}
+        return {
+            name: _numbers(tensor).reshape(wanted[name])
+            for name, tensor in tensors.items()
+            if tensor is not None
+        }
 
     @cached_property
     def _read(self) -> tuple[ir.Model, list[Path]]:
         return _read(self.path)
+
+
+def _numbers(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """As the canonical graph has them: floating-point numbers are of float32."""
+    numbers = tensor.numpy()
+    return numbers.astype(np.float32, copy=False) if tensor.dtype.is_floating_point() else numbers
 
 
 def _shapes(value: ir.Value | None) -> bool:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
@@ -63,6 +64,9 @@ def _with_cube(cube: Build) -> list[Build]:
 ERF_GATES = [
     _erf_gate(lambda op, x: op.Div(x, math.sqrt(2))),
     _erf_gate(lambda op, x: op.Mul(x, math.sqrt(0.5))),
+    # What a graph of float16 has in place of the root.
+    _erf_gate(lambda op, x: op.Div(x, float(np.float16(math.sqrt(2))))),
+    _erf_gate(lambda op, x: op.Mul(x, float(np.float16(math.sqrt(0.5))))),
 ]
 CUBES: list[Build] = [
     lambda op, x: op.Pow(x, 3.0),

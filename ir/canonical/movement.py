@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnxscript.rewriter import pattern
 
 from .propagate import dims, literal
+from .writing import first, span, written_out
 
 
 def _pass_on(op: Any, x: ir.Value, **rest: Any) -> Any:
@@ -161,6 +162,20 @@ def _drop_last(op: Any, x: ir.Value, inner: ir.Value, turned: ir.Value, y: ir.Va
     return op.Transpose(op.Reshape(x, _shape(op, tuple(source))), perm=perm)
 
 
+def _reads_one(node: ir.Node) -> bool:
+    chosen = literal(node.inputs[1])
+    return chosen is not None and chosen.size == 1
+
+
+def _one_part(op: Any, node: ir.Node) -> Any:
+    """What one number chooses of an axis is a slice: no kernel need copy it."""
+    x, chosen = first(node), literal(node.inputs[1])
+    assert chosen is not None
+    axis = node.attributes.get_int("axis", 0) % len(dims(x))
+    at = int(chosen.reshape(())) % dims(x)[axis]
+    return op.Reshape(span(op, x, axis, at, at + 1), _shape(op, dims(node.outputs[0])))
+
+
 def _single_concat(op: Any, x: Any) -> Any:
     return op.Concat(x)
 
@@ -180,6 +195,7 @@ DEAD: list[pattern.RewriteRule] = [
     pattern.RewriteRule(_transpose, _pass_on, _is_identity_perm, name="no_op_transpose"),
 ]
 MERGED: list[pattern.RewriteRule] = [
+    written_out("Gather", _one_part, _reads_one),
     *(_to_reshape(op_type) for op_type in ("Squeeze", "Unsqueeze", "Flatten")),
     pattern.RewriteRule(_two_reshapes, _as_reshape, name="reshape_reshape"),
     pattern.RewriteRule(_two_transposes, _one_transpose, name="transpose_transpose"),

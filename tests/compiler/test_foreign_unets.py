@@ -12,7 +12,6 @@ from torch import nn
 from torch.nn import functional
 
 import fick
-from fick.compiler.frontends import import_model
 
 
 class Channels(nn.Module):
@@ -207,12 +206,12 @@ def test_a_unet_in_memory_agrees_with_torch(kind: type[nn.Module], tmp_path: Pat
 
 
 def test_weights_of_sixteen_bits_are_what_is_computed_with(tmp_path: Path) -> None:
-    """The compiled network multiplies the very numbers of the file, in float32."""
+    """The compiled network multiplies the very numbers of the file, in float32, also when they are only packed again."""
     module = drawn(Tutorial).half()
     path = exported(Tutorial, module, tmp_path / "half.onnx", 17)
-    imported = import_model(path)
-    assert {one.const_value.dtype.name for one in imported.model.graph.initializers.values()} > {"FLOAT16"}
     feeds, wanted = call(Tutorial, module.float())
-    with fick.load(fick.compile(path, output=tmp_path / "half.fick").bundle) as loaded:
+    bundles = [fick.compile(path, output=tmp_path / f"{name}.fick").bundle for name in ("first", "again")]
+    with fick.load(bundles[0]) as loaded:
         (got,) = loaded.run(**feeds).values()
     assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max()
+    assert Path(bundles[0]).read_bytes() == Path(bundles[1]).read_bytes()
