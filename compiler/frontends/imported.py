@@ -12,6 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...ir.errors import UserError
+from ...ir.operators import VIEWS
 
 STEP_NAMES = frozenset({"timestep", "timesteps", "t", "sigma", "sigmas", "time"})
 """Inputs of these names are known from the step alone."""
@@ -156,6 +157,20 @@ def _listed(values: Any) -> str:
     return ", ".join(f"{value.name} {list(_sizes(value))}" for value in values)
 
 
+def _is_mask(value: ir.Value) -> bool:
+    """Whether nothing but sums, choices and attention's mask read a constant: there infinity says what is left out."""
+    for node, place in value.uses():
+        if node.op_type in VIEWS | {"Cast", "Concat", "Gather"} and place == 0:
+            if not all(map(_is_mask, node.outputs)):
+                return False
+        elif node.op_type not in ("Add", "Clip", "Max", "Min", "Where") and (node.op_type, place) != (
+            "Attention",
+            3,
+        ):
+            return False
+    return True
+
+
 def _check_finite(model: ir.Model, name: str) -> None:
     for label, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -164,6 +179,8 @@ def _check_finite(model: ir.Model, name: str) -> None:
         # A sum is finite if every term is; only a suspicious tensor is looked at element by element.
         array = tensor.numpy()
         if not np.isfinite(np.sum(array, dtype=np.float64)) and not np.isfinite(array).all():
+            if _is_mask(value) and not np.isnan(array).any():
+                continue
             bad = int(array.size - np.count_nonzero(np.isfinite(array)))
             raise UserError(
                 f"weight {label} of {name} holds {bad} NaN or infinite values; mend the checkpoint."

@@ -6,12 +6,16 @@ import io
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 import fick
+from fick.compiler.frontends import import_model
+from fick.ir import referee
+from fick.ir.errors import UserError
 
 
 class Channels(nn.Module):
@@ -215,3 +219,33 @@ def test_weights_of_sixteen_bits_are_what_is_computed_with(tmp_path: Path) -> No
         (got,) = loaded.run(**feeds).values()
     assert np.abs(got - wanted).max() <= 2e-5 * np.abs(wanted).max()
     assert Path(bundles[0]).read_bytes() == Path(bundles[1]).read_bytes()
+
+
+def test_what_a_mask_leaves_out_may_be_infinite(tmp_path: Path) -> None:
+    """A table that is added, one that is chosen, and a number in a choice: of scores, before the softmax."""
+    graph = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,2,9,9] x, float[2,2,1,1] w, float[9,9] m, float none, bool[9,9] early) => (float[1,2,9,9] y) {
+            c = Conv(x, w)  a = Add(c, m)  p = Softmax<axis=-1>(a)
+            b = Where(early, c, none)  q = Softmax<axis=-1>(b)  s = MatMul(p, x)  y = Add(s, q)
+        }""")
+    rng = np.random.default_rng(8)
+    early = np.tri(9, dtype=bool)
+    given = {
+        "w": rng.standard_normal((2, 2, 1, 1)).astype(np.float32),
+        "m": np.where(early, np.float32(0), np.float32(-np.inf)),
+        "none": np.array(-np.inf, np.float32),
+        "early": early,
+    }
+    for value in [one for one in graph.graph.inputs if one.name in given]:
+        graph.graph.inputs.remove(value)
+        value.const_value = ir.tensor(given[str(value.name)], name=value.name)
+        graph.graph.register_initializer(value)
+    ir.save(graph, tmp_path / "masked.onnx")
+    x = rng.standard_normal((1, 2, 9, 9)).astype(np.float32)
+    wanted = referee.run(graph, {"x": x})["y"]
+    with fick.load(fick.compile(tmp_path / "masked.onnx", output=tmp_path / "masked.fick").bundle) as loaded:
+        np.testing.assert_allclose(loaded.run(x=x)["y"], wanted, rtol=0, atol=5e-6)
+    graph.graph.initializers["w"].const_value = ir.tensor(np.full((2, 2, 1, 1), np.inf, np.float32), name="w")
+    ir.save(graph, tmp_path / "broken.onnx")
+    with pytest.raises(UserError, match="weight w of broken holds 4 NaN or infinite"):
+        import_model(tmp_path / "broken.onnx")
