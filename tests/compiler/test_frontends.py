@@ -72,8 +72,11 @@ PUBLISHED = {
 def feeds_for(model: ir.Model) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     feeds = {
-        str(value.name): rng.standard_normal([int(size) for size in value.shape or ()]).astype(np.float32)
+        str(value.name): rng.standard_normal([int(size) for size in value.shape or ()]).astype(
+            value.dtype.numpy()
+        )
         for value in model.graph.inputs
+        if value.dtype is not None
     }
     return {**feeds, "timestep": np.array([501.0], np.float32)}
 
