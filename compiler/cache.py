@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .frontends import Source
 
-PARTS = ("ir", "passes", "targets", "compiler", "runtime")
+PARTS = ("ir", "passes", "targets", "hwmodel", "compiler", "runtime")
 LIBRARIES = (
     "apache-tvm", "diffusers", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "torch", "transformers", "ziglang",
 )  # fmt: skip

@@ -118,8 +118,6 @@ class GpuProfile(Target):
     int8_dot: bool = Field(
         description="Whether there is cl_khr_integer_dot_product or cl_arm_integer_dot_product."
     )
-    sub_group: int = Field(ge=1, le=128, description="Work-items that run in step, if there are sub-groups.")
-    compute_units: int = Field(ge=1, le=1024, description="Cores, as OpenCL counts them.")
     work_group: int = Field(ge=1, le=4096, description="Most work-items of a group.")
     local_bytes: int = Field(gt=0, description="Local memory of a work-group, in bytes.")
     buffer_bytes: int = Field(
