@@ -128,6 +128,7 @@ class Contraction(SumsKernel):
 
     Sums are float32, or int32 where both A and B are integers that have no ``group``.
 
+    ``tile``                the register tile
     ``pieces``              into how many tasks the rows of a block and a panel are cut
     ``batch``               how many products of the same sizes there are, each with panels of its own, and how far
                             apart their A and their results are

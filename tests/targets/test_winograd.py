@@ -85,9 +85,21 @@ def test_convolution_with_an_epilogue(
         (shape[0] * shape[1] * inputs, shape[1] * inputs, inputs), machine.profile.vector_lanes,
     )  # fmt: skip
     product = Contraction(
-        ("float32",) * 3, (count,), (inputs,), (inputs,), (1,), filters, 1, tile, (filters, 1), Value(), 0,
-        min(blocks, count), 1, (side * side, count * inputs, count * filters),
-    )  # fmt: skip
+        ("float32",) * 3,
+        rows=(count,),
+        a_rows=(inputs,),
+        reduce=(inputs,),
+        a_reduce=(1,),
+        columns=filters,
+        parts=1,
+        out_strides=(filters, 1),
+        epilogue=Value(),
+        splits=0,
+        blocks=min(blocks, count),
+        tile=tile,
+        pieces=1,
+        batch=(side * side, count * inputs, count * filters),
+    )
     last = WinogradOutput(
         ("float32",) * 3, outputs, tiles, size, filters, strides, Apply("Relu", (epilogue,)) if relu else epilogue,
         machine.profile.vector_lanes,
