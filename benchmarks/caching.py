@@ -27,6 +27,7 @@ from emoji_rows import (
     drawn,
     interval,
     kept,
+    made_of,
     quantise,
 )
 from json_file import JsonFile, write_json
@@ -40,7 +41,6 @@ from fick.compiler.figures import png
 from fick.compiler.programs import structure
 from fick.compiler.progress import Silent, terminal
 from fick.compiler.quality.evaluate import Prompt
-from fick.compiler.quality.gallery import fingerprint
 from fick.compiler.schedule_plot import draw
 from fick.ir.files import write_whole
 from fick.passes.base import Pass
@@ -199,9 +199,8 @@ def row(
             "image_s": in_turns(reference, path, prompts[0].text, steps, taken, reporter),
         }
 
-    made_of = [fingerprint(path), fingerprint(reference), len(prompts), steps, taken]
     place = folder / "rows" / f"{path.stem}-{steps}{'' if taken == steps else f'-in-{taken}'}.json"
-    return kept(place, made_of, make)
+    return kept(place, made_of(path, reference, prompts, steps, taken), make)
 
 
 def worth(facts: dict[str, Any]) -> dict[str, Any]:

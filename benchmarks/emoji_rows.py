@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from fick.compiler.calibration import Calibration
 from fick.compiler.compile import Report
 from fick.compiler.progress import Silent
 from fick.compiler.quality.evaluate import Prompt, evaluate, read_prompts
+from fick.compiler.quality.gallery import fingerprint
 from fick.compiler.quality.judge import Judge
 from fick.compiler.recipes import NOTHING, Recipe
 from fick.ir.files import write_whole
@@ -76,11 +78,17 @@ def drawn(
     )  # fmt: skip
 
 
-def kept(place: Path, made_of: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """A row, from its file if that was made of the same."""
-    if place.is_file() and (found := json.loads(place.read_bytes()))["made_of"] == made_of:
+def made_of(path: Path, reference: Path, prompts: Sequence[Prompt], *settings: int) -> list[Any]:
+    """All that a row's figures follow from: the two bundles, what is drawn and what judges it."""
+    asked = hashlib.sha256(repr(prompts).encode()).hexdigest()
+    return [*(fingerprint(one) for one in (path, reference, MODEL / "judge")), asked, *settings]
+
+
+def kept(place: Path, told: list[Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """A row, from its file if that was made of what is ``told``."""
+    if place.is_file() and (found := json.loads(place.read_bytes()))["made_of"] == told:
         return found
-    result = {"made_of": made_of, **make()}
+    result = {"made_of": told, **make()}
     place.parent.mkdir(parents=True, exist_ok=True)
     write_whole(place, (json.dumps(result, indent=1) + "\n").encode())
     return result

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 from caching import in_turns, pareto, show, worth
-from emoji_rows import GUIDANCE, MODEL, Folder, Prompts, drawn, kept
+from emoji_rows import GUIDANCE, MODEL, Folder, Prompts, drawn, kept, made_of
 from json_file import JsonFile, write_json
 
 import fick
@@ -24,7 +24,6 @@ from fick.compiler.budgets import recipe_within
 from fick.compiler.calibration import Calibration
 from fick.compiler.progress import Silent, terminal
 from fick.compiler.quality.evaluate import Prompt, read_prompts
-from fick.compiler.quality.gallery import fingerprint
 from fick.compiler.recipes import Recipe
 from fick.ir.errors import UserError
 from fick.ir.files import write_whole
@@ -81,6 +80,8 @@ def main(
                     continue
                 found[f"{policy}, {share:g}x"] = row(path, policy, reference, asked, folder, reporter)
         reporter.finish()
+    if not found:
+        raise typer.Exit(1)  # each policy has said why
     show(found)
     write_whole(folder / "pareto.png", pareto(found))
     write_json(json_file, found)
@@ -101,8 +102,7 @@ def row(
             "image_s": in_turns(reference, path, asked[0].text, STEPS, STEPS, reporter),
         }
 
-    made_of = [fingerprint(path), fingerprint(reference), len(asked)]
-    return kept(folder / "rows" / f"{path.stem}.json", made_of, make)
+    return kept(folder / "rows" / f"{path.stem}.json", made_of(path, reference, asked, STEPS), make)
 
 
 if __name__ == "__main__":

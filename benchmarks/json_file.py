@@ -10,7 +10,17 @@ import typer
 
 from fick.ir.files import write_whole
 
-JsonFile = Annotated[Path | None, typer.Option("--json", help="All figures, for machines.")]
+
+def _place(path: Path | None) -> Path | None:
+    """Its folder is made, and what cannot be written refused, before hours of work."""
+    if path is not None:
+        if path.is_dir():
+            raise typer.BadParameter(f"{path} is a folder; give the path of a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="All figures, for machines.", callback=_place)]
 
 
 def write_json(path: Path | None, figures: Any) -> None:

@@ -14,7 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from emoji_rows import BEST, GUIDANCE, Folder, Only, Passes, Prompts, asked, bundle, drawn, interval, quantise
+from emoji_rows import (
+    BEST,
+    GUIDANCE,
+    Folder,
+    Only,
+    Passes,
+    Prompts,
+    asked,
+    bundle,
+    drawn,
+    interval,
+    kept,
+    made_of,
+    quantise,
+)
 from json_file import JsonFile, write_json
 from rich.console import Console
 from rich.table import Table
@@ -115,19 +129,23 @@ def main(
 
 
 def row(name: str, reference: Path, prompts: list[Prompt], folder: Path, reporter: Silent) -> dict[str, Any]:
-    """The measures of one recipe, with intervals."""
+    """The measures of one recipe, with intervals; from the folder if it was made of the same bytes."""
     path, report = bundle(name, ROWS[name], folder, reporter, steps=STEPS)
-    facts = drawn(name, path, reference, prompts, folder, reporter, steps=STEPS)
-    with fick.load(path) as model:
-        history = model.manifest["components"]["unet"]["history"]
-    effects = {one["pass"]: one["effect"] for one in history}
-    return {
-        "bundle": str(path),
-        "weight_bytes": report.weight_bytes,
-        "weight_bits": {**effects.get("assign", {}), **effects.get("quantise", {})}.get("weight_bits", 32.0),
-        "history": history,
-        **{key: facts[key] for key in ("fidelity", "judged", "cost")},
-    }
+
+    def make() -> dict[str, Any]:
+        facts = drawn(name, path, reference, prompts, folder, reporter, steps=STEPS)
+        with fick.load(path) as model:
+            history = model.manifest["components"]["unet"]["history"]
+        bits = [one["effect"]["weight_bits"] for one in history if "weight_bits" in one["effect"]]
+        return {
+            "weight_bytes": report.weight_bytes,
+            "weight_bits": bits[-1] if bits else 32.0,
+            "history": history,
+            **{key: facts[key] for key in ("fidelity", "judged", "cost")},
+        }
+
+    place = folder / "rows" / f"{path.stem}.json"
+    return {"bundle": str(path), **kept(place, made_of(path, reference, prompts, STEPS), make)}
 
 
 def paced(bundle: Path, reference: Path, reporter: Silent) -> dict[str, float]:
