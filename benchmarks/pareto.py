@@ -38,6 +38,7 @@ from fick.passes.assign.pareto import Point, settings
 from fick.passes.assign.study import Study
 from fick.passes.base import Arrays, Context
 from fick.passes.measuring import output_error
+from fick.passes.origin import origin
 from fick.passes.split_joins import SplitJoins
 from fick.targets import profile
 
@@ -79,11 +80,15 @@ def main(
         print(f"{len(study.problem.errors)} products")
         places = np.linspace(0, len(others) - 1, min(judged, len(others))).round().astype(int)
         unseen = [others[int(place)] for place in places]
+        assert context.work_folder is not None
+        from_what = [config.model_dump(mode="json"), profile.load(target).model_dump_json()]
+        told = origin([program], [*context.require("calibration", "pareto"), *unseen], from_what)
+        folder = context.work_folder / "pareto" / told[:32]
         found: dict[str, list[dict[str, Any]]] = {}
         for quantity in quantities.split(","):
             reporter.stage(quantity)
             found[quantity] = [
-                measured(study, policy, setting, assignment, context, program, unseen)
+                measured(study, policy, setting, assignment, context, program, unseen, folder)
                 for policy, setting, assignment in settings(study, quantity, points)
             ]
         reporter.finish()
@@ -118,15 +123,13 @@ def measured(
     context: Context,
     program: Program,
     unseen: Sequence[Arrays],
+    folder: Path,
 ) -> dict[str, Any]:
-    """A point with its error on calls that nothing was chosen by; from the cache where it is there."""
-    digest = hashlib.sha256(json.dumps(sorted(assignment.items())).encode())
-    digest.update(repr(study.plain.total("bytes")).encode())
-    for call in unseen:
-        for name, array in sorted(call.items()):
-            digest.update(name.encode() + array.tobytes())
-    assert context.work_folder is not None
-    place = context.work_folder / "pareto" / f"{digest.hexdigest()[:32]}.json"
+    """A point with its error on calls that nothing was chosen by; from the ``folder``, which is of this study and these
+    calls, where it is there.
+    """
+    name = hashlib.sha256(json.dumps(sorted(assignment.items())).encode()).hexdigest()[:32]
+    place = folder / f"{name}.json"
     if place.is_file():
         return {**json.loads(place.read_bytes()), "policy": policy, "setting": setting}
     outcome = study.outcome(assignment)
