@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -45,15 +46,18 @@ def main(
     json_file: JsonFile = None,
 ) -> None:
     """Print a line for each model and target; exit code 1 where a model cannot be compiled for one."""
+    wanted = {name: profiles.load(name) for name in target or TARGETS}
+    for name, profile in wanted.items():
+        if precision not in profile.formats:
+            raise typer.BadParameter(
+                f"--precision {precision}: target {name} has {', '.join(profile.formats)}"
+            )
     print("| " + " | ".join(HEAD) + " |\n|" + " --- |" * len(HEAD))
     found, refused = list[dict[str, Any]](), False
     for model in models:
         source = open_model(model).main
         program = cache(lambda source=source: fused(source.imported(), precision=precision))
-        for name in target or TARGETS:
-            profile = profiles.load(name)
-            if precision not in profile.formats:
-                raise UserError(f"--precision {precision}: target {name} has {', '.join(profile.formats)}")
+        for name, profile in wanted.items():
             try:
                 with terminal() as reporter:
                     figures = known(source, program, profile, precision, reporter)
@@ -71,7 +75,8 @@ def known(
     source: Source, program: Callable[[], Program], profile: profiles.Target, precision: str, reporter: Silent
 ) -> dict[str, float]:
     """The figures, from the cache where this code has had them; ``program`` makes the fused program."""
-    name = digest({"unet": source}, ["targets", profile.model_dump_json(), precision])
+    own = Path(__file__).read_text(encoding="utf-8")
+    name = digest({"unet": source}, ["targets", own, profile.model_dump_json(), precision])
     place = cache_folder() / "figures" / f"{name}.json"
     if name and place.is_file():
         return json.loads(place.read_text())
