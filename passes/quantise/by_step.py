@@ -24,7 +24,7 @@ from ..per_step import share_tensors, step_input
 from .apply import quantised
 from .choices import Choice
 from .config import ProductsConfig
-from .products import products, require_some
+from .products import mean_weight_bits, products, require_some
 from .ranges import measure
 
 NARROW = "integers"
@@ -78,17 +78,20 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
         snr = self._signal_over_noise(narrow, context)
         enough = {time: got > config.margin * context.forward_snr(time) for time, got in snr.items()}
         loop = ["full", *(NARROW if enough[time] else "full" for time in sorted(enough, reverse=True)[1:])]
+        everything = products(program.variants["full"].graph, program.rates)
+        choices = {one.name: Choice(config.weights, "float32") for one in found}
+        effect: dict[str, Any] = {
+            "weight_bits": mean_weight_bits(everything, choices),
+            "signal_over_noise": _told(snr),
+            "steps_in_integers": loop.count(NARROW) / len(loop),
+        }
         if NARROW not in loop:
-            return full, {"signal_over_noise": _told(snr), "steps_in_integers": 0.0}
+            return full, effect
         changed = replace(
             full,
             variants={**full.variants, NARROW: narrow.variants["full"]},
             schedule={len(loop): loop},
         )
-        effect: dict[str, Any] = {
-            "signal_over_noise": _told(snr),
-            "steps_in_integers": loop.count(NARROW) / len(loop),
-        }
         if context.quality is not None:
             effect["quality"] = dict(context.quality(changed))
         return changed, effect

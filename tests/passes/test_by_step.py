@@ -39,6 +39,7 @@ def test_steps_whose_noise_drowns_in_the_diffusion_s_run_in_integers() -> None:
     for variant, activations in (("full", "float32"), ("integers", "int8")):
         config = QuantiseConfig.model_validate({"least_depth": 1, "activations": activations})
         alone = apply([Quantise(config)], small_unet.program(), small_unet.context())
+        assert effect["weight_bits"] == alone.history[-1].effect["weight_bits"] < 32
         # Graphs alike in all but names: ONNX Runtime does the same.
         np.testing.assert_array_equal(run(call, variant)["output"], Interpreter(alone)(call)["output"])
     wanted, got = Interpreter(small_unet.program())(call)["output"], run(call, "integers")["output"]
