@@ -18,10 +18,23 @@ class Cut(Exception):
     pass
 
 
+class Net(nn.Module):
+    """Layers, and a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(96, 5)
+        )
+        self.scale = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scale * self.layers(images)
+
+
 def model() -> nn.Module:
     torch.manual_seed(0)
-    layers = nn.Sequential(nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Conv2d(8, 6, 3), nn.Flatten(), nn.Linear(96, 5))
-    return layers.to(memory_format=torch.channels_last)
+    return Net().to(memory_format=torch.channels_last)
 
 
 def trained(folder: Path, chosen: optimisers.Optimisers, cut: int | None = None) -> dict[str, torch.Tensor]:

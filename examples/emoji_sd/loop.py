@@ -128,10 +128,10 @@ def _resume(
         for name, value in parameters.items():
             value.copy_(file.get_tensor(f"weight.{name}"))
             average[name].copy_(file.get_tensor(f"average.{name}"))
-        for tensor in sorted(file.keys()):
-            number, place, key = tensor.split(".", 2)
-            if number.isdigit():
-                optimiser = optimisers[int(number)]
+        for number, optimiser in enumerate(optimisers):
+            kept = [tensor for tensor in sorted(file.keys()) if tensor.startswith(f"{number}.")]
+            for tensor in kept:
+                _, place, key = tensor.split(".", 2)
                 value = optimiser.param_groups[0]["params"][int(place)]
                 optimiser.state[value][key] = _laid_out(file.get_tensor(tensor), value)
         return int(file.metadata()["step"])
