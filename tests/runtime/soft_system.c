@@ -1,5 +1,5 @@
-/* Android's libc.so (LIBC) and libm.so (LIBM) of 32-bit Arm, as far as libfick.so asks: this system's own, with floats in
- * integer registers and sizes of files as Android has them.
+/* Android's libc.so (LIBC) and libm.so (LIBM) of 32-bit Arm, as far as libfick.so asks: this system's own, with floats
+ * in integer registers and sizes of files as Android has them.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,8 +1,9 @@
 /* bionic.c: what the library for Android has of its own.
  *
  * The other sources are compiled with another C library's headers. On 64-bit processors these agree with Android's in
- * all that is used here but the name behind errno; what they do not agree in on 32-bit Arm stands below. Variables of threads go through __emutls_get_address, as with every
- * compiler for Android before version 10, whose linker knows no others.
+ * all that is used here but the name behind errno; what they do not agree in on 32-bit Arm stands below. Variables of
+ * threads go through __emutls_get_address, as with every compiler for Android before version 10, whose linker knows no
+ * others.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
