@@ -22,6 +22,7 @@ from fick.compiler.bundle.link import kernels_source, link
 from fick.compiler.cache import cache_folder, digest
 from fick.compiler.costs import gpu, predicted
 from fick.compiler.frontends import Source, open_model
+from fick.compiler.pipeline import PRECISIONS
 from fick.compiler.programs import fused
 from fick.compiler.progress import Silent, terminal
 from fick.ir.errors import UserError
@@ -48,10 +49,9 @@ def main(
     """Print a line for each model and target; exit code 1 where a model cannot be compiled for one."""
     wanted = {name: profiles.load(name) for name in target or TARGETS}
     for name, profile in wanted.items():
-        if precision not in profile.formats:
-            raise typer.BadParameter(
-                f"--precision {precision}: target {name} has {', '.join(profile.formats)}"
-            )
+        stored = [one for one in PRECISIONS if one in profile.formats]
+        if precision not in stored:
+            raise typer.BadParameter(f"--precision {precision}: target {name} has {', '.join(stored)}")
     print("| " + " | ".join(HEAD) + " |\n|" + " --- |" * len(HEAD))
     found, refused = list[dict[str, Any]](), False
     for model in models:
