@@ -29,12 +29,15 @@ def place(path: Path | None) -> Path | None:
     return path
 
 
-JsonOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--json", metavar="FILE", help="Write the result for machines; - is standard output.", callback=place
-    ),
-]
+def place_or_inside(folder: Path | None, json_file: Path | None) -> None:
+    """As ``place``, for ``JsonInsideOption``: a file right in the ``folder`` that the verb makes has a place."""
+    if json_file is None or folder is None or json_file.parent != folder:
+        place(json_file)
+
+
+JSON_HELP = "Write the result for machines; - is standard output."
+JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=JSON_HELP, callback=place)]
+JsonInsideOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)]
 ShapeOption = Annotated[
     list[str] | None,
     typer.Option("--shape", metavar="NAME=1,4,64,64", help="Fix the size of an input. May be repeated."),

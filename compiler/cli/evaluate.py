@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ...ir.errors import UserError
-from .arguments import JsonOption
+from .arguments import JsonInsideOption, place_or_inside
 from .output import megabytes, milliseconds, show
 
 EXAMPLE = (
@@ -45,7 +45,7 @@ def command(
         Path,
         typer.Option("--output", "-o", metavar="FOLDER", help="Drawings, to resume from, and sheet.png."),
     ] = Path("out/evaluate"),
-    json_file: JsonOption = None,
+    json_file: JsonInsideOption = None,
 ) -> None:
     """Measure what a change did to a model's pictures, and what it costs."""
     from ..progress import terminal
@@ -57,6 +57,7 @@ def command(
     for source in (candidate, reference):
         if not source.exists():
             raise UserError(f"{source}: no such bundle or pipeline folder")
+    place_or_inside(output, json_file)
     standard = Standard(inception, real, clip) if inception or real or clip else None
     place = judge or reference / "judge"
     with terminal() as reporter:

@@ -11,7 +11,15 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import DramOption, JsonOption, ModelArgument, ShapeOption, StepsOption, shapes
+from .arguments import (
+    DramOption,
+    JsonInsideOption,
+    ModelArgument,
+    ShapeOption,
+    StepsOption,
+    place_or_inside,
+    shapes,
+)
 from .output import out, show
 
 EXAMPLE = (
@@ -70,7 +78,7 @@ def command(
         int | None,
         typer.Option("--explain", metavar="DESIGN", help="Say what binds a design, and what to change next."),
     ] = None,
-    json_file: JsonOption = None,
+    json_file: JsonInsideOption = None,
 ) -> None:
     """Search hardware and software together for MODEL, and write the designs that no other one beats."""
     from ...ir.errors import UserError
@@ -79,6 +87,7 @@ def command(
 
     if (output is None) == (design is None):
         raise UserError("give either -o FOLDER, to search, or --explain DESIGN, to ask about one design.")
+    place_or_inside(output, json_file)
     with terminal() as reporter:
         reporter.stage("programs")
         stated = state(

@@ -137,11 +137,11 @@ class TestEvaluation:
         command = [
             sys.executable, "-m", "fick", "evaluate", home / "tiny-sd.fick", "--reference", home / "tiny-sd",
             "--prompts", home / "prompts.txt", "--judge", home / "judge", "--steps", "3", "--seeds", "2",
-            "-o", tmp_path / "out", "--json", "-",
+            "-o", tmp_path / "out", "--json", tmp_path / "out" / "facts.json",
         ]  # fmt: skip
         done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=200)
         assert done.returncode == 0 and done.stderr == ""
-        facts = json.loads(done.stdout)
+        facts = json.loads((tmp_path / "out" / "facts.json").read_text())
         assert (facts["prompts"], facts["seeds"], len(facts["fidelity"]["latent_error_by_step"])) == (3, 2, 3)
         assert facts["fidelity"]["psnr_db"]["low"] > 60 and facts["fidelity"]["ssim"]["value"] > 0.999
         assert facts["fidelity"]["latent_error"]["value"] < 1e-4
