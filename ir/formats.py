@@ -164,6 +164,18 @@ def mark(value: ir.Value, format: Format) -> None:
     value.metadata_props[FORMAT] = format.name
 
 
+def as_float32(tensor: ir.TensorProtocol) -> NDArray[np.float32]:
+    """The numbers of a tensor as kernels compute with them.
+
+    A finite one beyond float32's range, such as float64's lowest in a mask, becomes the last within it.
+    """
+    numbers: NDArray[Any] = tensor.numpy()
+    with np.errstate(over="ignore"):
+        narrow = numbers.astype(np.float32, copy=False)
+    beyond = np.isinf(narrow) & np.isfinite(numbers)
+    return np.where(beyond, np.copysign(np.finfo(np.float32).max, narrow), narrow) if beyond.any() else narrow
+
+
 def _encoded(format: Format, numbers: NDArray[Any], codes: NDArray[Any]) -> NDArray[np.uint8]:
     found = codes.astype(np.uint8)
     if not np.array_equal(format.values[found], np.asarray(numbers, np.float32)):

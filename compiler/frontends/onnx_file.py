@@ -9,12 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...ir.errors import UserError, first_line
+from ...ir.formats import as_float32
 from .imported import Imported, assemble
 from .onnx_faults import is_empty, require_sound
 
@@ -73,8 +73,7 @@ class OnnxFile:
 
 def _numbers(tensor: ir.TensorProtocol) -> NDArray[Any]:
     """As the canonical graph has them: floating-point numbers are of float32."""
-    numbers = tensor.numpy()
-    return numbers.astype(np.float32, copy=False) if tensor.dtype.is_floating_point() else numbers
+    return as_float32(tensor) if tensor.dtype.is_floating_point() else tensor.numpy()
 
 
 def _shapes(value: ir.Value | None) -> bool:

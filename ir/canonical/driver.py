@@ -37,7 +37,7 @@ from .normalisation import AFFINE_GROUPS, LAYER_NORM, OTHER_NORMS, PLAIN_GROUPS,
 from .order import operators, order_operands
 from .products import EINSUM, PRODUCTS
 from .propagate import LITERAL, propagate, require_static, where
-from .resampling import RESAMPLING
+from .resampling import RESAMPLING, say_old_coordinates
 from .specialise import specialise
 from .splitting import hoist_over_splits, sequences_to_splits, slices_to_splits
 from .widening import widen
@@ -91,12 +91,14 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
     for node in model.graph:
         if node.domain in ("", "ai.onnx") and not defs.has(node.op_type):
             raise UserError(f"operator {node.op_type} is not supported, at {where(node)}.")
-    _convert(model)
+    declared = _convert(model)
     for node in model.graph:  # what was converted by way of protobuf has lost them
         record_scopes(node)
     specialise(model, shapes or {})
     widen(model)
     _settle(model)
+    if declared < 11:
+        say_old_coordinates(model)
     for phase in PHASES:
         for _ in range(MOST_ROUNDS):
             if not sum([_apply(step, model) for step in phase]):
@@ -107,7 +109,8 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
     return model
 
 
-def _convert(model: ir.Model) -> None:
+def _convert(model: ir.Model) -> int:
+    """To ``OPSET``, in place. Returns the opset that the file said."""
     declared = model.opset_imports.get("", 1)
     # It warns of the way that it takes from old opsets, which is no fault of the file.
     logger = logging.getLogger(version_converter.__name__)
@@ -123,6 +126,7 @@ def _convert(model: ir.Model) -> None:
     if model.opset_imports.get("", 1) != OPSET:
         raise UserError(f"opset {declared} cannot be brought to {OPSET}; export at opset 17 or later.")
     model.ir_version = 11
+    return declared
 
 
 def _apply(step: Step, model: ir.Model) -> int:
@@ -137,9 +141,23 @@ def _settle(model: ir.Model) -> None:
     NameFixPass()(model)
     TopologicalSortPass()(model)
     propagate(model)
-    IdentityEliminationPass()(model)
+    _drop_identities(model)
     CommonSubexpressionEliminationPass()(model)
     RemoveUnusedNodesPass()(model)
+
+
+def _drop_identities(model: ir.Model) -> None:
+    """Where two outputs of the graph are one value, the second is a copy: each has a name of its own."""
+    outputs = model.graph.outputs
+    names = [value.name for value in outputs]
+    IdentityEliminationPass()(model)
+    for place, (name, value) in enumerate(zip(names, list(outputs), strict=True)):
+        if value in outputs[:place]:
+            copy = ir.node("Identity", [value])
+            copy.outputs[0].shape, copy.outputs[0].type = value.shape, value.type
+            model.graph.append(copy)
+            outputs[place] = value = copy.outputs[0]
+        value.name = name
 
 
 def _finish(model: ir.Model) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from .propagate import dims, literal
 from .writing import first, kept, operand, same_pads, span, table, written_out
 
-LOWEST = float(np.finfo(np.float32).min)
+LOWEST = np.array(np.finfo(np.float32).min)
 
 
 def _given_pads(node: ir.Node) -> tuple[list[int], list[int]] | None:
@@ -49,11 +50,13 @@ def _joined(op: Any, node: ir.Node) -> Any:
     pads = _given_pads(node)
     assert pads is not None
     mode = node.attributes.get_string("mode", "constant")
-    return _framed(op, first(node), list(dims(first(node))), *pads, mode, _filler(node) or 0.0)
+    kind = first(node).dtype or ir.DataType.FLOAT
+    filler = np.array(_filler(node) or 0.0, kind.numpy())
+    return _framed(op, first(node), list(dims(first(node))), *pads, mode, filler)
 
 
 def _framed(
-    op: Any, x: Any, sizes: list[int], before: list[int], after: list[int], mode: str, filler: float
+    op: Any, x: Any, sizes: list[int], before: list[int], after: list[int], mode: str, filler: NDArray[Any]
 ) -> Any:
     """``x`` of these ``sizes`` with pieces joined to it axis by axis; fewer than none are cut off."""
     for axis, (early, late) in enumerate(zip(before, after, strict=True)):
@@ -73,13 +76,13 @@ def _framed(
 
 
 def _piece(
-    op: Any, x: Any, sizes: list[int], axis: int, count: int, mode: str, filler: float, *, first: bool
+    op: Any, x: Any, sizes: list[int], axis: int, count: int, mode: str, filler: NDArray[Any], *, first: bool
 ) -> Any:
     """So many elements before the first or after the last."""
     size = sizes[axis]
     shape = [*sizes[:axis], count, *sizes[axis + 1 :]]
     if mode == "constant":
-        one = op.Constant(value=ir.tensor(np.full([1] * len(sizes), filler, np.float32)))
+        one = op.Constant(value=ir.tensor(filler.reshape([1] * len(sizes))))
         return op.Expand(one, table(op, shape))
     if mode == "edge":
         at = 0 if first else size - 1
@@ -131,12 +134,11 @@ def _framed_pool(op: Any, node: ir.Node) -> Any:
     before, after, reached = _pool_pads(node)
     sizes = list(dims(x))
     mean = node.op_type == "AveragePool"
-    filler = 0.0 if mean else LOWEST
     if any(before) or any(reached):
         if mean:
             x = op.Pad(x, table(op, [0, 0, *before, 0, 0, *reached]))
         else:
-            x = _framed(op, x, sizes, [0, 0, *before], [0, 0, *reached], "constant", filler)
+            x = _framed(op, x, sizes, [0, 0, *before], [0, 0, *reached], "constant", LOWEST)
     names = ("auto_pad", "ceil_mode", "count_include_pad", "pads", "storage_order")
     result = getattr(op, node.op_type)(x, **kept(node, *names))
     if not mean:

@@ -130,6 +130,10 @@ def _batch_norm(op: Any, node: ir.Node) -> Any:
     return op.Add(op.Mul(x, op.Reshape(factor, table(op, each))), op.Reshape(shift, table(op, each)))
 
 
+def _cast_like(op: Any, node: ir.Node) -> Any:
+    return op.Cast(first(node), to=int(node.outputs[0].dtype or ir.DataType.FLOAT))
+
+
 def _evaluates(node: ir.Node) -> bool:
     return not node.attributes.get_int("training_mode", 0)
 
@@ -142,7 +146,7 @@ WHOLE_ACTIVATIONS = [_spelled_mish(gate_first) for gate_first in (False, True)]
 """Recovered before their parts are written out."""
 
 BUILDS: dict[str, Callable[[Any, ir.Node], Any]] = {
-    "Elu": _elu, "HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish, "LeakyRelu": _leaky,
+    "CastLike": _cast_like, "Elu": _elu, "HardSigmoid": _hard_sigmoid, "HardSwish": _hard_swish, "LeakyRelu": _leaky,
     "LogSoftmax": _log_softmax, "Mean": _mean, "Mish": _mish, "PRelu": _prelu, "Selu": _selu, "Softplus": _softplus,
     "Softsign": _softsign, "Sum": _sum,
 }  # fmt: skip

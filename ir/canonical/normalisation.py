@@ -211,7 +211,11 @@ def _flat_layer_norm(op: Any, node: ir.Node) -> Any:
     x = first(node)
     lead = dims(x)[: node.attributes.get_int("axis", -1)]
     flat = op.Reshape(x, table(op, [*lead, -1]))
-    own = [op.Reshape(value, table(op, [-1])) for value in node.inputs[1:] if value is not None]
+    own: list[Any] = []
+    for value in filter(None, node.inputs[1:]):
+        whole = dims(x)[len(lead) :]
+        spread = value if dims(value) == whole else op.Expand(value, table(op, whole))
+        own.append(op.Reshape(spread, table(op, [-1])))
     epsilon = node.attributes.get_float("epsilon", 1e-5)
     return op.Reshape(op.LayerNormalization(flat, *own, axis=-1, epsilon=epsilon), table(op, dims(x)))
 

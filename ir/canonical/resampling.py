@@ -11,8 +11,22 @@ from numpy.typing import NDArray
 
 from .. import referee
 from ..resizing import factors, repeats
-from .propagate import dims
+from .propagate import dims, literal
 from .writing import first, kept, operand, span, table, written_out
+
+
+def say_old_coordinates(model: ir.Model) -> None:
+    """Let every Resize say what it meant by saying nothing before opset 11, in place: corners at whole coordinates, and
+    the nearest element that comes before, or behind where there are to be fewer.
+    """
+    for node in model.graph:
+        if node.op_type == "Resize" and "coordinate_transformation_mode" not in node.attributes:
+            scales = literal(operand(node, 2))
+            fewer = scales is not None and bool(np.any(scales < 1))
+            node.attributes["coordinate_transformation_mode"] = ir.AttrString(
+                "coordinate_transformation_mode", "asymmetric"
+            )
+            node.attributes["nearest_mode"] = ir.AttrString("nearest_mode", "ceil" if fewer else "floor")
 
 
 def _is_linear_map(node: ir.Node) -> bool:
@@ -59,10 +73,17 @@ def _unit_resized(node: ir.Node, axis: int, factor: float) -> NDArray[np.float32
     return found["result"]
 
 
-def _is_plain_transposed(node: ir.Node) -> bool:
-    known = node.attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    undilated = all(one == 1 for one in node.attributes.get_ints("dilations", [1]))
-    return known and undilated and "output_shape" not in node.attributes
+def _is_undilated(node: ir.Node) -> bool:
+    return all(one == 1 for one in node.attributes.get_ints("dilations", [1]))
+
+
+def _cut(node: ir.Node, whole: list[int]) -> list[int]:
+    """How much of each axis of a transposed convolution's ``whole`` result lies before what is wanted."""
+    auto = node.attributes.get_string("auto_pad", "NOTSET")
+    if not auto.startswith("SAME") and "output_shape" not in node.attributes:
+        return list(node.attributes.get_ints("pads", [0] * 2 * len(whole)))[: len(whole)]
+    spare = [max(size - wanted, 0) for size, wanted in zip(whole, dims(node.outputs[0])[2:], strict=True)]
+    return [one // 2 if auto == "SAME_UPPER" else one - one // 2 for one in spare]
 
 
 def _transposed(op: Any, node: ir.Node) -> Any:
@@ -76,8 +97,13 @@ def _transposed(op: Any, node: ir.Node) -> Any:
     channels, filters, *kernel = dims(weight)
     rank = len(kernel)
     steps = list(node.attributes.get_ints("strides", [1] * rank))
-    pads = node.attributes.get_ints("pads", [0] * 2 * rank)
-    more = node.attributes.get_ints("output_padding", [0] * rank)
+    more = list(node.attributes.get_ints("output_padding", [0] * rank))
+    whole = [
+        (size - 1) * s + k + extra for size, s, k, extra in zip(dims(x)[2:], steps, kernel, more, strict=True)
+    ]
+    before = _cut(node, whole)
+    for axis, wanted in enumerate(dims(node.outputs[0])[2:]):
+        more[axis] += max(before[axis] + wanted - whole[axis], 0)
     taps = [math.ceil((k + extra) / s) for k, extra, s in zip(kernel, more, steps, strict=True)]
     missing = [t * s - k for t, s, k in zip(taps, steps, kernel, strict=True)]
     inputs = channels // groups
@@ -103,7 +129,7 @@ def _transposed(op: Any, node: ir.Node) -> Any:
     result = _interleaved(op, made, dims(x)[0], [groups, filters], steps, extents)
     for axis, wanted in enumerate(dims(node.outputs[0])[2:]):
         if wanted != extents[axis] * steps[axis]:
-            result = span(op, result, 2 + axis, pads[axis], pads[axis] + wanted)
+            result = span(op, result, 2 + axis, before[axis], before[axis] + wanted)
     return result
 
 
@@ -151,7 +177,7 @@ def _tile(op: Any, node: ir.Node) -> Any:
 
 RESAMPLING = [
     written_out("Resize", _resized, _is_linear_map),
-    written_out("ConvTranspose", _transposed, _is_plain_transposed),
+    written_out("ConvTranspose", _transposed, _is_undilated),
     written_out("DepthToSpace", _depth_to_space),
     written_out("SpaceToDepth", _space_to_depth),
     written_out("Tile", _tile),

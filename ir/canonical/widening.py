@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
 import onnx_ir as ir
+
+from ..formats import as_float32
 
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 
@@ -20,12 +21,12 @@ def widen(model: ir.Model) -> None:
     for node in graph:
         for name, attribute in node.attributes.items():
             if attribute.type == ir.AttributeType.TENSOR and attribute.as_tensor().dtype in FLOATS:
-                wide = ir.tensor(attribute.as_tensor().numpy().astype(np.float32))
+                wide = ir.tensor(as_float32(attribute.as_tensor()))
                 node.attributes[name] = ir.AttrTensor(name, wide)
             elif name in ("to", "dtype") and ir.DataType(attribute.as_int()) in FLOATS:
                 node.attributes[name] = ir.AttrInt64(name, int(ir.DataType.FLOAT))
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if tensor is not None and tensor.dtype in FLOATS:
-            value.const_value = ir.tensor(tensor.numpy().astype(np.float32), name=name)
+            value.const_value = ir.tensor(as_float32(tensor), name=name)
             value.type = ir.TensorType(ir.DataType.FLOAT)

@@ -68,6 +68,16 @@ GROUPS = """
 """
 
 
+def test_outputs_that_are_one_value_keep_their_names() -> None:
+    canonical = agree(
+        parse(
+            "(float[2,3] x) => (float[] y, float[] z, float[] w, float[] v)",
+            "y = Relu(x) z = Identity(y) w = Dropout(z) v = Relu(x)",
+        )
+    )
+    assert [value.name for value in canonical.graph.outputs] == ["y", "z", "w", "v"]
+
+
 @pytest.mark.parametrize("affine", ["m = Mul(b, w)  y = Add(m, c)", "m = Mul(w, b)  y = Add(c, m)"])
 def test_group_normalisation_with_weights(affine: str) -> None:
     weights = {name: RNG.standard_normal((8, 1, 1)).astype(np.float32) for name in ("w", "c")}

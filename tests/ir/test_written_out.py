@@ -58,12 +58,16 @@ FORMS = {
     "einsum, sums of one": 'y = Einsum<equation="bchw->wb">(x)',
     "einsum with an ellipsis": 'y = Einsum<equation="...hw,...vw->...vh">(x, x)',
     "einsum of what is left over": 'y = Einsum<equation="bchw,bdhv">(x, x)',
+    "whole numbers around channels": "p = Constant<value_ints=[0, 2, 1, 0, 0, 1, 0, 2]>() v = Constant<value_int=5>() "
+    "i = Cast<to=7>(x) q = Pad(i, p, v) y = CastLike(q, x)",
     "vectors": "s = Constant<value_ints=[240]>() v = Reshape(x, s) y = MatMul(v, v)",
     "a vector and matrices": "v = Constant<value_floats=[1.0, 2.0, 3.0, 4.0, 5.0]>() y = MatMul(v, x)",
     "factors of a product": "s = Constant<value_ints=[30, 8]>() m = Reshape(x, s) "
     "y = Gemm<alpha=0.5, beta=2.0, transA=1>(m, m)",
     "one channel": "i = Constant<value_int=-2>() y = Gather<axis=1>(x, i)",
     "one row, kept": "i = Constant<value_ints=[3]>() y = Gather<axis=2>(x, i)",
+    "normalised over two axes, scaled along one": "k = Constant<value_floats=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]>() "
+    "y = LayerNormalization<axis=2>(x, k)",
     "normalised over two axes": "o = Shape<start=2, end=4>(x) k = ConstantOfShape<value = float[1] {2.0}>(o) "
     "y = LayerNormalization<axis=2>(x, k)",
 }  # fmt: skip
@@ -133,6 +137,9 @@ def test_slopes_and_statistics_that_a_checkpoint_brings() -> None:
         (1, (3, 3), "strides=[2, 2], pads=[1, 1, 1, 1], output_padding=[1, 1]"),
         (2, (3, 5), "strides=[1, 3], pads=[0, 2, 1, 1]"),
         (2, (1, 1), "strides=[2, 2], output_padding=[1, 0]"),
+        (1, (3, 4), 'strides=[2, 2], auto_pad="SAME_UPPER"'),
+        (1, (3, 1), 'strides=[2, 3], auto_pad="SAME_LOWER"'),
+        (2, (3, 3), "strides=[2, 2], output_shape=[10, 16]"),
     ],
 )
 def test_a_transposed_convolution_is_as_many_convolutions_as_its_step(
@@ -150,6 +157,35 @@ def test_a_transposed_convolution_is_as_many_convolutions_as_its_step(
     canonical = agree(parse(signature, f"y = ConvTranspose<group={groups}, {attributes}>(x, k, b)", weights))
     assert supported(canonical)["Conv"] == 1
     assert {"k", "b"} <= set(canonical.graph.initializers)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(
+    ("opset", "factors"), [(7, (2.0, 3.0)), (9, (1.5, 1.0)), (10, (2.0, 1.25)), (10, (0.6, 0.4))]
+)
+def test_resizing_of_old_opsets_has_corners_at_whole_coordinates(
+    mode: str, opset: int, factors: tuple[float, float]
+) -> None:
+    scales = [1.0, 1.0, *factors]
+    if opset == 7:
+        body = f'y = Upsample<mode="{mode}", scales={scales}>(x)'
+    else:
+        body = f'y = {"Upsample" if opset == 9 else "Resize"}<mode="{mode}">(x, s)'
+    given = {} if opset == 7 else {"s": np.array(scales, np.float32)}
+    signature = "(float[1,6,5,8] x" + (", float[4] s" if given else "") + ") => (float[] y)"
+    supported(agree(parse(signature, body, given, opset=opset)))
+
+
+def test_numbers_beyond_float32_are_at_its_ends() -> None:
+    """Of a row that is left out whole, float64's lowest keeps the softmax even; infinity stays what it is."""
+    lowest = np.finfo(np.float64).min
+    mask = np.array([[0, lowest, 0], [lowest] * 3, [0, 0, -np.inf]])
+    body = "a = Add(x, m) y = Softmax(a)"
+    canonical = canonicalise(
+        parse("(double[3,3] x, double[3,3] m) => (double[] y)", body, {"m": mask}, opset=22)
+    )
+    got = referee.run(canonical, {"x": np.zeros((3, 3), np.float32)})["y"]
+    np.testing.assert_allclose(got, [[0.5, 0, 0.5], [1 / 3] * 3, [0.5, 0.5, 0]], rtol=0, atol=2.0**-24)
 
 
 def test_a_convolution_that_keeps_sizes_gets_pads() -> None:
