@@ -147,6 +147,8 @@ def elementwise(node: ir.Node, args: list[Expression]) -> Expression:
         return Apply("Mul", (args[0], gate))
     if op == "ThresholdedRelu":
         return Apply(op, (args[0], Literal(node.attributes.get_float("alpha", 1.0))))
+    if op == "Div" and (kind := node.outputs[0].dtype) is not None and kind.is_integer():
+        return Apply("Trunc", (Apply(op, tuple(args)),))
     if op in ("Max", "Min") and len(args) != 2:
         result = args[0]
         for arg in args[1:]:

@@ -49,7 +49,7 @@ class Reduction(Kernel):
         """Whether vectors lie along the last axis of the reduction rather than along the innermost of the result."""
         loads = [load.strides for term in self.terms for load in loads_of(term)]
         last = len(self.reduce) - 1
-        beside = all(strides[-1] in (0, 1) for strides in loads)
+        beside = self.extents != (1,) and all(strides[-1] in (0, 1) for strides in loads)
         return not beside and self.reduce[-1] >= self.lanes and all(one[last] in (0, 1) for one in loads)
 
     def body(self, operands: Sequence[Any]) -> None:

@@ -133,6 +133,7 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "Sin": lambda a: T.sin(a),
     "Cos": lambda a: T.cos(a),
     "Floor": lambda a: T.floor(a),
+    "Trunc": lambda a: T.trunc(a),
     "Round": lambda a: T.nearbyint(a),
     "Erf": erf,
     "Tanh": tanh,

@@ -94,6 +94,7 @@ OPERATORS = {
     "Cos": "cos({0})",
     "Floor": "floor({0})",
     "Round": "rint({0})",
+    "Trunc": "trunc({0})",
     "Erf": "erf({0})",
     "Tanh": "tanh({0})",
     "Sigmoid": "1.0f / (1.0f + exp(-{0}))",

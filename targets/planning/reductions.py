@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -67,7 +68,8 @@ def lower_pool(lowering: Lowering, group: Group) -> None:
     dilations = attributes.get_ints("dilations", [1] * len(window))
     framed = any(attributes.get_ints("pads", [0])) or attributes.get_int("ceil_mode", 0)
     plain = attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
-    if framed or not plain or any(one is not None and one.uses() for one in node.outputs[1:]):
+    indices = any(one.uses() or one.is_graph_output() for one in node.outputs[1:])
+    if framed or not plain or indices:
         raise UserError(
             f"operator {node.op_type} with windows beyond the image, or with indices, is not supported, "
             f"at {describe(node)}"
@@ -81,10 +83,8 @@ def lower_pool(lowering: Lowering, group: Group) -> None:
 
 def _finished(after: str | None, sizes: Sequence[int]) -> Expression:
     if after == "Mean":
-        count = 1
-        for size in sizes:
-            count *= size
-        return Apply("Mul", (Value(), Literal(1.0 / count)))
+        # Divided rather than multiplied by a rounded reciprocal: means of whole numbers stay whole.
+        return Apply("Div", (Value(), Literal(float(math.prod(sizes)))))
     return Value() if after is None else Apply(after, (Value(),))
 
 

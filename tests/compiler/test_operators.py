@@ -162,6 +162,21 @@ GRAPHS = {
         "g (float[2, 9] x) => (float[2, 9] y) { i = Cast <to = 7> (x) b = Cast <to = 9> (i) z = Cast <to = 1> (b) "
         "f = Cast <to = 1> (i) y = Add(f, z) }"
     ),
+    "whole numbers divided": (
+        "g (int64[3, 9] x) => (int64[3, 9] y) <int64 k = {3}> { d = Div(x, k) y = Mul(d, k) }"
+    ),
+    "means of whole numbers": (
+        "g (int64[9, 1] x) => (int64[9] y) <int64[2] s = {9, 41}, int64[1] a = {1}> "
+        "{ e = Expand(x, s) y = ReduceMean <keepdims = 0> (e, a) }"
+    ),
+    "what groups compute becomes pixels": (
+        "g (float[1, 8, 4, 4] x) => (float[1, 2, 8, 8] y) <float[8, 2, 3, 3] w> "
+        "{ c = Conv <group = 4, pads = [1, 1, 1, 1]> (x, w) d = DepthToSpace <blocksize = 2> (c) y = Relu(d) }"
+    ),
+    "a flip of everything, summed": (
+        "g (float[5, 9] x) => (float y) <int64[1] s = {-1}, int64[1] e = {-99}, int64[1] a = {1}, int64[1] t = {-1}> "
+        "{ f = Slice(x, s, e, a, t) y = ReduceSum <keepdims = 0> (f) }"
+    ),
     "attention with shared keys": (
         "g (float[2, 4, 9, 8] q, float[2, 2, 21, 8] k, float[2, 2, 21, 8] v) => (float[2, 4, 9, 8] y) "
         "{ y = Attention (q, k, v) }"
@@ -232,6 +247,17 @@ def test_an_operator_agrees_with_onnx_runtime(name, tmp_path):
     np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-6)
 
 
+def test_the_mean_of_everything_is_summed_in_lanes(tmp_path):
+    """A million tenths one after another err by almost a hundredth, in lanes by at most as many roundings as a lane
+    has terms.
+    """
+    x = np.full((1, 4, 512, 512), 0.1, np.float32)
+    graph = model("g (float[1, 4, 512, 512] x) => (float y) { y = ReduceMean <keepdims = 0> (x) }", None)
+    with compiled(graph, tmp_path / "operator.fick") as loaded:
+        got = loaded.run(x=x)["y"]
+    assert abs(got / x.flat[0] - 1) <= x.size / profile.load("host").vector_lanes * 2.0**-24
+
+
 def test_a_number_outside_of_the_table_reads_nothing_else(tmp_path):
     rng = np.random.default_rng(8)
     graph = model(GRAPHS["token embedding"], rng)
@@ -252,6 +278,11 @@ def test_a_number_outside_of_the_table_reads_nothing_else(tmp_path):
         (
             "g (float[1, 1, 8, 8] x) => (float[1, 1, 4, 4] y) { y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) "
             "f = Cast <to = 1> (i) z = Add(y, f) }".replace("(float[1, 1, 4, 4] y)", "(float[1, 1, 4, 4] z)"),
+            "with indices",
+        ),
+        (
+            "g (float[1, 1, 8, 8] x) => (float[1, 1, 4, 4] y, int64[1, 1, 4, 4] i) "
+            "{ y, i = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x) }",
             "with indices",
         ),
         (
