@@ -58,7 +58,11 @@ class DiffusersUNet:
             )
         size = self._model.inputs["sample"].shape[0]
         count = sample.shape[0]
-        step = np.asarray(timestep, dtype=np.float32).reshape(-1)[:1]
+        step = np.unique(np.asarray(timestep, dtype=np.float32))
+        if step.size != 1:
+            raise FickError(
+                "the compiled UNet takes one timestep for the whole batch; call it once for each timestep"
+            )
         outputs: list[Any] = []
         for start in range(0, count, size):
             # The last batch repeats its last row; what that gives is not used.

@@ -157,16 +157,22 @@ def _listed(values: Any) -> str:
     return ", ".join(f"{value.name} {list(_sizes(value))}" for value in values)
 
 
+CHOOSING = frozenset(
+    {
+        "Add", "Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "MaxPool", "Min",
+        "ReduceMax", "ReduceMin", "Where",
+    }
+)  # fmt: skip
+"""Operators for which infinity is a number like any other."""
+
+
 def _is_mask(value: ir.Value) -> bool:
     """Whether nothing but sums, choices and attention's mask read a constant: there infinity says what is left out."""
     for node, place in value.uses():
-        if node.op_type in VIEWS | {"Cast", "Concat", "Gather"} and place == 0:
+        if node.op_type == "Concat" or (node.op_type in VIEWS | {"Cast", "Gather"} and place == 0):
             if not all(map(_is_mask, node.outputs)):
                 return False
-        elif node.op_type not in ("Add", "Clip", "Max", "Min", "Where") and (node.op_type, place) != (
-            "Attention",
-            3,
-        ):
+        elif node.op_type not in CHOOSING and (node.op_type, place) != ("Attention", 3):
             return False
     return True
 

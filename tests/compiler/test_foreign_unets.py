@@ -245,6 +245,18 @@ def test_what_a_mask_leaves_out_may_be_infinite(tmp_path: Path) -> None:
     wanted = referee.run(graph, {"x": x})["y"]
     with fick.load(fick.compile(tmp_path / "masked.onnx", output=tmp_path / "masked.fick").bundle) as loaded:
         np.testing.assert_allclose(loaded.run(x=x)["y"], wanted, rtol=0, atol=5e-6)
+    framed = ir.from_onnx_text("""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,2,9,9] x, float none) => (float[1,2,9,9] y)
+        <float[2,2,1,1] w = {1, 2, 3, 4}, int64[8] p = {0, 0, 1, 1, 0, 0, 1, 1}> {
+            c = Conv(x, w)  f = Pad(c, p, none)  y = MaxPool<kernel_shape=[3, 3]>(f)
+        }""")
+    none = framed.graph.inputs.pop()
+    none.const_value = ir.tensor(given["none"], name=none.name)
+    framed.graph.register_initializer(none)
+    ir.save(framed, tmp_path / "framed.onnx")
+    wanted = referee.run(framed, {"x": x})["y"]
+    got = referee.run(import_model(tmp_path / "framed.onnx").model, {"x": x})["y"]
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=5e-6)
     graph.graph.initializers["w"].const_value = ir.tensor(np.full((2, 2, 1, 1), np.inf, np.float32), name="w")
     ir.save(graph, tmp_path / "broken.onnx")
     with pytest.raises(UserError, match="weight w of broken holds 4 NaN or infinite"):

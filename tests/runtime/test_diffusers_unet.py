@@ -49,6 +49,12 @@ def test_what_sdxl_gathers_beside_the_prompt_goes_to_inputs_of_its_names() -> No
     assert UNET.add_embedding.linear_1.in_features == 41
 
 
+def test_a_batch_has_one_timestep() -> None:
+    sample, prompt = torch.zeros(SHAPES["sample"]), torch.zeros(SHAPES["encoder_hidden_states"])
+    with pytest.raises(FickError, match="one timestep for the whole batch"):
+        UNET(sample, torch.tensor([7, 8]), prompt)
+
+
 def test_what_was_not_compiled_in_is_refused() -> None:
     with pytest.raises(FickError, match="takes no mid_block_additional_residual"):
         UNET(torch.zeros(SHAPES["sample"]), 7, mid_block_additional_residual=torch.zeros(1))
