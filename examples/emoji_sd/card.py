@@ -37,7 +37,7 @@ Prompts look like the captions: `google smiley, loudly crying face`, `twitter fo
 {table}
 
 The weights that come with fick had seen 4,300 steps before these, in which a gradient that was compiled wrongly left
-most of the UNet as it was drawn.
+most of the UNet as it was drawn. The last 4,700 of these, by `examples/emoji_sd/train_on.py`, are Muon's for matrices.
 
 Neither network of the judge is a standard measure. Distances in the features of its classifier are not FID, and its
 contrastive model is not CLIP: they know emojis and nothing else, and were trained on the same pictures. The diffusion

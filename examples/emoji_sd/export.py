@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -29,3 +30,8 @@ def pipeline(
 
 def save(made: StableDiffusionPipeline, folder: Path) -> None:
     made.to(torch.float16).save_pretrained(folder, safe_serialization=True)
+    for part in ("unet", "vae"):
+        config = folder / part / "config.json"
+        facts = json.loads(config.read_text(encoding="utf-8"))
+        facts.pop("_name_or_path", None)  # where it was read from, when it is trained on
+        config.write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
