@@ -216,11 +216,14 @@ def side_by_side(graphs, path):
 
 
 def assert_agree(graphs, got, wanted) -> None:
-    """What ``side_by_side`` gives, to 5e-6 of values around one."""
+    """What ``side_by_side`` gives, to 5e-6 of values around one, or of the deviation of larger ones: as sums of unit
+    noise have them, whose roundings grow with it.
+    """
     assert got.keys() == wanted.keys() and len(got) == len(graphs)
     for title, output in zip(graphs, wanted, strict=True):
         assert got[output].shape == wanted[output].shape, title
-        np.testing.assert_allclose(got[output], wanted[output], rtol=0, atol=5e-6, err_msg=title)
+        scale = max(1.0, float(np.std(wanted[output])))
+        np.testing.assert_allclose(got[output], wanted[output], rtol=0, atol=5e-6 * scale, err_msg=title)
 
 
 def compiled(graph: ir.Model, path):
