@@ -18,6 +18,7 @@ from ..views import View, merge_axes
 from .device import Reduction
 
 ITSELF = Load(0, ())
+JOINED = Value()
 SQUARE = Apply("Mul", (ITSELF, ITSELF))
 
 STATISTICS: dict[str, tuple[str, Expression, str | None]] = {
@@ -84,8 +85,8 @@ def lower_pool(lowering: Lowering, group: Group) -> None:
 def _finished(after: str | None, sizes: Sequence[int]) -> Expression:
     if after == "Mean":
         # Divided rather than multiplied by a rounded reciprocal: means of whole numbers stay whole.
-        return Apply("Div", (Value(), Literal(float(math.prod(sizes)))))
-    return Value() if after is None else Apply(after, (Value(),))
+        return Apply("Div", (JOINED, Literal(float(math.prod(sizes)))))
+    return JOINED if after is None else Apply(after, (JOINED,))
 
 
 def _windows(
@@ -106,7 +107,7 @@ def reduce(
     factors: Sequence[View],
     terms: Sequence[Expression],
     operator: str = "Add",
-    epilogue: Expression = Value(),  # noqa: B008
+    epilogue: Expression = JOINED,
     loads: Sequence[View] = (),
 ) -> None:
     """Add the call for out = epilogue(operator over axes of these ``sizes`` of each term).
