@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +18,7 @@ from ..ir.rates import Rate
 from ..passes.base import Context
 from .cache import cache_folder
 from .frontends import is_pipeline
+from .loops import Loops, denoises, drawn_input
 from .progress import Silent
 from .quality.calls import Spread
 
@@ -40,16 +42,41 @@ class Calibration(BaseModel):
     spread: Spread = Field(
         default="uniform", description="Over the timesteps: uniform, or normal, with more near the picture."
     )
+    values: Mapping[str, Annotated[list[FiniteFloat], Field(min_length=1, max_length=1000)]] = Field(
+        default={},
+        description="Of a model that reads no prompts: inputs that stay through a loop, by name, a number a picture.",
+    )
 
-    def context(self, program: Program, model: Any, seed: int, reporter: Silent) -> Context:
-        """Over ``program`` of ``model``: of a whole pipeline by drawing prompts, of any other by drawn inputs.
+    def context(
+        self,
+        program: Program,
+        model: Any,
+        seed: int,
+        reporter: Silent,
+        sampler: Mapping[str, Any] | None = None,
+    ) -> Context:
+        """Over ``program`` of ``model``: of a whole pipeline by drawing prompts, of any other by loops of the
+        ``sampler``, or by drawn inputs where it is not known how the model is sampled.
 
-        Raises UserError for prompts without a pipeline, and for a pipeline without prompts.
+        Raises UserError for prompts without a pipeline, for a pipeline without prompts, and for values without a loop.
         """
         reads = is_pipeline(model)
         if self.prompts is None:
             if reads:
                 raise UserError(f"the recipe calibrates {model} with no prompts; name a file as prompts.")
+            if sampler and denoises(program):
+                reporter.stage("calibrate")
+                return Loops(sampler, seed, self.values, reporter.update).context(
+                    program,
+                    pictures=self.pictures,
+                    steps=self.steps,
+                    most_calls=self.calls,
+                    spread=self.spread,
+                )
+            if self.values:
+                raise UserError(
+                    f"the recipe gives values to loops of {model}, and it has none; name its --sampler."
+                )
             calls = drawn_calls(program, min(self.calls, self.steps), seed)
             return Context(
                 seed=seed,
@@ -58,6 +85,8 @@ class Calibration(BaseModel):
                 reference=program,
                 progress=reporter.update,
             )
+        if self.values:
+            raise UserError(f"the recipe calibrates {model} with prompts; leave out values.")
         if not reads:
             raise UserError(
                 f"the recipe calibrates with prompts, and {model} reads none; give the folder of a whole pipeline."
@@ -81,30 +110,13 @@ def drawn_calls(program: Program, count: int, seed: int) -> list[dict[str, NDArr
     and time it, and no more.
     """
     rng = np.random.default_rng(seed)
-    given = {
-        str(value.name): value
-        for value in program.variants["full"].graph.inputs
-        if value.name in program.rates
-    }
+    given = [value for value in program.variants["full"].graph.inputs if value.name in program.rates]
 
     def drawn(value: ir.Value, timestep: float) -> NDArray[Any]:
+        if program.rates[str(value.name)] is not Rate.STEP:
+            return drawn_input(value, rng)
         assert value.shape is not None and value.dtype is not None
-        shape, dtype = value.shape.numpy(), value.dtype.numpy()
-        if program.rates[str(value.name)] is Rate.STEP:
-            return np.full(shape, timestep).astype(dtype)
-        if value.dtype.is_integer():
-            return rng.integers(0, _rows_of(value), shape, dtype)
-        return rng.standard_normal(shape).astype(dtype)
+        return np.full(value.shape.numpy(), timestep).astype(value.dtype.numpy())
 
     times = np.linspace(TIMESTEPS - 1, 0, count).round()
-    return [{name: drawn(value, time) for name, value in given.items()} for time in times.tolist()]
-
-
-def _rows_of(value: ir.Value) -> int:
-    """Of the smallest table that a value chooses rows of; one, if it chooses of none."""
-    tables = [
-        table
-        for node, index in value.uses()
-        if node.op_type == "Gather" and index == 1 and (table := node.inputs[0]) is not None
-    ]
-    return min((int(table.shape.numpy()[0]) for table in tables if table.shape is not None), default=1)
+    return [{str(value.name): drawn(value, time) for value in given} for time in times.tolist()]

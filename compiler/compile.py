@@ -247,7 +247,7 @@ def _write_back(job: _Job, folder: Path) -> None:
     passes = leading(job.recipe.passes)
     job.reporter.stage("write back")
     program = unchanged(job.whole.main.imported())
-    context = job.recipe.context(program, job.model, job.seed, job.reporter)
+    context = job.recipe.context(program, job.model, job.seed, job.reporter, job.sampler)
     costs = job.recipe.cost_model(job.profile, job.precision)
     write_back(program, passes, replace(context, cost_model=costs), job.whole.main, folder)
 

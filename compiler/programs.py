@@ -47,14 +47,16 @@ def fused(
     precision: str = "float32",
     half_run: int = 0,
     model: Any = None,
+    sampler: Mapping[str, Any] | None = None,
     reporter: Silent | None = None,
     cost_model: CostModel | None = None,
 ) -> Program:
     """The program after the recipe's passes and all of the pipeline, which ``half_run`` is for. ``model`` is what was
-    imported, ``cost_model`` what passes with a budget go by.
+    imported, ``sampler`` how it is sampled, ``cost_model`` what passes with a budget go by.
     """
     program = unchanged(imported)
-    context = replace(recipe.context(program, model, seed, reporter or Silent()), cost_model=cost_model)
+    context = recipe.context(program, model, seed, reporter or Silent(), sampler)
+    context = replace(context, cost_model=cost_model)
     if not imported.random_weights:  # of those nothing is to be learned
         drawn = partial(drawn_calls, program, DRAWN_CALLS, seed)
         context = replace(context, referee=Interpreter, drawn=drawn)

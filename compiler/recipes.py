@@ -14,6 +14,7 @@ passes with a budget measure on this machine what they otherwise predict from th
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -116,11 +117,18 @@ class Recipe(BaseModel):
                     f"has {', '.join(profile.formats)}."
                 )
 
-    def context(self, program: Program, model: Any, seed: int, reporter: Silent) -> Context:
+    def context(
+        self,
+        program: Program,
+        model: Any,
+        seed: int,
+        reporter: Silent,
+        sampler: Mapping[str, Any] | None = None,
+    ) -> Context:
         """What the passes may ask for, over ``program`` of ``model``. Raises UserError as calibration does."""
         context = Context(seed=seed)
         if self.calibration is not None:
-            context = self.calibration.context(program, model, seed, reporter)
+            context = self.calibration.context(program, model, seed, reporter, sampler)
         # Of what earlier code found nothing is used.
         return replace(context, work_folder=cache_folder() / "passes" / str(digest({}, [])))
 

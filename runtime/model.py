@@ -272,7 +272,7 @@ class Model:
         described = sampler or self.manifest.get("sampler") or {}
         loop = samplers.create(described, steps, self.residual(guidance_scale))
         self._cancelled = False
-        steps_given = _as_type(loop.steps, step)
+        steps_given = as_type(loop.steps, step)
         self.prepare(steps_given)
         rng = Noise(seed)
         start = self._fitted(sample, noise) if noise is not None else rng.standard_normal(sample.shape)
@@ -360,7 +360,7 @@ class Model:
         return MemoryUse(raw.weights_bytes, raw.arena_bytes, raw.state_bytes, raw.table_bytes)
 
 
-def _as_type(steps: NDArray[np.float32], info: TensorInfo) -> NDArray[Any]:
+def as_type(steps: NDArray[np.float32], info: TensorInfo) -> NDArray[Any]:
     """Steps as the model takes them. Raises FickError where they are fractions and it takes whole numbers."""
     whole = np.rint(steps).astype(info.dtype) if info.dtype.startswith("int") else steps
     if not np.array_equal(whole, steps):

@@ -54,6 +54,7 @@ def build(
     reporter = reporter or Silent()
     reporter.stage("optimise")
     first, *others = components
+    sampler = _sampler(components[first]) if sampler is None else dict(sampler)
     halves = profile.half_run if isinstance(profile, GpuProfile) and profile.half else 0
     programs = {
         first: fused(
@@ -63,6 +64,7 @@ def build(
             precision=precision,
             half_run=halves,
             model=model,
+            sampler=sampler,
             reporter=reporter,
             cost_model=recipe.cost_model(profile, precision),
         )
@@ -110,7 +112,7 @@ def build(
         "memory": {key: sum(size[key] for size in sizes) for key in sizes[0]},
         "spare_bytes": sum(one.weights_bytes for one in spares.values()),
         "config": main.metadata.get("config", {}),
-        "sampler": dict(sampler) if sampler is not None else _sampler(main),
+        "sampler": sampler,
         "pipeline": dict(pipeline_facts or {}),
         "files": sorted(files),
         "components": {

@@ -12,20 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...ir.errors import UserError
 from ...ir.interpreter import Interpreter
 from ...ir.program import Program
 from ...passes.base import Context, Trajectory
 from ...passes.per_step import step_input
-from ...runtime.model import TensorInfo
-from ...runtime.schedule import order
 from .calls import Calls, Spread, chosen
 from .drawing import Drawing, pipeline_artist
 from .evaluate import Prompt, judged, nearness, plain
 from .gallery import Gallery, fingerprint
 from .judge import Judge
+from .recorder import Recorder
 
 
 class Studio:
@@ -65,7 +63,7 @@ class Studio:
     ) -> list[tuple[Drawing, Calls]]:
         """The first ``pictures``, each with its calls."""
         settings = steps, self._settings[1]
-        network = _Recorder(program, self._artist.calls(steps))
+        network = Recorder(program, self._artist.calls(steps))
         self._artist.replace_network(self._artist.in_place(network, self._config))
         asked = self._prompts[:pictures]
 
@@ -110,27 +108,3 @@ class Studio:
             seed=seed, referee=Interpreter, calibration=calls, reference=program, quality=quality, draw=draw,
             forward_snr=self._artist.forward_snr, progress=self._progress,
         )  # fmt: skip
-
-
-class _Recorder:
-    """A program as what stands in a pipeline runs one, in pictures of so many ``calls``; keeps what it was given."""
-
-    def __init__(self, program: Program, calls: int) -> None:
-        self._call = Interpreter(program)
-        self._order = order(program.schedule, calls, whole=program.whole)
-        self._left: list[str] = []
-        self.inputs = {
-            name: TensorInfo(name, str(value.dtype.numpy()), tuple(value.shape.numpy()), "")  # type: ignore[union-attr]
-            for name, value in self._call.inputs.items()
-        }
-
-    def begin(self) -> None:
-        """A new picture."""
-        self._call.begin()
-        self.calls: Calls = []
-        self._left = self._order.copy()
-
-    def run(self, **inputs: Any) -> dict[str, NDArray[Any]]:
-        feeds = {name: np.array(value, dtype=self.inputs[name].dtype) for name, value in inputs.items()}
-        self.calls.append(feeds)
-        return self._call(feeds, self._left.pop(0))

@@ -163,7 +163,9 @@ def _mean(maker: Maker, value: ir.Value, shape: tuple[int, ...]) -> ir.Value:
     """Over all but the channels."""
     assert value.shape is not None
     axes = [axis for axis, size in enumerate(shape) if size == 1 and value.shape.numpy()[axis] != 1]
-    return maker.add("ReduceMean", (value, maker.constant(np.array(axes, np.int64))), shape, keepdims=1)
+    over = maker.constant(np.array(axes, np.int64))
+    # One row's mean is the row: without that attribute no axes stand for all.
+    return maker.add("ReduceMean", (value, over), shape, keepdims=1, noop_with_empty_axes=1)
 
 
 def _with_means(program: Program, shapes: Shapes) -> tuple[Program, dict[str, str]]:

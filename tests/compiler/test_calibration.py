@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from diffusers import DDIMScheduler
 
 from fick.compiler.calibration import Calibration, drawn_calls
 from fick.compiler.progress import Silent
@@ -13,6 +15,7 @@ from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.passes.base import apply
 from fick.passes.quantise import Quantise
+from fick.runtime.noise import Noise
 
 from ..passes import small_unet
 from . import pipelines
@@ -36,3 +39,42 @@ def test_a_model_that_reads_no_prompts_is_calibrated_on_noise(tmp_path: Path) ->
     pipelines.make(tmp_path)
     with pytest.raises(UserError, match=r"calibrates .*tiny-sd with no prompts; name a file as prompts"):
         Calibration().context(program, tmp_path / "tiny-sd", 0, Silent())
+
+
+DDIM = {"kind": "ddim", "prediction_type": "epsilon"}
+VALUES = {"encoder_hidden_states": [0.5, -1.0]}
+
+
+def test_a_model_with_a_sampler_is_calibrated_in_its_loops() -> None:
+    program = small_unet.program()
+    asked = Calibration(pictures=3, steps=4, values=VALUES)
+    context = asked.context(program, "ddpm-cifar10", 7, Silent(), DDIM)
+    calls = context.require("calibration", "a test")
+    assert [float(call["timestep"][0]) for call in calls] == 3 * [750, 500, 250, 0]
+    assert [float(call["encoder_hidden_states"].mean()) for call in calls[::4]] == [0.5, -1.0, 0.5]
+
+    scheduler, network = DDIMScheduler(), Interpreter(program)
+    scheduler.set_timesteps(4)
+    x = torch.from_numpy(Noise(8).standard_normal(calls[4]["sample"].shape))
+    for call, timestep in zip(calls[4:8], scheduler.timesteps, strict=True):
+        np.testing.assert_allclose(call["sample"], x, atol=1e-5)
+        output = network(call)["output"]
+        x = scheduler.step(torch.from_numpy(output), int(timestep), x).prev_sample
+    second = context.require_draw("a test")(program, 4, 2)[1]
+    np.testing.assert_allclose(second.latents, x[0], atol=1e-5)
+
+
+def test_loops_take_the_levels_that_a_sampler_lists() -> None:
+    program = small_unet.program()
+    sampler = {"kind": "consistency", "sigmas": [80.0, 24.0, 6.0]}
+    context = Calibration(pictures=2).context(program, "terrain.onnx", 0, Silent(), sampler)
+    times = [float(call["timestep"][0]) for call in context.require("calibration", "a test")]
+    assert times == 2 * [80, 24, 6]
+
+
+def test_values_that_nothing_takes_are_refused() -> None:
+    program = small_unet.program()
+    with pytest.raises(UserError, match=r"values of hardness, which is no .*those are encoder_hidden_states"):
+        Calibration(values={"hardness": [1.0]}).context(program, "terrain.onnx", 0, Silent(), DDIM)
+    with pytest.raises(UserError, match=r"gives values to loops of terrain.onnx.*name its --sampler"):
+        Calibration(values=VALUES).context(program, "terrain.onnx", 0, Silent())

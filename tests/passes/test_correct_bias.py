@@ -50,8 +50,8 @@ g (float[2, 8, 6, 5] x, float[1] t) => (float[2, 8, 6, 5] y, float[60, 7] z)
 VALUES = ["a", "b", "e", "m", "g1", "z"]
 
 
-def products(seed: int = 0) -> Program:
-    proto = onnx.parser.parse_model(PRODUCTS)
+def products(seed: int = 0, text: str = PRODUCTS) -> Program:
+    proto = onnx.parser.parse_model(text)
     rng = np.random.default_rng(seed)
     for declared in list(proto.graph.value_info):
         shape = [size.dim_value for size in declared.type.tensor_type.shape.dim]
@@ -92,6 +92,26 @@ def test_one_call_s_means_all_come_out_right() -> None:
     assert effect["products"] == len(VALUES)
     assert effect["mean_error"] < 1e-5 < 1e-2 < effect["mean_error_before"]
     assert effect["output_error"] < effect["output_error_before"]
+
+
+ONE_ROW = """<ir_version: 11, opset_import: ["" : 24]>
+g (float[1, 8] x, float[1] t) => (float[1, 7] z) <float[8, 9] w1, float[9] c1, float[9, 7] w2>
+{
+  timed = Add(x, t)
+  a = Gemm(timed, w1, c1)
+  r = Relu(a)
+  z = Gemm(r, w2)
+}"""
+
+
+def test_the_mean_of_one_row_is_the_row() -> None:
+    reference = products(text=ONE_ROW)
+    one = {"x": call(1)["x"][:1, :, 0, 0], "t": call(1)["t"]}
+    context = Context(referee=Interpreter, calibration=[one] * 2, reference=reference)
+    after = apply([CorrectBias()], rounded.rounded(reference), context)
+    exact, now = (Interpreter(program)(one)["z"] for program in (reference, after))
+    np.testing.assert_allclose(now, exact, rtol=0, atol=3e-6)
+    assert after.history[-1].effect["products"] == 2
 
 
 def test_biases_that_are_there_are_used() -> None:

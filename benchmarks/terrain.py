@@ -1,0 +1,171 @@
+"""What low precision does to the terrain UNet's height maps, at one step and at four.
+
+    python benchmarks/terrain.py [--maps 32] [--only NAME ...] [--json FILE] [--folder out/terrain]
+
+Each row is a recipe, calibrated in loops of seeds that no map is drawn from. A map's PSNR is beside the float bundle's
+of the same seed and difficulty, its peak being that map's own range of heights; what is printed is the mean, with a
+bootstrap interval. A call's time is beside the float bundle's, in interleaved rounds. maps.png has the first map of
+every row.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from emoji_rows import BEST, Only, Passes, quantise
+from json_file import JsonFile, write_json
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+import fick
+from fick.compiler import pictures
+from fick.compiler.bench.compare import example_inputs
+from fick.compiler.bench.rounds import measure
+from fick.compiler.calibration import Calibration
+from fick.compiler.progress import Silent, terminal
+from fick.compiler.quality.interval import mean
+from fick.compiler.recipes import NOTHING, Recipe
+from fick.passes.correct import CorrectBias
+from fick.passes.learned.distil import Distil
+from fick.passes.learned.rounding import LearnRounding
+from fick.passes.split_joins import SplitJoins
+from fick.runtime import Model, png
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+from terrain_model import SAMPLER, fetch
+
+UNSEEN, ROUNDS = 1000, 41
+"""The seed of the loops that recipes are calibrated in, and rounds in which calls are timed."""
+
+W4 = quantise(weights="int4", activations="float32", clip_weights=True)
+W4_BLOCKS = quantise(weights="int4", activations="float32", clip_weights=True, block=32)
+W8A8 = quantise(**BEST)
+
+FLOAT = "float32"
+ROWS: dict[str, Passes] = {
+    FLOAT: (),
+    "W8 naive": (quantise(activations="float32"),),
+    "W8A8 naive": (quantise(),),
+    "W8A8": (SplitJoins(), W8A8, CorrectBias()),
+    "W4 naive": (quantise(weights="int4", activations="float32"),),
+    "W4 clipped": (W4,),
+    "W4 learned": (W4, LearnRounding()),
+    "W4 in blocks of 32": (W4_BLOCKS,),
+    "W4 in blocks of 32, learned": (W4_BLOCKS, LearnRounding()),
+    "W4 in blocks of 32, distilled": (W4_BLOCKS, Distil()),
+    "W4A8 in blocks of 32, learned": (
+        SplitJoins(),
+        quantise(weights="int4", block=32, **BEST),
+        LearnRounding(),
+    ),
+}
+
+LOOPS = {1: SAMPLER["sigmas"][:1], 4: SAMPLER["sigmas"]}
+"""Noise levels by the number of steps."""
+
+
+def main(
+    maps: Annotated[int, typer.Option(help="Height maps a row.")] = 32,
+    only: Only = None,
+    folder: Annotated[Path, typer.Option(help="Bundles and maps.png.")] = Path("out/terrain"),
+    json_file: JsonFile = None,
+) -> None:
+    """Compile all rows, draw with them and print a table."""
+    if unknown := sorted({*(only or ())} - {*ROWS}):
+        raise typer.BadParameter(f"there is no row {unknown[0]!r}; the rows are {', '.join(ROWS)}")
+    folder.mkdir(parents=True, exist_ok=True)
+    source = fetch()
+    with terminal() as reporter:
+        float_bundle = bundle(source, FLOAT, folder, reporter)
+        wanted = drawn(float_bundle, maps)
+        found: dict[str, dict[str, Any]] = {}
+        first: list[NDArray[np.uint8]] = []
+        for name in only or ROWS:
+            path = bundle(source, name, folder, reporter)
+            reporter.stage(f"{name}: draw")
+            got = drawn(path, maps)
+            first.append(pictures.to_pixels(got[4][0], palette=pictures.TERRAIN))
+            found[name] = {
+                "weight_bytes": weight_bytes(path),
+                "psnr_db": {steps: vars(mean(nearness(wanted[steps], got[steps]))) for steps in LOOPS},
+                **paced(path, float_bundle, reporter),
+            }
+        reporter.finish()
+    png.save(pictures.grid(first, columns=6), folder / "maps.png")
+    show(found, maps)
+    write_json(json_file, found)
+
+
+def bundle(source: Path, name: str, folder: Path, reporter: Silent) -> Path:
+    reporter.stage(f"{name}: compile")
+    values = {"difficulty": [0.0, 0.25, 0.5, 0.75, 1.0]}
+    calibration = Calibration(pictures=10, values=values)
+    recipe = Recipe(passes=ROWS[name], calibration=calibration) if ROWS[name] else NOTHING
+    path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.fick"
+    fick.compile(source, output=path, recipe=recipe, sampler=SAMPLER, seed=UNSEEN, reporter=reporter)
+    return path
+
+
+def drawn(path: Path, maps: int) -> dict[int, list[NDArray[np.float32]]]:
+    """Maps [1, height, width] of either number of steps, from the flattest terrain to the most difficult."""
+    with fick.load(path) as model:
+        assert isinstance(model, Model)
+        return {
+            steps: [
+                model.generate(
+                    seed=seed, sampler=SAMPLER | {"sigmas": levels}, difficulty=seed / max(1, maps - 1)
+                )[0]
+                for seed in range(maps)
+            ]
+            for steps, levels in LOOPS.items()
+        }
+
+
+def nearness(wanted: list[NDArray[np.float32]], got: list[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """PSNR of each map [dB], infinite for equal ones."""
+    with np.errstate(divide="ignore"):
+        errors = [
+            np.mean(np.square(one.astype(float) - other)) for one, other in zip(wanted, got, strict=True)
+        ]
+        return np.array(
+            [10 * np.log10(np.ptp(one) ** 2 / error) for one, error in zip(wanted, errors, strict=True)]
+        )
+
+
+def weight_bytes(path: Path) -> int:
+    with fick.load(path) as model:
+        return model.manifest["memory"]["weights_bytes"]
+
+
+def paced(path: Path, reference: Path, reporter: Silent) -> dict[str, float]:
+    """Seconds of a call, and what share that is of the float bundle's in the same rounds."""
+    with fick.load(path) as ours, fick.load(reference) as theirs:
+        feeds = example_inputs(theirs, 0)
+        runs = {
+            name: lambda model=model: next(iter(model.run(**feeds).values()))
+            for name, model in (("theirs", theirs), ("ours", ours))
+        }
+        times = measure(runs, ROUNDS, reporter.update)
+    return {"call_s": times["ours"].summary()["median"], "ratio": times["ours"].ratio_to(times["theirs"])}
+
+
+def show(found: dict[str, dict[str, Any]], maps: int) -> None:
+    table = Table(title=f"terrain UNet, {maps} maps", title_justify="left")
+    for heading in ("row", "MB", *(f"{steps} step{'s' * (steps > 1)}, dB" for steps in LOOPS), "call"):
+        table.add_column(heading, justify="left" if heading == "row" else "right")
+    for name, facts in found.items():
+        figures = [
+            f"{one['value']:.1f} ({one['low']:.1f}..{one['high']:.1f})" for one in facts["psnr_db"].values()
+        ]
+        call = f"{1e3 * facts['call_s']:.1f} ms ({facts['ratio']:.2f}x)"
+        table.add_row(name, f"{facts['weight_bytes'] / 1e6:.1f}", *figures, call)
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
