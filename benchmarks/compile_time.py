@@ -1,8 +1,8 @@
 """Seconds that `fick compile` takes the first time and again, as whole processes, with an empty cache, and memory.
 
-    python benchmarks/compile_time.py [MODEL] [--recipe FILE]
+    python benchmarks/compile_time.py [MODEL] [--recipe FILE] [--keep FILE]
 
-MODEL is the terrain UNet unless another is named.
+MODEL is the terrain UNet unless another is named. The bundle can be kept, for `fick bench`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from terrain_model import fetch
 def main(
     model: Annotated[str, typer.Argument(help="What fick compile takes.")] = "",
     recipe: Annotated[Path | None, typer.Option(help="Optional passes.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Where the bundle stays.")] = None,
 ) -> None:
     """Compile twice and compare."""
     with tempfile.TemporaryDirectory() as scratch:
         environment = {**os.environ, "FICK_CACHE": os.path.join(scratch, "cache")}
-        output = Path(scratch) / "model.fick"
+        output = keep or Path(scratch) / "model.fick"
         command = [
             sys.executable,
             "-m",
