@@ -30,7 +30,7 @@ from ..passes import rounded, small_unet
 class Calibrated(Recipe):
     """With calls as a pipeline would give them."""
 
-    def context(self, program: Program, model: Any, seed: int, reporter: Any) -> Context:
+    def context(self, program: Program, model: Any, seed: int, reporter: Any, sampler: Any = None) -> Context:
         return rounded.context(program)
 
 

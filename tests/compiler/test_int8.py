@@ -41,7 +41,7 @@ class Calibrated(Recipe):
 
     calls: tuple[Any, ...]
 
-    def context(self, program: Program, model: Any, seed: int, reporter: Any) -> Context:
+    def context(self, program: Program, model: Any, seed: int, reporter: Any, sampler: Any = None) -> Context:
         return Context(referee=Interpreter, calibration=self.calls)
 
 

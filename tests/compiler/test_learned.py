@@ -33,7 +33,7 @@ class Learning(Recipe):
 
     call: dict[str, Any]
 
-    def context(self, program: Program, model: Any, seed: int, reporter: Any) -> Context:
+    def context(self, program: Program, model: Any, seed: int, reporter: Any, sampler: Any = None) -> Context:
         return Context(referee=Interpreter, calibration=[self.call], reference=program)
 
 

@@ -32,7 +32,7 @@ ORDER = ["full", "cached", "cached"] * 2
 class Drawing(Recipe):
     """With pictures as a pipeline would draw them."""
 
-    def context(self, program: Program, model: Any, seed: int, reporter: Any) -> Context:
+    def context(self, program: Program, model: Any, seed: int, reporter: Any, sampler: Any = None) -> Context:
         calls = [call for one in draw(program, STEPS, 2) for call in one.calls]
         return Context(referee=Interpreter, reference=program, calibration=calls, draw=draw)
 
