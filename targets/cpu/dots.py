@@ -38,10 +38,10 @@ def _pmaddwd(total: Any, left: Any, right: Any, lanes: int) -> Any:
 
 
 def _sdot(total: Any, left: Any, right: Any, lanes: int) -> Any:
-    """Armv8.4-A's dot product, an extension of Armv8.2-A."""
+    """Armv8.4-A's dot product, an extension of Armv8.2-A. LLVM takes the last factor, no other, from a lane."""
     kind = f"int8x{4 * lanes}"
     return _call(
-        f"int32x{lanes}", "aarch64.neon.sdot", total, T.reinterpret(kind, left), T.reinterpret(kind, right)
+        f"int32x{lanes}", "aarch64.neon.sdot", total, T.reinterpret(kind, right), T.reinterpret(kind, left)
     )
 
 
