@@ -14,7 +14,7 @@ from typing import Any
 
 import safetensors.numpy as safetensors
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from ...ir.errors import UserError
 from ...runtime.errors import FickError
@@ -110,7 +110,7 @@ class Skeleton:
             yield PackedWeight(
                 name,
                 f"{component}/{entry['source'] if packs else name}",
-                PACKING.validate_python(entry["packing"]) if packs else Dense(),
+                _packing(name, entry["packing"]) if packs else Dense(),
                 entry["dtype"],
                 tuple(entry["shape"]),
                 entry["offset_bytes"],
@@ -121,6 +121,17 @@ class Skeleton:
         for name, part in self.parts.items():
             small |= {program_entry(name): part.program, recipe_entry(name): part.recipe}
         return [Entry.of(name, data) for name, data in small.items()]
+
+
+def _packing(name: str, facts: Mapping[str, Any]) -> Packing:
+    """Raises UserError for a layout that another version of fick had."""
+    try:
+        return PACKING.validate_python(facts)
+    except ValidationError:
+        raise UserError(
+            f"tensor {name} is laid out as {facts.get('kind')!r}, which this version of fick does not know; "
+            "compile the model anew"
+        ) from None
 
 
 def program_entry(component: str) -> str:

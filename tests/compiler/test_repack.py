@@ -16,6 +16,7 @@ from safetensors.torch import save_file as save_torch_file
 
 import fick
 from fick.compiler.bundle.repack import repack
+from fick.compiler.bundle.skeleton import read
 from fick.compiler.frontends.onnx_file import OnnxFile
 from fick.compiler.programs import unchanged
 from fick.ir.errors import UserError
@@ -67,6 +68,15 @@ def test_repacking_gives_the_bytes_of_a_fresh_compile(home: Path, tmp_path: Path
     fresh = (home / "1.fick").read_bytes()
     assert repacked(home, tmp_path, weights).read_bytes() == fresh
     assert (home / "0.fick").read_bytes() != fresh
+
+
+def test_a_layout_of_another_version(home: Path, tmp_path: Path, weights: Weights) -> None:
+    skeleton, _ = read(home / "0.fick")
+    [name] = skeleton.parts
+    for entry in skeleton.manifest["components"][name]["weights"].values():
+        entry["packing"]["kind"] = "quads"
+    with pytest.raises(UserError, match=r"laid out as 'quads', which .* compile the model anew"):
+        skeleton.write(tmp_path / "new.fick", {name: weights})
 
 
 def test_the_repacked_model_is_the_new_one(home: Path, tmp_path: Path, weights: Weights) -> None:
