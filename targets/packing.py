@@ -106,42 +106,31 @@ class Panels(Layout):
         return panels.reshape(len(self.starts), halves.shape[2], self.width)
 
 
-class Quads(Panels):
-    """Panels of int8 numbers, four reduction indices of a column together: [panels, 1 + K / 4, width, 4].
+class WordPanels(Panels):
+    """Panels of narrow numbers, ``together`` reduction indices of a column side by side: [panels, K / together, width,
+    together].
 
-    The first row are the bytes of int32 numbers that the column's sums begin with, because every number that they are
-    multiplied with is ``bias`` too large. Numbers of four bits count ``RAISED_NIBBLE`` times, and the bytes of a panel
-    with those are [panels, 4 * width + K * width / 2].
+    Where every number that integers are multiplied with is ``bias`` too large, a panel is a row of bytes, of which the
+    first are the int32 numbers that its columns' sums begin with. Of four bits, numbers count ``RAISED_NIBBLE`` times.
     """
 
-    kind: Literal["quads"] = "quads"  # type: ignore[assignment]
+    kind: Literal["words"] = "words"  # type: ignore[assignment]
+    together: int
     bias: int = 0
 
     def pack(self, source: NDArray[Any]) -> NDArray[Any]:
-        panels = self.place(np.asarray(source, np.int8))
-        count, depth, width = panels.shape
-        quads = panels.reshape(count, depth // 4, 4, width).transpose(0, 1, 3, 2)
-        begin = -self.bias * panels.sum(axis=1, keepdims=True, dtype=np.int32)
-        if not self.holds_codes:
-            return np.concatenate([_bytes(begin).reshape(count, 1, width, 4), quads], axis=1)
-        codes = joined(format_called(str(self.format)).encode(quads))
-        head = _bytes(RAISED_NIBBLE * begin).view(np.uint8)
-        return np.concatenate([head.reshape(count, -1), codes.reshape(count, -1)], axis=1)
-
-
-def _bytes(words: NDArray[np.int32]) -> NDArray[np.int8]:
-    return np.ascontiguousarray(words, "<i4").view(np.int8)
-
-
-class Pairs(Panels):
-    """Panels of bfloat16 numbers, two reduction indices of a column together: [panels, K / 2, width, 2]."""
-
-    kind: Literal["pairs"] = "pairs"  # type: ignore[assignment]
+        packed = super().pack(source)
+        if not self.bias:
+            return packed
+        counted = self.bias * (RAISED_NIBBLE if self.holds_codes else 1)
+        begin = -counted * self.place(np.asarray(source, np.int8)).sum(axis=(1, 3), dtype="<i4")
+        head = np.ascontiguousarray(begin).view(packed.dtype)
+        return np.concatenate([head, packed.reshape(len(packed), -1)], axis=1)
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
         panels = super().place(source)
         count, depth, width = panels.shape
-        return panels.reshape(count, depth // 2, 2, width).transpose(0, 1, 3, 2)
+        return panels.reshape(count, depth // self.together, self.together, width).transpose(0, 1, 3, 2)
 
 
 class TilePanels(Panels):
@@ -195,5 +184,5 @@ class WinogradPairs(WinogradPanels):
 
 
 Packing = Annotated[
-    Dense | Panels | Quads | Pairs | TilePanels | WinogradPanels | WinogradPairs, Field(discriminator="kind")
+    Dense | Panels | WordPanels | TilePanels | WinogradPanels | WinogradPairs, Field(discriminator="kind")
 ]

@@ -69,8 +69,8 @@ class Profile(Target):
     macs_per_byte: float = Field(
         gt=0, description="Float32 multiply-accumulates of all cores while a byte of memory arrives."
     )
-    int8_dot: Literal["vpdpbusd", "pmaddwd", "sdot", "shifts"] = Field(
-        default="shifts", description="How a vector unit adds products of int8 numbers, four a sum."
+    int8_dot: Literal["vpdpbusd", "pmaddwd", "sdot", "smmla", "shifts"] = Field(
+        default="shifts", description="How a vector unit adds products of int8 numbers, several a sum."
     )
     bfloat16_dot: Literal["vdpbf16ps", "bfdot"] | None = Field(
         default=None,

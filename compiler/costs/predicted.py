@@ -61,8 +61,9 @@ as eight; libm's functions take one number after the other."""
 
 EXP = INSTRUCTIONS["Exp"]
 
-DOT_INSTRUCTIONS = {"vpdpbusd": 1, "sdot": 1, "pmaddwd": 4, "shifts": 6}
-"""Of a vector of sums to which products of four are added: unpacking that rows share counts half."""
+DOT_INSTRUCTIONS = {"vpdpbusd": 1, "sdot": 1, "smmla": 1.2, "pmaddwd": 4, "shifts": 6}
+"""Of a vector of sums to which a step's products are added: unpacking that rows share counts half, and putting two rows
+side by side is shared by five vectors or so."""
 
 SINGLE_INSTRUCTIONS = {"float32": 1, "int32": 3}
 """The same for products one by one, by what they are summed in."""

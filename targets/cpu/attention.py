@@ -164,7 +164,7 @@ class Attention(HeadsKernel):
                 for left, row in zip(lefts, sums, strict=True):
                     for vector, (offset, width) in zip(row, self._vectors, strict=True):
                         place = queries + channel * self.tile + offset
-                        add_products(vector, left[step], queried, place, width, self.dot, "float32")
+                        add_products(vector, [left[step]], queried, place, width, self.dot, "float32")
         for place, (key, row) in enumerate(zip(keys, sums, strict=True)):
             for vector, (offset, width) in zip(row, self._vectors, strict=True):
                 with T.vectorized(0, width) as lane:
@@ -259,7 +259,7 @@ class Attention(HeadsKernel):
             for channel, vectors in enumerate(held):
                 for vector, (start, width) in zip(vectors, self._vectors, strict=True):
                     place = scores + step * self.tile + start
-                    add_products(vector, values[channel], weights, place, width, self.dot, "float32")
+                    add_products(vector, [values[channel]], weights, place, width, self.dot, "float32")
         for vector, width, at in places():
             with T.vectorized(0, width) as lane:
                 T.buffer_store(scratch, vector[lane], [at + lane])

@@ -21,7 +21,7 @@ from tvm.script.ir_builder import tirx as T
 from ...ir.formats import INTEGERS
 from ..expressions import Expression
 from ..profile import Profile
-from .dots import DOTS, add_products
+from .dots import DOTS, add_products, rows_of_lanes
 from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten, words
 from .unpack import NIBBLE_BITS, Rows, Vector, items_of
 
@@ -40,51 +40,64 @@ class Tile:
 
 
 def tiles(
-    rows: int, columns: int, parts: int, profile: Profile, held: int = 1, codes: str | None = None
+    rows: int,
+    columns: int,
+    parts: int,
+    profile: Profile,
+    held: int = 1,
+    codes: str | None = None,
+    shared: int = 1,
 ) -> dict[str, Tile]:
     """Register tiles for ``rows`` x ``columns`` sums by name, that with the least predicted cycles first.
 
-    ``held`` is how many registers a vector of factors takes, ``codes`` the format that factors open from.
+    ``held`` is how many registers a vector of factors takes, ``codes`` the format that factors open from, and
+    ``shared`` the rows whose sums share a register.
 
     Per reduction step a core issues multiply-adds and loads at its rates, and needs some cycles before a sum can be
     added to again; a vector of the panel comes from the second-level cache and costs about half a cycle that is not
-    hidden, an element of A about an eighth. Where elements of A are taken from lanes, each row has a register of them.
+    hidden, a word of A about an eighth. Where words of A are taken from lanes, each row has a register of them; those
+    of rows that share a register of sums are put side by side by an instruction a step.
     """
     lanes, registers = profile.vector_lanes, profile.vector_registers
     found: list[tuple[float, Tile]] = []
     for vectors in (2, 3, 4, 1, 6, 8):
         if vectors % parts or vectors * items_of(codes, 2) % 2:
             continue
-        width = vectors * lanes
-        most = min(most_rows(vectors, profile, held=held), rows)
+        width = vectors * lanes // shared
+        most = min(most_rows(vectors, profile, held=held, shared=shared), rows)
         panels = math.ceil(columns * parts / width)
-        for limit in range(1, most + 1):
+        for limit in range(shared, most + 1, shared):
             bands = math.ceil(rows / limit)
-            height = math.ceil(rows / bands)
-            loads = height / (lanes if profile.by_lane else 1) + vectors
-            busy = max(height * vectors / profile.fma_rate, loads / profile.load_rate, profile.fma_latency)
-            step = busy + vectors / 2 + height / 8
+            height = math.ceil(rows / (bands * shared)) * shared
+            words = height * shared
+            loads = words / (lanes if profile.by_lane else 1) + vectors
+            vector_work = height // shared * (vectors + shared - 1)
+            busy = max(vector_work / profile.fma_rate, loads / profile.load_rate, profile.fma_latency)
+            step = busy + vectors / 2 + words / 8
             found.append((bands * panels * step, Tile(height, width, lanes, profile.by_lane)))
     if not found:
         raise ValueError(f"no register tile of {parts} parts fits {registers} registers")
     return {f"tile {tile.rows}x{tile.width}": tile for _, tile in sorted(found, key=lambda one: one[0])}
 
 
-def choose_tile(rows: int, columns: int, parts: int, profile: Profile, held: int = 1) -> Tile:
+def choose_tile(
+    rows: int, columns: int, parts: int, profile: Profile, held: int = 1, shared: int = 1
+) -> Tile:
     """The first of ``tiles``."""
-    return next(iter(tiles(rows, columns, parts, profile, held).values()))
+    return next(iter(tiles(rows, columns, parts, profile, held, shared=shared).values()))
 
 
-def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1) -> int:
+def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1, shared: int = 1) -> int:
     """Rows of sums, ``vectors`` wide, that registers hold beside one row of the other operand and the factors.
 
     Of those it is one at a time, or where they are taken from lanes, a register for each ``rows_a_factor`` rows. Where
-    each takes more registers than one, ``held``, so does what is made of them on the way.
+    each takes more registers than one, ``held``, so does what is made of them on the way. ``shared`` rows have their
+    sums in the same vectors.
     """
     free = profile.vector_registers - held * vectors - (held - 1)
     if profile.by_lane:
-        return free * rows_a_factor // (vectors * rows_a_factor + held)
-    return (free - held) // vectors
+        return free * rows_a_factor // (vectors * rows_a_factor + held * shared) * shared
+    return (free - held) // vectors * shared
 
 
 def panel_starts(columns: int, width: int) -> tuple[int, ...]:
@@ -133,7 +146,7 @@ class Contraction(SumsKernel):
     ``batch``               how many products of the same sizes there are, each with panels of its own, and how far
                             apart their A and their results are
     ``dot``                 the instruction, where a step of the reduction is a word of several numbers; strides of A
-                            are then in words, too, and the panels are ``Quads`` or ``Pairs``
+                            are then in words, too, and the panels are ``WordPanels``
     ``codes``               the format whose codes B are, if they are not numbers as they lie
     ``group``               how many steps of the reduction share a row of scales, if there are such
     ``opened``              whether a slice of a panel is opened once for all of a task's tiles, into room of its own
@@ -170,16 +183,31 @@ class Contraction(SumsKernel):
     @property
     def opened_factors(self) -> int:
         """Room for each worker's slice of a panel."""
-        return self.workers * self._slice_depth * self.tile.width if self.opened else 0
+        return self.workers * self._slice_depth * self._factors if self.opened else 0
+
+    @property
+    def _shared(self) -> int:
+        """Rows whose sums share registers."""
+        return 1 if self.dot is None else DOTS[self.dot].rows
+
+    @property
+    def _factors(self) -> int:
+        """Of a step of the reduction, in numbers or words of 32 bits."""
+        return self.tile.width * self._shared
+
+    @property
+    def _vectors(self) -> int:
+        """Of sums, to a part of a tile's rows."""
+        return self._factors // self.parts // self.tile.lanes
 
     @property
     def _row_items(self) -> int:
-        return items_of(self.codes, self.tile.width)
+        return items_of(self.codes, self._factors)
 
     @property
     def _head_items(self) -> int:
         """Of what sums begin with, where that is not zero."""
-        return 0 if self.dot is None or self.sums_dtype == "float32" else self.tile.width
+        return 0 if self.dot is None or not DOTS[self.dot].bias else self.tile.width
 
     @property
     def _panel_items(self) -> int:
@@ -191,7 +219,7 @@ class Contraction(SumsKernel):
 
     def body(self, operands: Sequence[Any]) -> None:
         if self.dot is not None:
-            operands = [words(operands[0]), words(operands[1]), *operands[2:]]
+            operands = [words(operands[0], DOTS[self.dot].word), words(operands[1]), *operands[2:]]
         per_block = math.ceil(self.tiles / self.blocks)
         per_piece = math.ceil(per_block / self.pieces)
         extents = (self.batch[0], self.blocks, self.panels, self.pieces)
@@ -211,7 +239,7 @@ class Contraction(SumsKernel):
 
     def _rows(self, operands: Sequence[Any], panel: Any, slice_index: Any) -> Rows:
         """What the steps of a slice multiply, as it lies in a panel."""
-        before, width = slice_index * self._slice_depth, self.tile.width
+        before, width = slice_index * self._slice_depth, self._factors
         start = panel * self._panel_items + self._head_items + before * self._row_items
         scales = None
         if self.group:
@@ -222,56 +250,45 @@ class Contraction(SumsKernel):
 
     def _open(self, rows: Rows, room: Any, worker: Any) -> Rows:
         """The same, opened into the worker's room."""
-        start = worker * (self._slice_depth * self.tile.width)
+        start = worker * (self._slice_depth * rows.width)
         with T.serial(0, self._slice_depth) as step:
             for index, factors in rows.opened(step):
-                at = start + step * self.tile.width + index * self.tile.lanes
+                at = start + step * rows.width + index * self.tile.lanes
                 T.buffer_store(room, factors, [T.Ramp(at, 1, self.tile.lanes)])
         return replace(rows, items=room, start=start, codes=None, scales=None)
 
     def _tile(
         self, operands: Sequence[Any], right: Rows, product: Any, panel: Any, index: Any, slice_index: Any
     ) -> None:
-        part_width = self.tile.width // self.parts
-        chunks = lane_chunks(part_width, self.tile.lanes)
+        lanes, groups = self.tile.lanes, self.tile.rows // self._shared
         sums = [
-            [[local(width, self.sums_dtype) for _, width in chunks] for _ in range(self.parts)]
-            for _ in range(self.tile.rows)
+            [[local(lanes, self.sums_dtype) for _ in range(self._vectors)] for _ in range(self.parts)]
+            for _ in range(groups)
         ]
-        slots = [
-            (row, part, chunk)
-            for row in range(self.tile.rows)
-            for part in range(self.parts)
-            for chunk in range(len(chunks))
-        ]
+        slots = list(itertools.product(range(groups), range(self.parts), range(self._vectors)))
         rows, first_row = self._row_coordinates(index)
         slices = math.prod(self.reduce[: self.splits])
         scratch = (panel * self.tiles + index) * (self.tile.rows * self.tile.width)
 
-        def scratch_at(row: int, part: int, chunk: int, lane: Any) -> Any:
-            return scratch + row * self.tile.width + part * part_width + chunks[chunk][0] + lane
-
         def zero() -> None:
-            for row, part, chunk in slots:
-                start, width = chunks[chunk]
-                with T.vectorized(0, width) as lane:
-                    at = (
-                        (product * self.panels + panel) * self._panel_items + part * part_width + start + lane
-                    )
+            head = (product * self.panels + panel) * self._panel_items
+            for group, part, vector in slots:
+                with T.vectorized(0, lanes) as lane:
+                    at = head + (part * self._vectors + vector) * lanes + lane
                     begun = operands[1][at] if self._head_items else T.cast(0, self.sums_dtype)
-                    T.buffer_store(sums[row][part][chunk], begun, [lane])
+                    T.buffer_store(sums[group][part][vector], begun, [lane])
 
         def resume() -> None:
-            for row, part, chunk in slots:
-                with T.vectorized(0, chunks[chunk][1]) as lane:
-                    saved = operands[3][scratch_at(row, part, chunk, lane)]
-                    T.buffer_store(sums[row][part][chunk], saved, [lane])
+            for place, (group, part, vector) in enumerate(slots):
+                with T.vectorized(0, lanes) as lane:
+                    saved = operands[3][scratch + place * lanes + lane]
+                    T.buffer_store(sums[group][part][vector], saved, [lane])
 
         def suspend() -> None:
-            for row, part, chunk in slots:
-                with T.vectorized(0, chunks[chunk][1]) as lane:
-                    at = scratch_at(row, part, chunk, lane)
-                    T.buffer_store(operands[3], sums[row][part][chunk][lane], [at])
+            for place, (group, part, vector) in enumerate(slots):
+                with T.vectorized(0, lanes) as lane:
+                    kept = sums[group][part][vector][lane]
+                    T.buffer_store(operands[3], kept, [scratch + place * lanes + lane])
 
         def finish() -> None:
             self._store(operands, sums, product, panel, rows, first_row)
@@ -294,9 +311,8 @@ class Contraction(SumsKernel):
     def _accumulate(
         self, a: Any, right: Rows, sums: Any, product: Any, rows: list[Any], first_row: Any, slice_index: Any
     ) -> None:
-        chunks = self.tile.width // self.parts // self.tile.lanes
         base = flat([product, *rows, first_row], (self.batch[1], *self.a_rows))
-        unroll = next(u for u in (4, 2, 1) if self.reduce[-1] % u == 0)
+        unroll = next(u for u in (4, 2, 1) if self.reduce[-1] % u == 0 and u * self._shared <= 4)
         inner = (*self.reduce[self.splits :][:-1], self.reduce[-1] // unroll)
         split = unflatten(slice_index, self.reduce[: self.splits])
         base = base + flat(split, self.a_reduce[: self.splits])
@@ -304,13 +320,14 @@ class Contraction(SumsKernel):
 
         def steps(position: Any, a_at: Any) -> None:
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
-            kind = self.sums_dtype if self.dot is None else "int32"
+            kind = self.sums_dtype if self.dot is None else DOTS[self.dot].word
             lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, kind)
             for u in range(unroll):
                 vectors = right.vectors(position * unroll + u)
-                for row, (index, buffer, at) in self._paired(vectors, right.codes is not None):
-                    total = sums[row][index // chunks][index % chunks]
-                    add_products(total, lefts[row][u], buffer, at, self.tile.lanes, self.dot, self.sums_dtype)
+                for group, (index, buffer, at) in self._paired(vectors, right.codes is not None):
+                    total = sums[group][index // self._vectors][index % self._vectors]
+                    own = [row[u] for row in lefts[group * self._shared :][: self._shared]]
+                    add_products(total, own, buffer, at, self.tile.lanes, self.dot, self.sums_dtype)
 
         def loops(axis: int, position: Any, a_at: Any) -> None:
             if axis == len(inner):
@@ -322,10 +339,13 @@ class Contraction(SumsKernel):
         loops(0, T.int32(0), base)
 
     def _paired(self, vectors: Iterable[Vector], opening: bool) -> Iterator[tuple[int, Vector]]:
-        """Each row with each vector: with all of them in turn, or all rows with each vector as it is opened."""
+        """Each row (or those that share sums) with each vector: with all of them in turn, or all rows with each vector
+        as it is opened.
+        """
+        groups = range(self.tile.rows // self._shared)
         if opening:
-            return ((row, one) for one in vectors for row in range(self.tile.rows))
-        return iter(itertools.product(range(self.tile.rows), vectors))
+            return ((group, one) for one in vectors for group in groups)
+        return iter(itertools.product(groups, vectors))
 
     def _store(
         self, operands: Sequence[Any], sums: Any, product: Any, panel: Any, rows: list[Any], first_row: Any
@@ -333,13 +353,13 @@ class Contraction(SumsKernel):
         part_width = self.tile.width // self.parts
         first_column = T.min(panel * part_width, max(self.columns - part_width, 0))
         kept = min(part_width, self.columns)
-        for row in range(self.tile.rows):
+        apart = ([rows_of_lanes(part, self._shared, self.tile.lanes) for part in group] for group in sums)
+        by_row = [parts for group in apart for parts in zip(*group, strict=True)]
+        for row, parts in enumerate(by_row):
             for chunk, (start, width) in enumerate(lane_chunks(part_width, self.tile.lanes)):
                 for first, lanes in lane_chunks(max(min(width, kept - start), 0), width):
                     with T.vectorized(0, lanes) as lane:
-                        values = [
-                            self._whole(sums[row][part][chunk][first + lane]) for part in range(self.parts)
-                        ]
+                        values = [self._whole(part[chunk][first + lane]) for part in parts]
                         at = [*rows, first_row + row, first_column + start + first + lane]
                         result = evaluate(self.epilogue, operands, at, values)
                         store(operands[2], result, flat([product, *at], (self.batch[2], *self.out_strides)))

@@ -1,17 +1,21 @@
 """How a step of a reduction adds products to a vector of sums: one product a sum, or dot products of a word's numbers.
 
-A word of 32 bits holds neighbours of the reduction, four integers (``Quads``) or two bfloat16 numbers (``Pairs``), for
-every column a word of its own, so that what one instruction adds to a sum is what lies in its lane. Sums of integers
-are exact; those of bfloat16 numbers are float32, of products that are exact in it.
+A word holds neighbours of the reduction, four integers or two bfloat16 numbers, for every column a word of its own
+(``WordPanels``), so that what one instruction adds to a sum is what lies in its lane. An instruction for matrices takes
+words of twice the length, of half the columns and of two rows: a register then holds sums of both rows, and
+``rows_of_lanes`` takes them apart at the end. Sums of integers are exact; those of bfloat16 numbers are float32, of
+products that are exact in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tvm.script.ir_builder import tirx as T
+
+from .kernel import local
 
 BIAS = 128
 """What the instruction that takes a number without sign gets besides a number with one."""
@@ -23,7 +27,7 @@ BFLOAT16_DOT = "fick_bfloat16_dot"
 
 
 def _vpdpbusd(total: Any, left: Any, right: Any, lanes: int) -> Any:
-    """AVX512-VNNI and AVX-VNNI. Left factors have no sign: what they have too much is in the panel's first row."""
+    """AVX512-VNNI and AVX-VNNI. Left factors have no sign: what they have too much is in what sums begin with."""
     biased = T.bitwise_xor(left, T.Broadcast(T.int32(BIASED_WORD), lanes))
     name, kind = f"x86.avx512.vpdpbusd.{32 * lanes}", f"int8x{4 * lanes}"
     return _call(f"int32x{lanes}", name, total, T.reinterpret(kind, biased), T.reinterpret(kind, right))
@@ -39,10 +43,12 @@ def _pmaddwd(total: Any, left: Any, right: Any, lanes: int) -> Any:
 
 def _sdot(total: Any, left: Any, right: Any, lanes: int) -> Any:
     """Armv8.4-A's dot product, an extension of Armv8.2-A. LLVM takes the last factor, no other, from a lane."""
-    kind = f"int8x{4 * lanes}"
-    return _call(
-        f"int32x{lanes}", "aarch64.neon.sdot", total, T.reinterpret(kind, right), T.reinterpret(kind, left)
-    )
+    return _of_bytes("aarch64.neon.sdot", total, right, left, lanes)
+
+
+def _smmla(total: Any, left: Any, right: Any, lanes: int) -> Any:
+    """Armv8.6-A's product of matrices, an extension of Armv8.2-A: two rows of eight bytes by two columns."""
+    return _of_bytes(f"aarch64.neon.smmla.v{lanes}i32.v{4 * lanes}i8", total, left, right, lanes)
 
 
 def _shifts(total: Any, left: Any, right: Any, lanes: int) -> Any:
@@ -70,6 +76,11 @@ def _odd_bytes(words: Any, lanes: int) -> Any:
     return T.shift_right(T.reinterpret(f"int16x{2 * lanes}", words), T.Broadcast(T.int16(8), 2 * lanes))
 
 
+def _of_bytes(name: str, total: Any, left: Any, right: Any, lanes: int) -> Any:
+    kind = f"int8x{4 * lanes}"
+    return _call(f"int32x{lanes}", name, total, T.reinterpret(kind, left), T.reinterpret(kind, right))
+
+
 def _call(kind: str, name: str, *arguments: Any) -> Any:
     return T.call_llvm_pure_intrin(kind, f"llvm.{name}", *arguments)
 
@@ -78,7 +89,8 @@ def _call(kind: str, name: str, *arguments: Any) -> Any:
 class Dot:
     """``together`` is how many products it adds to a sum of ``sums_dtype``, ``bias`` what left factors are raised by,
     ``held`` how many registers a vector of factors takes, and ``intrinsic`` LLVM's name of it where TVM has no type for
-    its factors.
+    its factors. A register has sums of ``rows`` rows, one after the other; ``otherwise`` is what takes fewer rows or a
+    reduction that does not divide into its words.
     """
 
     add: Callable[[Any, Any, Any, int], Any]
@@ -87,6 +99,13 @@ class Dot:
     bias: int = 0
     held: int = 1
     intrinsic: str | None = None
+    rows: int = 1
+    otherwise: str | None = None
+
+    @property
+    def word(self) -> str:
+        """A step of a row or of a column: as many bits as a register has for its sums."""
+        return f"int{32 * self.rows}"
 
     def function(self, lanes: int) -> str:
         """What a kernel that uses it calls, in LLVM's language."""
@@ -107,6 +126,7 @@ DOTS = {
     "vpdpbusd": Dot(_vpdpbusd, bias=BIAS),
     "pmaddwd": Dot(_pmaddwd, held=2),
     "sdot": Dot(_sdot),
+    "smmla": Dot(_smmla, together=8, rows=2, otherwise="sdot"),
     "shifts": Dot(_shifts, held=2),
     # AVX512-BF16: numbers below the smallest normal one count as zero.
     "vdpbf16ps": Dot(_bfloat16, 2, "float32", intrinsic="llvm.x86.avx512bf16.dpbf16ps.512"),
@@ -116,13 +136,44 @@ DOTS = {
 """By the name that a profile has for them."""
 
 
-def add_products(sums: Any, left: Any, panel: Any, at: Any, lanes: int, dot: str | None, kind: str) -> None:
-    """sums[lane] += left * panel[at + lane], in numbers of ``kind`` or as dot products."""
+def add_products(
+    sums: Any, lefts: Sequence[Any], panel: Any, at: Any, lanes: int, dot: str | None, kind: str
+) -> None:
+    """sums[lane] += left * panel[at + lane], in numbers of ``kind`` or as dot products.
+
+    ``lefts`` are of the rows that share these sums.
+    """
     if dot is None:
         with T.vectorized(0, lanes) as lane:
-            product = T.cast(left, kind) * T.cast(panel[at + lane], kind)
+            product = T.cast(lefts[0], kind) * T.cast(panel[at + lane], kind)
             T.buffer_store(sums, sums[lane] + product, [lane])
         return
-    row = T.Ramp(0, 1, lanes)
-    right = panel[T.Ramp(at, 1, lanes)]
-    T.buffer_store(sums, DOTS[dot].add(sums[row], T.Broadcast(left, lanes), right, lanes), [row])
+    whole, right = T.Ramp(0, 1, lanes), panel[T.Ramp(at, 1, lanes)]
+    T.buffer_store(sums, DOTS[dot].add(sums[whole], _side_by_side(lefts, lanes), right, lanes), [whole])
+
+
+def _side_by_side(lefts: Sequence[Any], lanes: int) -> Any:
+    """A register of the rows' words."""
+    if len(lefts) == 1:
+        return T.Broadcast(lefts[0], lanes)
+    order = [T.int32(row) for row in range(len(lefts))]
+    return T.reinterpret(f"int32x{lanes}", T.Shuffle(list(lefts), order))
+
+
+def rows_of_lanes(registers: Sequence[Any], rows: int, lanes: int) -> list[list[Any]]:
+    """Of registers of sums, neighbours each of which has some columns of all rows, each row's own vectors."""
+    if rows == 1:
+        return [list(registers)]
+    each, found = lanes // rows, [list[Any]() for _ in range(rows)]
+    for first in range(0, len(registers), rows):
+        joined = [one[T.Ramp(0, 1, lanes)] for one in registers[first : first + rows]]
+        for row, vectors in enumerate(found):
+            places = [
+                T.int32(index * lanes + row * each + column)
+                for index in range(len(joined))
+                for column in range(each)
+            ]
+            vector = local(len(places), registers[0].dtype)
+            T.buffer_store(vector, T.Shuffle(joined, places), [T.Ramp(0, 1, len(places))])
+            vectors.append(vector)
+    return found

@@ -89,9 +89,9 @@ def raw(operand: Any) -> Any:
     return operand.words if isinstance(operand, Bfloat16) else operand
 
 
-def words(operand: Any) -> Any:
-    """An operand of numbers of 8 or 16 bits, as many at a time as 32 bits hold."""
-    return T.decl_buffer([LONGEST_BUFFER // 4], "int32", data=raw(operand).data)
+def words(operand: Any, dtype: str = "int32") -> Any:
+    """An operand of numbers of 8 or 16 bits, as many at a time as a number of ``dtype`` holds."""
+    return T.decl_buffer([LONGEST_BUFFER // 4], dtype, data=raw(operand).data)
 
 
 def store(operand: Any, value: Any, at: Any) -> None:
@@ -104,7 +104,7 @@ def store(operand: Any, value: Any, at: Any) -> None:
 
 
 def local(count: int, dtype: str = "float32") -> Any:
-    """An array of 4-byte numbers that lives in registers or on the stack: at most 255 elements."""
+    """An array that lives in registers or on the stack: at most 255 elements."""
     if not 0 < count < 256:
         raise ValueError(f"a local array holds 1 to 255 numbers, not {count}")
     return T.alloc_buffer([count], dtype, scope="global")

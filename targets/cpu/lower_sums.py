@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, replace
 
 from ..expressions import Expression, Value
 from ..lowering import Choose, first
-from ..packing import TILE_ROWS, Packing, Pairs, Panels, Quads, TilePanels
+from ..packing import TILE_ROWS, Packing, Panels, TilePanels, WordPanels
 from ..profile import Profile
 from .contraction import Contraction, panel_starts, tiles
-from .dots import DOTS
+from .dots import DOTS, Dot
 from .kernel import Kernel
 from .tiles import FORMATS, ROW_BYTES, WIDTH, TileContraction
 from .unpack import LOOKUP_LANES, items_of
@@ -51,10 +51,13 @@ class Sums:
         columns = f"{self.columns}" if self.parts == 1 else f"{self.parts} times {self.columns}"
         return f"{list(self.rows)} rows of {columns} sums of {list(self.reduce)}, {' by '.join(formats)}"
 
-    def in_words(self, together: int) -> Sums | None:
-        """The same, so many reduction indices at a time, if those of the left operand lie next to each other."""
+    def in_words(self, dot: Dot) -> Sums | None:
+        """The same, as many reduction indices at a time as a dot product has, if those of the left operand lie next to
+        each other and there are rows enough.
+        """
+        together = dot.together
         sizes = (*self.a_rows, *self.a_reduce[:-1], self.reduce[-1])
-        if self.a_reduce[-1] != 1 or any(size % together for size in sizes):
+        if self.a_reduce[-1] != 1 or any(size % together for size in sizes) or self.rows[-1] < dot.rows:
             return None
         return replace(
             self,
@@ -92,9 +95,10 @@ def plan(
     if _takes_tiles(sums, left, right, profile) and not group:
         return _on_tiles(sums, order, left, right, profile, choose)
     dot = None if group else _dot(left, right, profile)
-    words = None if dot is None else sums.in_words(DOTS[dot].together)
-    if words is not None:
-        return _on_vectors(words, order, formats, profile, choose, dot=dot)
+    while dot is not None:
+        if (words := sums.in_words(DOTS[dot])) is not None:
+            return _on_vectors(words, order, formats, profile, choose, dot=dot)
+        dot = DOTS[dot].otherwise
     return _on_vectors(sums, order, formats, profile, choose, group=group)
 
 
@@ -115,19 +119,19 @@ def _on_vectors(
     group: int = 0,
 ) -> Plan:
     """Sums in vector registers, of products one by one or of dot products by the instruction ``dot``."""
-    held = 1 if dot is None else DOTS[dot].held
+    held, shared = (1, 1) if dot is None else (DOTS[dot].held, DOTS[dot].rows)
     codes = None if formats[1] in (*NUMBERS, *(() if dot is None else ("int8",))) else formats[1]
     problem = sums.described(formats)
     sizes = sums.rows[-1], sums.columns, sums.parts, profile
-    tile = choose(problem, tiles(*sizes, held, codes))
+    tile = choose(problem, tiles(*sizes, held, codes, shared))
     opened = codes is not None and sums.tiles(tile.rows) >= OPENED_FROM
     if codes is not None and not opened and profile.vector_lanes != LOOKUP_LANES:
-        tile = choose(f"{problem} opened in registers", tiles(*sizes, held + 1, codes))
+        tile = choose(f"{problem} opened in registers", tiles(*sizes, held + 1, codes, shared))
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     count = sums.tiles(tile.rows)
-    blocks = min(_row_blocks(sums, len(starts), 4, profile), count)
+    blocks = min(_row_blocks(sums, len(starts), 4 * shared, profile), count)
     pieces = _pieces(len(starts) * blocks, math.ceil(count / blocks), profile.cores)
-    factor_bytes = 4 if codes is None or opened else 1
+    factor_bytes = shared * (4 if codes is None or opened else 1)
     room = profile.l2_bytes // 2 // (factor_bytes * tile.width)
     reduce, a_reduce, splits = _split(sums.reduce, sums.a_reduce, room, count)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
@@ -145,15 +149,12 @@ def _on_vectors(
     like = kernel((formats[0], "uint8" if codes else formats[1]), Value())
     scratch = ((like.sums_dtype, like.scratch_floats), (like.sums_dtype, like.opened_factors))
     packing = panels
-    together = 1 if dot is None else DOTS[dot].together
-    if dot is not None and DOTS[dot].sums_dtype == "float32":
-        packing = Pairs(**panels.model_dump(exclude={"kind"}))
+    if dot is not None:
+        together, bias = DOTS[dot].together, DOTS[dot].bias
+        packing = WordPanels(**panels.model_dump(exclude={"kind"}), together=together, bias=bias)
         shape = (*shape, together)
-    elif dot is not None:
-        packing = Quads(**panels.model_dump(exclude={"kind"}), bias=DOTS[dot].bias)
-        shape = (shape[0], 1 + depth, tile.width, together)
-        if codes is not None:
-            shape = (shape[0], together * (tile.width + depth * items_of(codes, tile.width)))
+        if bias:
+            shape = (shape[0], 4 * tile.width + math.prod(shape[1:]))
     return Plan(
         packing.model_copy(update={"format": codes if codes != "int8" else None}),
         shape,

@@ -12,14 +12,14 @@ from ..expressions import Value
 from ..fused import result_view
 from ..graph_facts import describe
 from ..lowering import Lowering
-from ..packing import Panels, Quads, WinogradPanels
+from ..packing import Panels, WinogradPanels, WordPanels
 from ..planning.device import Product, Window
 from ..planning.filtering import filterable, pixel_strides, tiled, ways
 from ..profile import GpuProfile
 from ..views import View, merge_axes
 from ..winograd import TAPS
 from .contraction import STEPS, Contraction, Edge
-from .matrix import CHANNELS, FIRST_WORDS, TOGETHER, Opening, texture
+from .matrix import CHANNELS, TOGETHER, Opening, texture
 from .text import lanes_for
 from .winograd import WinogradInput, WinogradOutput
 
@@ -133,8 +133,9 @@ def _right(
     packing = Panels(order=product.order, width=row, starts=(0,), parts=parts)
     opening: Opening = "words" if dots else "integers" if integers else "floats"
     if dots:
-        rows, items = FIRST_WORDS + depth // TOGETHER, row
-        shape, layout = (1, rows, items, TOGETHER), Quads(**packing.model_dump(exclude={"kind"}))
+        rows, items = depth // TOGETHER, row
+        shape = (1, rows, items, TOGETHER)
+        layout = WordPanels(**packing.model_dump(exclude={"kind"}), together=TOGETHER)
     else:
         rows, items = depth, row // 2 if codes else row
         shape, layout = (1, rows, items), packing.model_copy(update={"format": codes})

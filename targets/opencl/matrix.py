@@ -15,9 +15,6 @@ CHANNELS = 4
 TOGETHER = 4
 """Steps of the reduction whose int8 factors share a word."""
 
-FIRST_WORDS = 1
-"""Rows before those of the words (``packing.Quads``)."""
-
 Opening = Literal["floats", "halves", "integers", "words"]
 """What products take: floats, half floats as they lie, integers one by one, or words of four int8."""
 
@@ -55,7 +52,7 @@ class Matrix:
         if self.codes is not None:
             return self._opened(row, place)
         if self.opening == "words":
-            row = f"({row}) / {TOGETHER} + {FIRST_WORDS}"
+            row = f"({row}) / {TOGETHER}"
         if self.texture is not None:
             return self._texel(row, place)
         at = f"({row}) * {self.parts * self.width} + {place}"

@@ -12,7 +12,7 @@ from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
 from fick.targets.cpu.dot_attention import DotAttention, PairedRows
 from fick.targets.cpu.worker import assembly
 from fick.targets.expressions import Apply, Load, Value
-from fick.targets.packing import Pairs, bfloat16_words
+from fick.targets.packing import WordPanels, bfloat16_words
 
 from .kernels import ARM, Host
 from .test_kernels import few
@@ -46,7 +46,9 @@ def test_matrix_product(machine, rows, columns, words, splits, blocks, parts):
     )
     made = kernel(machine.profile, rows, columns, words, parts, splits, blocks)
     starts = panel_starts(columns, made.tile.width // parts)
-    packing = Pairs(order=(0, 1), width=made.tile.width, starts=starts, parts=parts, format="bfloat16")
+    packing = WordPanels(
+        order=(0, 1), width=made.tile.width, starts=starts, parts=parts, format="bfloat16", together=2
+    )
     out = np.full((rows, columns), np.nan, np.float32)
     scale = np.exp2(np.arange(columns) % 7 - 3).astype(np.float32)
     scratch = [np.zeros(max(made.scratch_floats, 1), np.float32)] * splits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from math import ceil
 from pathlib import Path
 
 import pytest
@@ -46,16 +45,20 @@ def test_the_host_is_the_most_that_a_machine_can_run(
 
 
 @given(
-    st.sampled_from(SHIPPED), st.integers(1, 5000), st.integers(1, 2000), st.integers(1, 2), st.integers(1, 2)
+    st.sampled_from(SHIPPED), st.integers(2, 5000), st.integers(1, 2000), st.integers(1, 2), st.integers(1, 2),
+    st.integers(1, 2),
 )  # fmt: skip
 def test_a_tile_fits_the_registers(
-    profile: profiles.Profile, rows: int, columns: int, parts: int, held: int
+    profile: profiles.Profile, rows: int, columns: int, parts: int, held: int, shared: int
 ) -> None:
-    tile = choose_tile(rows, columns, parts, profile, held)
-    vectors = ceil(tile.width / profile.vector_lanes)
-    assert vectors % parts == 0 and tile.rows <= rows
+    """Also where ``shared`` rows have their sums in the same ones."""
+    rows -= shared == 1  # a single one, too
+    tile = choose_tile(rows, columns, parts, profile, held, shared)
+    vectors, left = divmod(tile.width * shared, profile.vector_lanes)
+    assert not left and vectors % parts == 0 and tile.rows % shared == 0 and tile.rows <= rows
     factors = tile.rows if tile.by_lane else 1
-    assert tile.rows * vectors + held * (vectors + factors) + held - 1 <= profile.vector_registers
+    sums = tile.rows // shared * vectors
+    assert sums + held * (vectors + factors) + held - 1 <= profile.vector_registers
 
 
 def test_a_board_is_its_core_with_numbers_of_its_own(tmp_path: Path) -> None:
