@@ -1,9 +1,11 @@
-"""What share of an Arm core's multiply-add peak the inner loops of SD-1.5's heaviest layers reach, by llvm-mca.
+"""What share of an Arm core's multiply-add peak the inner loops of SD-1.5's heaviest layers reach, by llvm-mca; the
+heaviest matrix product also in int8, by each dot product that the core has.
 
     python benchmarks/arm.py [--profile NAME ...] [--layers 6] [--mca PATH] [--json FILE]
 
 No Arm machine is needed: the loops are taken from the assembly that the compiler makes, and priced by LLVM's model of
-the core with every load a hit in the first-level cache. The peak is what the same model gives for multiply-adds alone.
+the core with every load a hit in the first-level cache. The peak is what the same model gives for multiply-adds alone;
+dot products start as often.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from typing import Annotated, Any
 
@@ -26,8 +28,11 @@ from fick.ir.program import Program
 from fick.targets import profile as profiles
 from fick.targets.cpu.attention import Attention
 from fick.targets.cpu.contraction import Contraction, Tile
+from fick.targets.cpu.dots import DOTS
 from fick.targets.cpu.kernel import Kernel
+from fick.targets.cpu.lower_sums import Sums, plan
 from fick.targets.cpu.worker import assembly
+from fick.targets.expressions import Apply, Value
 from fick.targets.lower import planned_calls
 
 
@@ -52,26 +57,30 @@ CORES = {
 MNEMONIC = "fmla"
 SUMMING = (Attention, Contraction)
 ITERATIONS = 200
-REGISTERS = 32
+REGISTERS, LANES = 32, 4
 
 
 @dataclass(frozen=True)
 class Loop:
-    """An inner loop priced: ``fmas`` and ``cycles`` of one iteration, ``share`` of the core's peak."""
+    """An inner loop priced: products and ``cycles`` of one iteration, ``share`` of the instructions that the core could
+    start, and multiply-accumulates a cycle.
+    """
 
-    fmas: int
+    products: int
     instructions: int
     cycles: float
     share: float
+    macs_a_cycle: float
 
 
 @dataclass(frozen=True)
 class Layer:
-    """An operator of certain shapes, and the kernel that sums its products."""
+    """An operator of certain shapes, the kernel that sums its products, and the instruction that does."""
 
     name: str
     macs: int
     kernel: Kernel
+    instruction: str = MNEMONIC
 
     @property
     def tile(self) -> str:
@@ -108,22 +117,29 @@ def main(
         if core.in_order:
             print(f"with loads and products in the best order there is: {price.ceiling():.1%}")
         print(
-            f"{'layer':52} {'GMAC':>5} {'kernel':16}{'tile':>5} {'fmla':>4} {'instr':>5} {'cycles':>6} {'share':>6}"
+            f"{'layer':52} {'GMAC':>5} {'kernel':12}{'tile':>5} {'by':5} {'times':>5} {'instr':>5} {'cycles':>6} "
+            f"{'share':>6} {'MAC/cycle':>9}"
         )
-        for layer in heaviest(program, target, layers):
-            for loop in price.loops(assembly(layer.kernel, target.llvm_target())):
+        found = heaviest(program, target)
+        for layer in (*found[:layers], *in_int8(found, target)):
+            code = assembly(layer.kernel, target.llvm_target())
+            for loop in price.loops(code, layer.instruction):
                 kind = type(layer.kernel).__name__
                 print(
-                    f"{layer.name:52} {layer.macs / 1e9:5.2f} {kind:16}{layer.tile:>5} {loop.fmas:4} "
-                    f"{loop.instructions:5} {loop.cycles:6.1f} {loop.share:6.1%}"
+                    f"{layer.name:52} {layer.macs / 1e9:5.2f} {kind:12}{layer.tile:>5} {layer.instruction:5} "
+                    f"{loop.products:5} {loop.instructions:5} {loop.cycles:6.1f} {loop.share:6.1%} "
+                    f"{loop.macs_a_cycle:9.1f}"
                 )
-                facts = {"layer": layer.name, "macs": layer.macs, "kernel": kind, "tile": layer.tile}
+                facts = {
+                    "layer": layer.name, "macs": layer.macs, "kernel": kind, "tile": layer.tile,
+                    "instruction": layer.instruction,
+                }  # fmt: skip
                 figures.setdefault(name, []).append({**facts, **asdict(loop)})
     write_json(json_file, figures)
 
 
-def heaviest(program: Program, target: profiles.Profile, count: int) -> list[Layer]:
-    """The layers with the most multiply-accumulates, one for each distinct kernel."""
+def heaviest(program: Program, target: profiles.Profile) -> list[Layer]:
+    """The layers with the most multiply-accumulates first, one for each distinct kernel."""
     calls = [call for variant in planned_calls(program, target)[0].values() for call in variant]
     nodes = {
         str(node.name): node
@@ -141,7 +157,24 @@ def heaviest(program: Program, target: profiles.Profile, count: int) -> list[Lay
         operands = (value for value in node.inputs[:2] if value is not None and value.shape is not None)
         shapes = " by ".join("x".join(str(size) for size in value.shape) for value in operands)  # type: ignore[union-attr]
         found.setdefault(kernel, Layer(f"{node.op_type} {shapes}", COUNTS[node.op_type](node), kernel))
-    return sorted(found.values(), key=lambda layer: -layer.macs)[:count]
+    return sorted(found.values(), key=lambda layer: -layer.macs)
+
+
+def in_int8(layers: list[Layer], target: profiles.Profile) -> Iterator[Layer]:
+    """The first matrix product again, of int8 numbers, by every dot product of the target that is one instruction."""
+    layer = next(
+        one for one in layers if one.name.startswith("MatMul") and isinstance(one.kernel, Contraction)
+    )
+    sums = Sums(**{field.name: getattr(layer.kernel, field.name) for field in fields(Sums)})
+    dot = target.int8_dot
+    while dot is not None and DOTS[dot].held == 1:
+        only = target.model_copy(update={"int8_dot": dot})
+        way = plan(sums, (1, 0), ("int8", "int8"), only)
+        dtypes = ("int8", "int8", "float32", *(dtype for dtype, _ in way.scratch))
+        # Of a gated one, too, no sum is for nothing.
+        kernel = way.kernel(dtypes, Value() if sums.parts == 1 else Apply("Mul", (Value(0), Value(1))))
+        yield Layer(layer.name, layer.macs, kernel, dot)
+        dot = DOTS[dot].otherwise
 
 
 class Price:
@@ -181,13 +214,19 @@ class Price:
             if rows * vectors >= REGISTERS // 3
         )
 
-    def loops(self, text: str) -> list[Loop]:
-        """The loops that sum products: those of which the most are multiply-adds, and others nearly so dense."""
-        bodies = [(body, sum(line.startswith(MNEMONIC) for line in body)) for body in innermost_loops(text)]
+    def loops(self, text: str, instruction: str = MNEMONIC) -> list[Loop]:
+        """The loops that sum products: those of which the most are such, and others nearly so dense."""
+        macs = LANES * (DOTS[instruction].together if instruction in DOTS else 1)
+        bodies = [
+            (body, sum(line.startswith(instruction) for line in body)) for body in innermost_loops(text)
+        ]
         densest = max(count / len(body) for body, count in bodies)
         kept = [(body, count) for body, count in bodies if count / len(body) > 0.75 * densest]
         priced = [(body, count, self.cycles("\n".join(body))) for body, count in kept]
-        return [Loop(count, len(body), cycles, count / cycles / self.peak) for body, count, cycles in priced]
+        return [
+            Loop(count, len(body), cycles, count / cycles / self.peak, count * macs / cycles)
+            for body, count, cycles in priced
+        ]
 
 
 def ordered_loop(rows: int, vectors: int) -> str:
