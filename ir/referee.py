@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
+
+from .formats import INTEGERS
 
 _ort: Any = ort
 """The package carries no types for what its C++ extension gives."""
@@ -26,7 +28,7 @@ LARGEST_PROTO_BYTES = 1 << 30
 def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) -> ort.InferenceSession:
     """A CPU session for a model of any size, or for an .onnx file as it is. ``threads`` 0 lets ONNX Runtime choose.
 
-    Numbers of four bits that a model, not a file, takes and gives are int8 for the caller.
+    Numbers of four bits and of two that a model, not a file, takes and gives are int8 for the caller.
     """
     options = _ort.SessionOptions()
     options.intra_op_num_threads = threads
@@ -36,7 +38,7 @@ def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) 
     providers = ["CPUExecutionProvider"]
     if isinstance(model, Path):
         return _ort.InferenceSession(os.fspath(model), options, providers=providers)
-    model = _with_whole_bytes(model)
+    model = _with_half_bytes_cast(_with_two_bits_clipped(model))
     # Of a program, dequantised numbers are multiplied as it says, not by kernels that round elsewhere.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     if weight_bytes(model) < LARGEST_PROTO_BYTES:
@@ -65,7 +67,44 @@ def weight_bytes(model: ir.Model) -> int:
     )
 
 
-def _with_whole_bytes(model: ir.Model) -> ir.Model:
+def _with_two_bits_clipped(model: ir.Model) -> ir.Model:
+    """The model, or where it has numbers of two bits, a copy with int8 in their place.
+
+    ONNX has them from opset 25 on, where ONNX Runtime 1.31 lacks Swish.
+    """
+    narrow = ir.DataType.INT2
+    if not any(value.dtype is narrow for value in _values(model.graph)):
+        return model
+    model = model.clone()
+    for node in list(model.graph):
+        if node.attributes.get_int("output_dtype", 0) != int(narrow):
+            continue
+        node.attributes["output_dtype"] = ir.AttrInt64("output_dtype", int(ir.DataType.INT8))
+        (given,) = node.outputs
+        inside = [
+            ir.node("Constant", [], {"value": ir.tensor(np.array(end, np.int8))}, name=f"{given.name}.{end}")
+            for end in (INTEGERS["int2"].smallest, INTEGERS["int2"].largest)
+        ]
+        clip = ir.node("Clip", [given, *(end.outputs[0] for end in inside)], name=f"{given.name}.clip")
+        (kept,) = clip.outputs
+        kept.name, given.name = given.name, f"{given.name}.wide"
+        kept.shape, kept.type = given.shape, given.type
+        ir.convenience.replace_all_uses_with(given, kept, replace_graph_outputs=True)
+        clip.replace_input_with(0, given)
+        model.graph.insert_after(node, [*inside, clip])
+    for value in _values(model.graph):
+        if value.dtype is narrow:
+            value.type = ir.TensorType(ir.DataType.INT8)
+    return model
+
+
+def _values(graph: ir.Graph) -> Iterator[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+
+
+def _with_half_bytes_cast(model: ir.Model) -> ir.Model:
     """The model, or where it takes or gives numbers of ``HALF_BYTES``, a copy with int8 in their place."""
     if not any(value.dtype in HALF_BYTES for value in (*model.graph.inputs, *model.graph.outputs)):
         return model

@@ -33,8 +33,12 @@ DTYPES = {
     ir.DataType.INT32: "int32",
     ir.DataType.INT8: "int8",
     ir.DataType.INT4: "int8",
+    ir.DataType.INT2: "int8",
     ir.DataType.BOOL: "bool",
 }
+
+NARROW = {ir.DataType.INT4: INTEGERS["int4"], ir.DataType.INT2: INTEGERS["int2"]}
+"""Types of which several numbers share a byte."""
 
 
 T = TypeVar("T")
@@ -92,7 +96,7 @@ class Constant:
 
     @staticmethod
     def of(value: ir.Value, dtype: str) -> Constant:
-        format = format_of(value) or (INTEGERS["int4"] if value.dtype is ir.DataType.INT4 else None)
+        format = format_of(value) or NARROW.get(value.dtype)
         return Constant(str(value.name), dtype, None if format is None else format.name)
 
 

@@ -13,9 +13,6 @@ from .winograd import transform_filters
 TILE_ROWS = 16
 """Rows of a matrix tile's register: of results as of words of factors."""
 
-RAISED_NIBBLE = 16
-"""What dot products count an integer of four bits for: it is opened into the upper half of a byte."""
-
 ROUNDED = ("bfloat16", "float16")
 """Formats that a checkpoint's float32 numbers are rounded to when they are packed."""
 
@@ -52,13 +49,23 @@ class Layout(BaseModel):
 
 
 def codes_a_byte(format: Format) -> int:
-    return 2 if format.bits <= 4 else 1
+    return 8 // format.bits
 
 
-def joined(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Two codes a byte: [panels, steps, columns, ...], half of whose columns are in the upper bits."""
-    lower, upper = np.split(codes, 2, axis=2)
-    return lower | upper << np.uint8(4)
+def raised_by(format: Format) -> int:
+    """By how many bits dot products raise an integer, which is opened into the highest of a byte."""
+    return 8 - format.bits
+
+
+def joined(codes: NDArray[np.uint8], format: Format) -> NDArray[np.uint8]:
+    """Bytes of several codes: of [panels, steps, columns, ...], each has one of every half or quarter of the columns,
+    that of the first in its lowest bits.
+    """
+    count = codes_a_byte(format)
+    shifted = (
+        part << np.uint8(place * format.bits) for place, part in enumerate(np.split(codes, count, axis=2))
+    )
+    return np.bitwise_or.reduce(list(shifted))
 
 
 class Dense(Layout):
@@ -78,8 +85,7 @@ class Panels(Layout):
     starts early and overlaps its neighbour rather than being padded, unless N < width, when zeros fill up.
     With ``parts`` 2, the columns are two halves of a gated layer and each panel holds as many of either.
 
-    Of a format of codes the items are bytes. Two codes of up to four bits share one: of the left half of the panel's
-    columns, in its lower bits, and of the right half.
+    Of a format of codes the items are bytes, which codes of four bits and of two share (``joined``).
     """
 
     kind: Literal["panels"] = "panels"
@@ -92,8 +98,7 @@ class Panels(Layout):
         if not self.holds_codes:
             return super().pack(source)
         format = format_called(str(self.format))
-        codes = self.place(format.encode(source))
-        return joined(codes) if codes_a_byte(format) == 2 else codes
+        return joined(self.place(format.encode(source)), format)
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
         rows = np.transpose(source, self.order)
@@ -111,7 +116,7 @@ class WordPanels(Panels):
     together].
 
     Where every number that integers are multiplied with is ``bias`` too large, a panel is a row of bytes, of which the
-    first are the int32 numbers that its columns' sums begin with. Of four bits, numbers count ``RAISED_NIBBLE`` times.
+    first are the int32 numbers that its columns' sums begin with. Numbers of fewer than eight bits are raised.
     """
 
     kind: Literal["words"] = "words"  # type: ignore[assignment]
@@ -122,7 +127,7 @@ class WordPanels(Panels):
         packed = super().pack(source)
         if not self.bias:
             return packed
-        counted = self.bias * (RAISED_NIBBLE if self.holds_codes else 1)
+        counted = self.bias << raised_by(format_called(self.format)) if self.format else self.bias
         begin = -counted * self.place(np.asarray(source, np.int8)).sum(axis=(1, 3), dtype="<i4")
         head = np.ascontiguousarray(begin).view(packed.dtype)
         return np.concatenate([head, packed.reshape(len(packed), -1)], axis=1)

@@ -9,7 +9,7 @@ from typing import Literal
 from ...ir.formats import FLOATS, INTEGERS, Format
 
 SmallFloat = Literal["fp8", "e2m5", "e3m4", "e4m3", "e5m2", "fp4", "e2m1", "e1m2"]
-WeightFormat = Literal["float32", "int8", "int4", SmallFloat]
+WeightFormat = Literal["float32", "int8", "int4", "int2", SmallFloat]
 ActivationFormat = Literal["float32", "int8", SmallFloat]
 
 AMONG: Mapping[str, tuple[Format, ...]] = {

@@ -18,12 +18,13 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from ...ir.formats import INTEGERS
+from ...ir.formats import INTEGERS, format_called
 from ..expressions import Expression
+from ..packing import raised_by
 from ..profile import Profile
 from .dots import DOTS, add_products, rows_of_lanes
 from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten, words
-from .unpack import NIBBLE_BITS, Rows, Vector, items_of
+from .unpack import Rows, Vector, codes_together, items_of
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,15 @@ def tiles(
     hidden, a word of A about an eighth. Where words of A are taken from lanes, each row has a register of them; those
     of rows that share a register of sums are put side by side by an instruction a step.
     """
-    lanes, registers = profile.vector_lanes, profile.vector_registers
+    lanes = profile.vector_lanes
     found: list[tuple[float, Tile]] = []
     for vectors in (2, 3, 4, 1, 6, 8):
-        if vectors % parts or vectors * items_of(codes, 2) % 2:
+        if vectors % parts or vectors % codes_together(codes):
             continue
         width = vectors * lanes // shared
-        most = min(most_rows(vectors, profile, held=held, shared=shared), rows)
+        # Of the narrowest that codes open into there is a row, though registers spill.
+        least = shared if vectors == max(parts, codes_together(codes)) else 0
+        most = min(max(most_rows(vectors, profile, held=held, shared=shared), least), rows)
         panels = math.ceil(columns * parts / width)
         for limit in range(shared, most + 1, shared):
             bands = math.ceil(rows / limit)
@@ -75,8 +78,6 @@ def tiles(
             busy = max(vector_work / profile.fma_rate, loads / profile.load_rate, profile.fma_latency)
             step = busy + vectors / 2 + words / 8
             found.append((bands * panels * step, Tile(height, width, lanes, profile.by_lane)))
-    if not found:
-        raise ValueError(f"no register tile of {parts} parts fits {registers} registers")
     return {f"tile {tile.rows}x{tile.width}": tile for _, tile in sorted(found, key=lambda one: one[0])}
 
 
@@ -366,8 +367,9 @@ class Contraction(SumsKernel):
 
     def _whole(self, total: Any) -> Any:
         """A sum, of products as they are."""
-        raised = self.dot is not None and self.codes is not None
-        return T.shift_right(total, T.int32(NIBBLE_BITS)) if raised else total
+        if self.dot is None or self.codes is None:
+            return total
+        return T.shift_right(total, T.int32(raised_by(format_called(self.codes))))
 
 
 def either(condition: Any, then: Any, otherwise: Any) -> None:

@@ -21,7 +21,7 @@ TASKS_A_CORE = 4
 NUMBERS = ("float32", "bfloat16")
 """Formats that kernels read as they lie."""
 
-INTEGERS = ("int8", "int4")
+INTEGERS = ("int8", "int4", "int2")
 """Formats of the weights that int8 numbers have dot products with."""
 
 OPENED_FROM = 4
@@ -171,6 +171,8 @@ def _takes_tiles(sums: Sums, left: str, right: str, profile: Profile) -> bool:
         return False
     if left == right:
         return True
+    if right == "int2":  # a byte has a code for each of four tiles, and a panel is two
+        return False
     return right == "int4" if left == "int8" else right not in NUMBERS and math.prod(sums.rows) >= TILED_FROM
 
 

@@ -17,10 +17,11 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from ..packing import TILE_ROWS
+from ...ir.formats import format_called
+from ..packing import TILE_ROWS, raised_by
 from .contraction import SumsKernel, either, panel_starts
 from .kernel import Bfloat16, evaluate, flat, lane_chunks, local, raw, store, unflatten
-from .unpack import NIBBLE_BITS, items_of, numbers, raised_bytes
+from .unpack import codes_together, items_of, numbers, raised_bytes
 
 WIDTH = 2 * TILE_ROWS
 """Columns of a panel."""
@@ -121,9 +122,9 @@ def _bfloat16_row(codes: str, items: Any, at: Any, place: int) -> Any:
 
 
 def _int8_row(codes: str, items: Any, at: Any, place: int) -> Any:
-    """64 numbers of int8, ``RAISED_NIBBLE`` times those of as many codes."""
+    """64 numbers of int8: those of as many codes, raised."""
     word = T.reinterpret("int32x16", items[T.Ramp(at, 1, ROW_BYTES)])
-    return T.reinterpret("int8x64", raised_bytes(word, place, 16))
+    return T.reinterpret("int8x64", raised_bytes(codes, word, place, 16))
 
 
 OPENED = {"bfloat16": _bfloat16_row, "int8": _int8_row}
@@ -219,7 +220,7 @@ class TileContraction(SumsKernel):
         """The same in tiles of factors, from ``start`` on."""
         assert self.codes is not None
         line = ROW_BYTES // self.format.item_bytes
-        halves = 2 // items_of(self.codes, 2)
+        halves = codes_together(self.codes)
         with T.serial(0, self._slice_depth) as step:
             with T.serial(0, 2 // halves * TILE_ROWS) as row:
                 read = piece.start + step * self._step_items + row * line
@@ -319,5 +320,6 @@ class TileContraction(SumsKernel):
 
     def _whole(self, total: Any) -> Any:
         """A sum, of products as they are."""
-        raised = self.format.sums_dtype == "int32" and self.codes is not None
-        return T.shift_right(total, T.int32(NIBBLE_BITS)) if raised else total
+        if self.format.sums_dtype != "int32" or self.codes is None:
+            return total
+        return T.shift_right(total, T.int32(raised_by(format_called(self.codes))))

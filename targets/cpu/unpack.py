@@ -1,9 +1,10 @@
 """How weights of few bits become factors: bytes of a packed panel open into vectors of numbers or of words.
 
-A byte holds one code, or two: one for either half of the panel's columns, so that a vector of bytes opens into two
-vectors of factors and nothing crosses lanes. Integers are shifted to where their sign is the register's. Small floats
-are put in the place of float16 numbers, subnormal ones included, and so come out with that format's bias: the power of
-two between it and their own is left to the epilogue. AVX-512 looks up codes of four bits in a register.
+A byte holds one code, or two or four: one for each half or quarter of the panel's columns, so that a vector of bytes
+opens into as many vectors of factors and nothing crosses lanes. Integers are shifted to where their sign is the
+register's. Small floats are put in the place of float16 numbers, subnormal ones included, and so come out with that
+format's bias: the power of two between it and their own is left to the epilogue. AVX-512 looks up codes of four bits in
+a register.
 """
 
 from __future__ import annotations
@@ -16,36 +17,39 @@ import numpy as np
 from tvm.script.ir_builder import tirx as T
 
 from ...ir.formats import Format, IntegerFormat, format_called
-from ..packing import codes_a_byte
+from ..packing import codes_a_byte, raised_by
 from ..planning.factors import READ_BIAS, read_power
 from .kernel import local
-
-NIBBLE_BITS = 4
 
 Vector = tuple[int, Any, Any]
 """Its number in a row, a buffer of factors, and where in it the vector begins."""
 
-LOOKUP_LANES = 16
+LOOKUP_BITS, LOOKUP_LANES = 4, 16
 """A register of AVX-512 holds a number for each code of four bits."""
+
+
+def codes_together(name: str | None) -> int:
+    """How many codes of a format share a byte; one, of numbers as they are."""
+    return 1 if name is None else codes_a_byte(format_called(name))
 
 
 def items_of(name: str | None, count: int) -> int:
     """How many bytes, or words of them, hold so many codes of a format; or so many numbers as they are."""
-    return count if name is None else count // codes_a_byte(format_called(name))
+    return count // codes_together(name)
 
 
 def numbers(name: str, codes: Any, place: int, lanes: int, kind: str = "float32") -> Any:
-    """A vector of numbers of ``kind`` from int32 words with a code in their lowest byte, there in the upper half for
-    ``place`` 1. Those of small floats are to be multiplied by ``read_power``.
+    """A vector of numbers of ``kind`` from int32 words with codes in their lowest byte, of which they are those at
+    ``place``, counted from the lowest bits. Those of small floats are to be multiplied by ``read_power``.
     """
     format = format_called(name)
-    if format.bits == NIBBLE_BITS and lanes == LOOKUP_LANES and kind == "float32":
-        return _looked_up(format, _down(codes, NIBBLE_BITS * place, lanes))
+    below = place * format.bits
+    if format.bits == LOOKUP_BITS and lanes == LOOKUP_LANES and kind == "float32":
+        return _looked_up(format, _down(codes, below, lanes))
     if isinstance(format, IntegerFormat):
-        raised = _up(codes, 32 - format.bits - NIBBLE_BITS * place, lanes)
+        raised = _up(codes, 32 - format.bits - below, lanes)
         return T.Cast(f"{kind}x{lanes}", _down(raised, 32 - format.bits, lanes))
-    if place:
-        codes = _down(codes, NIBBLE_BITS, lanes)
+    codes = _down(codes, below, lanes)
     size = _only(codes, (1 << format.bits - 1) - 1, lanes)
     if format.exponent_bits < 5:
         sign = _only(_up(codes, 16 - format.bits, lanes), 1 << 15, lanes)
@@ -57,9 +61,12 @@ def numbers(name: str, codes: Any, place: int, lanes: int, kind: str = "float32"
     return T.reinterpret(f"float32x{lanes}", word) * T.Broadcast(T.float32(2.0 ** (127 - READ_BIAS)), lanes)
 
 
-def raised_bytes(words: Any, place: int, lanes: int) -> Any:
-    """Words of four integers of eight bits, ``RAISED_NIBBLE`` times those of four bits in a half of the bytes."""
-    return _only(words if place else _up(words, NIBBLE_BITS, lanes), -0x0F0F0F10, lanes)
+def raised_bytes(name: str, words: Any, place: int, lanes: int) -> Any:
+    """Words of four bytes, in whose highest bits are the codes at ``place`` of integers in the words' bytes."""
+    format = format_called(name)
+    highest = -1 << raised_by(format) & 0xFF
+    mask = int.from_bytes(bytes(4 * [highest]), "little", signed=True)
+    return _only(_up(words, raised_by(format) - place * format.bits, lanes), mask, lanes)
 
 
 def _looked_up(format: Format, codes: Any) -> Any:
@@ -111,7 +118,7 @@ class Rows:
             yield index, held, T.int32(0)
 
     def opened(self, row: Any) -> Iterator[tuple[int, Any]]:
-        """The vectors of a row that has ``codes``, as factors, by their numbers: of two in the same bytes both."""
+        """The vectors of a row that has ``codes``, as factors, by their numbers: of several in the same bytes all."""
         items = items_of(self.codes, self.width)
         for column in range(0, items, self.lanes):
             read = self.items[T.Ramp(self.start + row * items + column, 1, self.lanes)]
@@ -120,9 +127,9 @@ class Rows:
                 yield start // self.lanes, self._factors(words, start // items, row, start)
 
     def _factors(self, words: Any, place: int, row: Any, start: int) -> Any:
-        if self.dot:
-            return raised_bytes(words, place, self.lanes)
         assert self.codes is not None
+        if self.dot:
+            return raised_bytes(self.codes, words, place, self.lanes)
         result = numbers(self.codes, words, place, self.lanes, self.kind)
         if self.scales is None:
             return result

@@ -14,7 +14,7 @@ from ..graph_facts import describe, numbers, shape_of
 from ..lowering import Lowering
 from ..views import View
 
-INTEGERS = (ir.DataType.INT8, ir.DataType.INT4)
+INTEGERS = (ir.DataType.INT8, ir.DataType.INT4, ir.DataType.INT2)
 
 
 READ_BIAS = 15
@@ -83,8 +83,8 @@ class _Reader:
         if not known:
             raise UserError(
                 f"operator {self.node.op_type} of quantised input {index} is supported for int8 with zero point 0 "
-                "(or int4) and one scale, of weights also one a column or a block of the reduction, and not for this, "
-                f"at {describe(self.node)}"
+                "(or int4, int2) and one scale, of weights also one a column or a block of the reduction, and not for "
+                f"this, at {describe(self.node)}"
             )
         if self.blocks is None or self.blocks.scales is not scale:
             self.scales.insert(0, scale)

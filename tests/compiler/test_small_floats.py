@@ -37,6 +37,8 @@ CASES = [
     *(("a resnet", {"weights": one, "activations": one, "clip_weights": True}, "host") for one in ("fp8", "fp4")),
     ("down, up and beside", {"weights": "e5m2", "activations": "e3m4", "estimator": "mse"}, "host"),
     ("a transformer", {"weights": "int4", "activations": "float32", "block": 16}, "host"),
+    ("a transformer", {"weights": "int2", "activations": "float32", "clip_weights": True}, "host"),
+    ("a resnet", {"weights": "int2", "activations": "int8", "clip_weights": True}, "host"),
     *(("a transformer", {"weights": "int8", "activations": one, "attention": True}, "host") for one in ("int8", "e4m3")),
 ]  # fmt: skip
 
@@ -61,7 +63,9 @@ def test_the_compiled_program_computes_what_the_referee_computes(
     else:
         # Sums in another order fall on the other side of a rounding now and then.
         assert np.std(got - wanted) < 0.07 * np.std(wanted - exact)
-    assert 1e-3 < np.std(wanted - exact) / np.std(exact) < 0.5
+    # Four numbers are a third of a deviation off of what is normal (Max, 1960), layer by layer.
+    most = 1.0 if settings["weights"] == "int2" else 0.5
+    assert 1e-3 < np.std(wanted - exact) / np.std(exact) < most
 
 
 @pytest.mark.parametrize("activations", ["float32", "fp8"])

@@ -166,7 +166,12 @@ def test_fewer_bits_lose_more_and_a_range_that_ends_earlier_gets_some_of_it_back
     clipped = error(weights="int4", activations="float32", clip_weights=True)
     assert 8 * exact < narrow < 0.3
     assert clipped < 0.95 * narrow
-    assert exact < error(weights="int8") < narrow
+    assert (
+        exact
+        < error(weights="int8")
+        < narrow
+        < error(weights="int2", activations="float32", clip_weights=True)
+    )
 
 
 def test_weights_of_four_bits_are_stored_so() -> None:

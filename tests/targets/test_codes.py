@@ -25,7 +25,7 @@ from .test_tiles import widened
 
 HERE = [Host(one) for one in profiles.fitting()]
 MACHINES = st.sampled_from([*HERE, *HERE, *ARM])
-CODES = ["int8", "int4", *FLOATS, FloatFormat(2, 1, 4).name]
+CODES = [*INTEGERS, *FLOATS, FloatFormat(2, 1, 4).name]
 few = settings(max_examples=24, deadline=None)
 
 
@@ -88,12 +88,12 @@ def test_numbers_times_codes(machine, name, left, rows, columns, depth, parts):
         exact, sizes = exact[:, :columns] - exact[:, columns:], sizes[:, :columns] + sizes[:, columns:]
     assert np.all(np.abs(got - exact * real) <= (depth + 2) * UNIT * sizes * real)
     # A last panel may repeat columns of the one before it, or be filled up.
-    assert taken <= (2 * columns * parts + 256) * depth * (1 if format.bits > 4 else 0.5)
+    assert taken <= (2 * columns * parts + 256) * depth * format.bits / 8
 
 
 @few
 @given(
-    MACHINES, st.sampled_from(["int8", "int4"]), st.sampled_from(["float32", "bfloat16", "int8"]), st.integers(1, 40),
+    MACHINES, st.sampled_from([*INTEGERS]), st.sampled_from(["float32", "bfloat16", "int8"]), st.integers(1, 40),
     st.integers(1, 70), st.integers(1, 150), st.sampled_from([16, 32, 64]), st.integers(1, 2),
 )  # fmt: skip
 def test_scales_of_blocks(machine, name, left, rows, columns, depth, group, parts):
@@ -113,7 +113,7 @@ def test_scales_of_blocks(machine, name, left, rows, columns, depth, group, part
 
 @few
 @given(
-    MACHINES, st.sampled_from(["int4", "int8"]), st.integers(1, 70), st.integers(1, 90),
+    MACHINES, st.sampled_from([*INTEGERS]), st.integers(1, 70), st.integers(1, 90),
     st.sampled_from([1, 4, 7, 28, 64, 96, 192]), st.integers(1, 2),
 )  # fmt: skip
 def test_integers_times_integers(machine, name, rows, columns, depth, parts):
