@@ -22,7 +22,8 @@ SAMPLES = 6
 """Elements of a call, spread evenly."""
 
 TIMESTEP = 501
-TYPES = {"float32": 0, "int64": 1, "int32": 2, "bool": 3, "bfloat16": 4, "int8": 5}
+TYPES = {"float32": 0, "int64": 1, "int32": 2, "bool": 3, "bfloat16": 4, "int8": 5, "float16": 6}
+NARROW = ("int8", "bfloat16", "float16")
 SPACES = {"arena": 1, "state": 2, "kept": 3}
 
 EXACT, ROUNDED = 1e-3, 5e-2
@@ -42,9 +43,7 @@ def _component(program: Program, compiled: Compiled) -> dict[str, list[list[floa
     # One thread: the same sums in the same order, and so the same file.
     referee = Interpreter(program, watched, threads=1)
     inputs = {one.name: _input(index, one) for index, one in enumerate(compiled.inputs)}
-    narrow = any(
-        one.dtype in ("int8", "bfloat16") for results in compiled.results.values() for one in results
-    )
+    narrow = any(one.dtype in NARROW for results in compiled.results.values() for one in results)
     rows: dict[str, list[list[float]]] = {}
     referee.begin()
     for variant in program.alternatives:
@@ -75,7 +74,7 @@ def _row(result: Result, values: Mapping[str, NDArray[Any]], narrow: bool) -> li
     if array.shape != result.shape or not array.size:
         return []
     tolerance = 0.0
-    if result.dtype in ("float32", "bfloat16", "int8"):
+    if result.dtype in ("float32", *NARROW):
         tolerance = float(f"{np.abs(array).max() * (ROUNDED if narrow else EXACT):.2g}")
     row: list[float] = [result.call, SPACES[result.space], TYPES[result.dtype], tolerance]
     for place in np.linspace(0, array.size - 1, min(SAMPLES, array.size)).astype(int):

@@ -94,7 +94,7 @@ def command(
         str,
         typer.Option(
             metavar="FORMAT",
-            help="Of weights and of values in memory: float32, bfloat16 or, on GPUs, float16.",
+            help="Of weights and of values in memory: float32, bfloat16 or, on GPUs and Arm, float16.",
         ),
     ] = "float32",
     tuned: Annotated[

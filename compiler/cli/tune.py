@@ -26,7 +26,10 @@ def command(
     shape: ShapeOption = None,
     recipe: RecipeOption = None,
     precision: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Of weights and of values in memory: float32 or bfloat16.")
+        str,
+        typer.Option(
+            metavar="FORMAT", help="Of weights and of values in memory: float32, bfloat16, float16."
+        ),
     ] = "float32",
     choices: Annotated[
         int, typer.Option(min=2, max=100, help="Of every problem, the predicted one among them.")

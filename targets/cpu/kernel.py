@@ -53,7 +53,7 @@ class Kernel(ABC):
                     for handle, kind in zip(handles, kinds, strict=True)
                 ]
                 operands = [
-                    Bfloat16(buffer) if dtype == "bfloat16" else buffer
+                    NARROW[dtype](buffer) if dtype in NARROW else buffer
                     for buffer, dtype in zip(buffers, self.dtypes, strict=True)
                 ]
                 # Without these two, TVM would ask a runtime for every local array; with them they are on the
@@ -77,6 +77,20 @@ class Bfloat16:
         return T.reinterpret("float32", T.shift_left(T.cast(self.words[at], "uint32"), T.uint32(16)))
 
 
+@dataclass(frozen=True)
+class Float16:
+    """An operand of float16 numbers, read as float32 numbers."""
+
+    words: Any
+
+    def __getitem__(self, at: Any) -> Any:
+        return T.cast(self.words[at], "float32")
+
+
+NARROW = {"bfloat16": Bfloat16, "float16": Float16}
+"""How operands in formats of fewer bits are read."""
+
+
 def bfloat16_bits(value: Any) -> Any:
     """A float32 as uint32, so that its upper half is the nearest bfloat16 (of two, the even one)."""
     bits = T.reinterpret("uint32", value)
@@ -86,7 +100,7 @@ def bfloat16_bits(value: Any) -> Any:
 
 def raw(operand: Any) -> Any:
     """The buffer of an operand, as it lies in memory."""
-    return operand.words if isinstance(operand, Bfloat16) else operand
+    return operand.words if isinstance(operand, Bfloat16 | Float16) else operand
 
 
 def words(operand: Any, dtype: str = "int32") -> Any:
@@ -100,7 +114,8 @@ def store(operand: Any, value: Any, at: Any) -> None:
         word = T.cast(T.shift_right(bfloat16_bits(value), T.uint32(16)), "uint16")
         T.buffer_store(operand.words, word, [at])
     else:
-        T.buffer_store(operand, T.cast(value, operand.dtype), [at])
+        buffer = raw(operand)
+        T.buffer_store(buffer, T.cast(value, buffer.dtype), [at])
 
 
 def local(count: int, dtype: str = "float32") -> Any:

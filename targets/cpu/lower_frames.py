@@ -32,7 +32,7 @@ def _readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
     """Of the value, or of its numbers in another format."""
     for node, index in value.uses():
         if (
-            node.op_type == "Cast" and value.dtype is ir.DataType.BFLOAT16
+            node.op_type == "Cast" and value.dtype in (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
         ) or node.op_type == "DequantizeLinear":
             yield from _readers(node.outputs[0])
         else:

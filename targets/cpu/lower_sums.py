@@ -18,7 +18,7 @@ from .unpack import LOOKUP_LANES, items_of
 
 TASKS_A_CORE = 4
 
-NUMBERS = ("float32", "bfloat16")
+NUMBERS = ("float32", "bfloat16", "float16")
 """Formats that kernels read as they lie."""
 
 INTEGERS = ("int8", "int4", "int2")

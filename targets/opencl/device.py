@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
 
 from ..compiled import Launch
 from ..lowering import Lowering
@@ -44,7 +43,6 @@ def _generator_digest() -> str:
 
 @dataclass(frozen=True)
 class Gpu(Device):
-    stored: ClassVar[tuple[str, ...]] = (*Device.stored, "float16")
     profile: GpuProfile
 
     def map(self, lowering: Lowering, out: View, loads: Sequence[View], bound: Bound, name: str) -> None:

@@ -126,7 +126,7 @@ class Reduction:
 class Device(ABC):
     """Methods that take a ``Lowering`` add calls to it. ``stored`` are formats that kernels read and write."""
 
-    stored: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "int8", "int64", "int32", "bool")
+    stored: ClassVar[tuple[str, ...]] = ("float32", "bfloat16", "float16", "int8", "int64", "int32", "bool")
 
     @abstractmethod
     def map(self, lowering: Lowering, out: View, loads: Sequence[View], bound: Bound, name: str) -> None:

@@ -20,6 +20,18 @@ typedef struct {
   int damaged;
 } examination;
 
+/* A float16 in the place of a float32 has an exponent that is too small by 112. */
+static float half(uint32_t word) {
+  union {
+    uint32_t bits;
+    float f;
+  } value = {(word & 0x7FFF) << 13};
+  value.f *= 0x1p112f;
+  if ((word & 0x7C00) == 0x7C00) value.bits |= 0x7F800000; /* infinite, or no number */
+  value.bits |= (word & 0x8000) << 16;
+  return value.f;
+}
+
 /* Types as golden.py numbers them. */
 static int read_number(const uint8_t *at, int64_t type, double *number) {
   union {
@@ -35,6 +47,7 @@ static int read_number(const uint8_t *at, int64_t type, double *number) {
     case 3: *number = *at; return 1;
     case 4: value.bits = (uint32_t)at[1] << 24 | (uint32_t)at[0] << 16; *number = value.f; return 1;
     case 5: *number = (int8_t)*at; return 1;
+    case 6: *number = half((uint32_t)at[1] << 8 | at[0]); return 1;
     default: return 0;
   }
 }
