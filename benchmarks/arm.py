@@ -1,11 +1,12 @@
 """What share of an Arm core's multiply-add peak the inner loops of SD-1.5's heaviest layers reach, by llvm-mca; the
 heaviest matrix product also in int8, by each dot product that the core has.
 
-    python benchmarks/arm.py [--profile NAME ...] [--layers 6] [--mca PATH] [--json FILE]
+    python benchmarks/arm.py [--profile NAME ...] [--precision float16] [--layers 6] [--mca PATH] [--json FILE]
 
 No Arm machine is needed: the loops are taken from the assembly that the compiler makes, and priced by LLVM's model of
-the core with every load a hit in the first-level cache. The peak is what the same model gives for multiply-adds alone;
-dot products start as often.
+the core with every load a hit in the first-level cache. The peak is what the same model gives for multiply-adds alone:
+of four floats, or of eight float16 numbers, whose sums are widened between the runs that the inner loops add up; dot
+products start as often.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from json_file import JsonFile, write_json
@@ -25,6 +26,8 @@ from fick.compiler.programs import structure
 from fick.ir.errors import UserError
 from fick.ir.macs import COUNTS
 from fick.ir.program import Program
+from fick.passes.base import Context, apply
+from fick.passes.store import Store, StoreConfig
 from fick.targets import profile as profiles
 from fick.targets.cpu.attention import Attention
 from fick.targets.cpu.contraction import Contraction, Tile
@@ -95,6 +98,9 @@ class Layer:
 
 def main(
     profile: Annotated[list[str] | None, typer.Option(help="Profiles to price; all that are known.")] = None,
+    precision: Annotated[
+        Literal["float32", "float16"], typer.Option(help="Of weights and of values in memory.")
+    ] = "float32",
     layers: Annotated[int, typer.Option(help="How many of the heaviest layers.")] = 6,
     model: Annotated[str, typer.Option(help="A model, or one of its configurations.")] = "sd-1.5",
     mca: Annotated[str, typer.Option(help="llvm-mca of LLVM 22; by default the one of fick[arm].")] = "",
@@ -102,18 +108,20 @@ def main(
 ) -> None:
     """Print a table per profile."""
     program = structure(model)
+    if precision != "float32":
+        program = apply([Store(StoreConfig(format=precision))], program, Context())
     figures: dict[str, list[dict[str, object]]] = {}
     for name in profile or list(CORES):
         target, core = profiles.processor(name), CORES[name]
+        if precision not in target.formats:
+            continue
         price = Price(mca or _own_mca(), core.model)
         if abs(price.peak - core.published_peak) > 0.05:
             raise UserError(
                 f"{price.program} takes {core.model} for a core of {price.peak:.2f} multiply-adds a cycle, and {name} "
                 f"has {core.published_peak}; give --mca of LLVM 22"
             )
-        print(
-            f"{name}, as LLVM models {core.model}: {core.published_peak} multiply-adds of four floats a cycle"
-        )
+        print(f"{name}, as LLVM models {core.model}: {core.published_peak} multiply-adds of vectors a cycle")
         if core.in_order:
             print(f"with loads and products in the best order there is: {price.ceiling():.1%}")
         print(

@@ -39,12 +39,24 @@ class Target(BaseModel):
         default=True, description="Whether a layer may take more memory for weights to be faster."
     )
     formats: tuple[str, ...] = Field(description="Number formats with kernels.")
+    half_run: int = Field(
+        default=0,
+        ge=0,
+        le=1 << 16,
+        multiple_of=4,
+        description="Products of half floats that are added up as such, before float sums take them; 0: none.",
+    )
     memory_bytes: int = Field(
         gt=0, description="Memory a model may use, in bytes: the default --memory-limit."
     )
     tuned: Mapping[str, str] = Field(
         default={}, description="What was measured to be fastest on such a device, by problem: `fick tune`."
     )
+
+    @property
+    def adds_in_half(self) -> int:
+        """Most products that kernels add up in float16."""
+        return self.half_run
 
 
 class Profile(Target):
@@ -104,13 +116,6 @@ class GpuProfile(Target):
     kind: Literal["opencl"]
     opencl: Literal["1.2", "2.0", "3.0"] = Field(description="Version of OpenCL that the driver offers.")
     half: bool = Field(description="Whether there is cl_khr_fp16: arithmetic on 16-bit floats.")
-    half_run: int = Field(
-        default=0,
-        ge=0,
-        le=1 << 16,
-        multiple_of=4,
-        description="Products of half floats that are added up as such, before float sums take them; 0: none.",
-    )
     images: bool = Field(description="Whether weights are better read as textures.")
     image_side: int = Field(
         default=16384, ge=64, le=1 << 20, description="Most texels of an image across, and down."
@@ -127,6 +132,10 @@ class GpuProfile(Target):
     bandwidth: Figure = Field(description="Of memory, in bytes a second.")
     peak_flops: Figure = Field(description="Operations a second in float32, a multiply-add being two.")
     launch_seconds: Figure = Field(description="From one kernel's end to the next one's begin.")
+
+    @property
+    def adds_in_half(self) -> int:
+        return self.half_run if self.half else 0
 
 
 def names() -> list[str]:

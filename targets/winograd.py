@@ -6,6 +6,7 @@ A tile of m x m outputs takes n x n products of transformed inputs and filters, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,16 +36,38 @@ POINTS: dict[int, tuple[Fraction, ...]] = {
 """By the outputs of a tile along an axis. How much rounding costs depends on the points (Barabasz et al., arXiv
 1803.10986): with 1/2 and -2 less than with Lavin and Gray's 2 and -2, as the tests measure."""
 
-ERRORS = {"float32": {2: 8e-7, 4: 4e-6}, "bfloat16": {2: 5e-3, 4: 2e-2}}
+HALF_RUNS = {2: 64, 4: 16}
+"""Most products of float16 numbers that are added up as such, by the outputs of a tile."""
+
+ERRORS = {
+    "float32": {2: 8e-7, 4: 4e-6},
+    "bfloat16": {2: 5e-3, 4: 2e-2},
+    "float16": {2: 2.5e-3, 4: 5e-3},
+}
 """Rounding of a float32 sum over 320 channels, relative to its deviation, by the format of what is multiplied and the
 outputs of a tile: as measured (tests/targets/test_winograd.py) and rounded up. Direct sums of float32 numbers have
-4e-7, and of bfloat16 numbers, whose weights alone are rounded for it, 1.7e-3."""
+4e-7, of bfloat16 numbers, whose weights alone are rounded for it, 1.7e-3, and of float16 numbers, 64 of which are added
+up as such, 1.2e-3."""
 
 
 @cache
 def transforms(outputs: int) -> Transforms:
     """F(outputs, 3): exact fractions."""
     return toom_cook(outputs, POINTS[outputs])
+
+
+@cache
+def input_scale(outputs: int) -> float:
+    """A power of two for transformed inputs, of which a number is then no larger than the largest of the input, nor a
+    product larger than that of the largest of input and filter: what a format holds of these it holds of those.
+    """
+    made = transforms(outputs)
+    sizes = zip(_row_sums(made.inputs), _row_sums(made.filters), strict=True)
+    return 2.0 ** -math.ceil(2 * math.log2(max(one * max(other, 1) for one, other in sizes)))
+
+
+def _row_sums(matrix: Matrix) -> list[Fraction]:
+    return [sum(map(abs, row), Fraction(0)) for row in matrix]
 
 
 def toom_cook(outputs: int, points: Sequence[Fraction]) -> Transforms:

@@ -19,12 +19,15 @@ TILE_SUMS, TILE_FACTORS = (0, 1, 2, 3, 4, 5), (6, 7)
 
 @dataclass(frozen=True)
 class Multiply(Kernel):
-    """Operands: sums [tasks, lanes], factors [2]. ``chains`` sums that do not wait for one another, in registers."""
+    """Operands: sums [tasks, lanes], factors [2]. ``chains`` vectors of sums that do not wait for one another, in
+    registers; they are of numbers of ``kind``.
+    """
 
     tasks: int
     chains: int
     lanes: int
     sweeps: int
+    kind: str = "float32"
 
     @property
     def work(self) -> int:
@@ -34,14 +37,15 @@ class Multiply(Kernel):
     def body(self, operands: Sequence[Any]) -> None:
         out, factors = operands
         with T.parallel(0, self.tasks) as task:
-            sums = [local(self.lanes) for _ in range(self.chains)]
+            factor, term = (T.bind(T.cast(factors[index], self.kind)) for index in (0, 1))
+            sums = [local(self.lanes, self.kind) for _ in range(self.chains)]
             for index, total in enumerate(sums):
                 fill(total, self.lanes, float(index))
             with T.serial(0, self.sweeps):
                 for total in sums:
                     with T.vectorized(0, self.lanes) as lane:
                         # The sum is what is multiplied: a product that stays the same could leave the loop.
-                        T.buffer_store(total, total[lane] * factors[0] + factors[1], [lane])
+                        T.buffer_store(total, total[lane] * factor + term, [lane])
             _store_sum(out, task, sums, self.lanes)
 
 
@@ -49,7 +53,7 @@ class Multiply(Kernel):
 class MultiplyDots(Multiply):
     """The same by the instruction ``dot``, which adds several products to a sum."""
 
-    dot: str
+    dot: str = ""
 
     @property
     def work(self) -> int:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import onnx_ir as ir
 
 from ...hwmodel.extract import extract
 from ...hwmodel.specs import Bits
@@ -29,7 +31,7 @@ VARIANT = "full"
 
 NATIVE = Bits(weights=32, activations=32, scores=32)
 FORMATS = {32: "float32", 16: "bfloat16", 8: "int8"}
-"""Number format by the width of the widest factor."""
+"""Number format by the width of the widest factor, in a program that stores no float16."""
 
 ATTENTION = "attention"
 
@@ -91,6 +93,8 @@ class Profiler:
     def __init__(self, program: Program) -> None:
         model = program.variants[VARIANT]
         operations: dict[str, list[Operation]] = defaultdict(list)
+        halves = any(value.dtype is ir.DataType.FLOAT16 for node in model.graph for value in node.outputs)
+        formats = {**FORMATS, 16: "float16"} if halves else FORMATS
         for operation in extract(program, NATIVE).variants[VARIANT]:
             operations[operation.group].append(operation)
         self._work: dict[str, Work] = {}
@@ -98,7 +102,7 @@ class Profiler:
         for group in groups(model):
             if group.id in operations:
                 name = module_path(group.anchor) or str(group.anchor.name)
-                self._work[group.id] = _work(name, operations[group.id])
+                self._work[group.id] = _work(name, operations[group.id], formats)
                 self._group |= {str(node.name): group.id for node in group.nodes}
         self._rounds: dict[str, list[float]] = defaultdict(list)
         self._kernels: dict[str, dict[str, None]] = defaultdict(dict)
@@ -160,7 +164,7 @@ def total(layers: Sequence[Layer]) -> dict[str, float]:
     }
 
 
-def _work(name: str, operations: Sequence[Operation]) -> Work:
+def _work(name: str, operations: Sequence[Operation], formats: Mapping[int, str]) -> Work:
     kinds = {str(operation.kind) for operation in operations}
     products = [operation for operation in operations if operation.macs]
     main = max(operations, key=lambda operation: operation.macs)
@@ -177,7 +181,7 @@ def _work(name: str, operations: Sequence[Operation]) -> Work:
         kind=kinds.pop() if len(kinds) == 1 else ATTENTION,
         stage=main.stage,
         shape=_shape(main.bounds),
-        format=FORMATS.get(bits, FORMATS[32]),
+        format=formats.get(bits, formats[32]),
         macs=sum(operation.macs for operation in operations),
         weight_bytes=sizes[1],
         activation_bytes=sizes[0] - sizes[1],

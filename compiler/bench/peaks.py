@@ -52,6 +52,13 @@ def _multiply(profile: Profile) -> Multiply:
     return Multiply(OPERANDS, TASKS, _chains(profile), profile.vector_lanes, MULTIPLY_SWEEPS)
 
 
+def _multiply_halves(profile: Profile) -> Multiply | None:
+    """Where kernels do."""
+    if not profile.half_run:
+        return None
+    return Multiply(OPERANDS, TASKS, _chains(profile), 2 * profile.vector_lanes, MULTIPLY_SWEEPS, "float16")
+
+
 def _multiply_narrow(format: str, profile: Profile) -> MultiplyTiles | MultiplyDots | None:
     """On the matrix unit, else by dot products; without an instruction for either, the rate is that of float32."""
     if format in profile.tile_formats:
@@ -59,7 +66,7 @@ def _multiply_narrow(format: str, profile: Profile) -> MultiplyTiles | MultiplyD
     dot = {"int8": profile.int8_dot, "bfloat16": profile.bfloat16_dot}[format]
     if dot is None or DOTS[dot].held > 1:  # several instructions
         return None
-    return MultiplyDots(OPERANDS, TASKS, _chains(profile), profile.vector_lanes, MULTIPLY_SWEEPS, dot)
+    return MultiplyDots(OPERANDS, TASKS, _chains(profile), profile.vector_lanes, MULTIPLY_SWEEPS, dot=dot)
 
 
 def _chains(profile: Profile) -> int:
@@ -69,6 +76,7 @@ def _chains(profile: Profile) -> int:
 
 FORMATS: dict[str, Callable[[Profile], Gauge | None]] = {
     "float32": _multiply,
+    "float16": _multiply_halves,
     "bfloat16": partial(_multiply_narrow, "bfloat16"),
     "int8": partial(_multiply_narrow, "int8"),
 }
@@ -134,7 +142,8 @@ def _write(
     path: Path, profile: Profile, gauges: Mapping[str, Gauge], calls: Sequence[Call], arena_bytes: int
 ) -> None:
     """The gauges as a bundle: they are launched and timed as the kernels of any model are."""
-    sums = StateTensor("sums", "float32", (TASKS, profile.vector_lanes), SUMS.offset_bytes, "sample")
+    # As many lanes as there are of the narrowest numbers.
+    sums = StateTensor("sums", "float32", (TASKS, 2 * profile.vector_lanes), SUMS.offset_bytes, "sample")
     program = Compiled(
         arch=profile.arch,
         triple=profile.triple,

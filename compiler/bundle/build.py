@@ -55,7 +55,7 @@ def build(
     reporter.stage("optimise")
     first, *others = components
     sampler = _sampler(components[first]) if sampler is None else dict(sampler)
-    halves = profile.half_run if isinstance(profile, GpuProfile) and profile.half else 0
+    halves = max(one.adds_in_half for one in (profile, spare) if one is not None)
     programs = {
         first: fused(
             components[first],

@@ -22,6 +22,7 @@ from ...targets.cpu.attention import Attention
 from ...targets.cpu.contraction import Contraction
 from ...targets.cpu.elementwise import Map
 from ...targets.cpu.group_norm import GroupNorm
+from ...targets.cpu.halves import WIDENED
 from ...targets.cpu.reduction import Reduction
 from ...targets.cpu.row_norm import LayerNorm, Softmax
 from ...targets.cpu.tile_attention import TileAttention
@@ -61,12 +62,14 @@ as eight; libm's functions take one number after the other."""
 
 EXP = INSTRUCTIONS["Exp"]
 
-DOT_INSTRUCTIONS = {"vpdpbusd": 1, "sdot": 1, "smmla": 1.2, "pmaddwd": 4, "shifts": 6}
+DOT_INSTRUCTIONS = {
+    "vpdpbusd": 1, "sdot": 1, "smmla": 1.2, "pmaddwd": 4, "shifts": 6, "vdpbf16ps": 1, "bfdot": 1,
+}  # fmt: skip
 """Of a vector of sums to which a step's products are added: unpacking that rows share counts half, and putting two rows
 side by side is shared by five vectors or so."""
 
 SINGLE_INSTRUCTIONS = {"float32": 1, "int32": 3}
-"""The same for products one by one, by what they are summed in."""
+"""The same for products one by one, by what they are summed in; of float16 numbers half as many."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,8 @@ def _cycles(kernel: object, profile: Profile) -> float:
 def _(kernel: Contraction, profile: Profile) -> float:
     sums = kernel.batch[0] * kernel.tiles * kernel.tile.rows * kernel.panels * kernel.tile.width
     per_step = SINGLE_INSTRUCTIONS[kernel.sums_dtype] if kernel.dot is None else DOT_INSTRUCTIONS[kernel.dot]
+    if kernel.run:
+        per_step *= 0.5 * (1 + WIDENED / kernel.run)
     products = sums * math.prod(kernel.reduce) * per_step / ATTAINED
     return _vectors(products + sums // kernel.parts * _instructions(kernel.epilogue), profile)
 

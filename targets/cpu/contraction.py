@@ -22,8 +22,9 @@ from ...ir.formats import INTEGERS, format_called
 from ..expressions import Expression
 from ..packing import raised_by
 from ..profile import Profile
+from . import halves
 from .dots import DOTS, add_products, rows_of_lanes
-from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, store, unflatten, words
+from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, raw, store, unflatten, words
 from .unpack import Rows, Vector, codes_together, items_of
 
 
@@ -48,18 +49,19 @@ def tiles(
     held: int = 1,
     codes: str | None = None,
     shared: int = 1,
+    in_half: bool = False,
 ) -> dict[str, Tile]:
     """Register tiles for ``rows`` x ``columns`` sums by name, that with the least predicted cycles first.
 
     ``held`` is how many registers a vector of factors takes, ``codes`` the format that factors open from, and
-    ``shared`` the rows whose sums share a register.
+    ``shared`` the rows whose sums share a register; a vector has twice as many sums that are added up ``in_half``.
 
     Per reduction step a core issues multiply-adds and loads at its rates, and needs some cycles before a sum can be
     added to again; a vector of the panel comes from the second-level cache and costs about half a cycle that is not
     hidden, a word of A about an eighth. Where words of A are taken from lanes, each row has a register of them; those
     of rows that share a register of sums are put side by side by an instruction a step.
     """
-    lanes = profile.vector_lanes
+    lanes = profile.vector_lanes * (1 + in_half)
     found: list[tuple[float, Tile]] = []
     for vectors in (2, 3, 4, 1, 6, 8):
         if vectors % parts or vectors % codes_together(codes):
@@ -82,10 +84,16 @@ def tiles(
 
 
 def choose_tile(
-    rows: int, columns: int, parts: int, profile: Profile, held: int = 1, shared: int = 1
+    rows: int,
+    columns: int,
+    parts: int,
+    profile: Profile,
+    held: int = 1,
+    shared: int = 1,
+    in_half: bool = False,
 ) -> Tile:
     """The first of ``tiles``."""
-    return next(iter(tiles(rows, columns, parts, profile, held, shared=shared).values()))
+    return next(iter(tiles(rows, columns, parts, profile, held, shared=shared, in_half=in_half).values()))
 
 
 def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1, shared: int = 1) -> int:
@@ -152,6 +160,8 @@ class Contraction(SumsKernel):
     ``group``               how many steps of the reduction share a row of scales, if there are such
     ``opened``              whether a slice of a panel is opened once for all of a task's tiles, into room of its own
     ``workers``             among how many, then, the tasks are shared out
+    ``run_axes``            how many of the last reduction axes are a run of products of float16 numbers that are added
+                            up as such (halves.py); A and B are of these, and vectors twice as long as those of float32
     """
 
     tile: Tile
@@ -162,6 +172,12 @@ class Contraction(SumsKernel):
     group: int = 0
     opened: bool = False
     workers: int = 0
+    run_axes: int = 0
+
+    @property
+    def run(self) -> int:
+        """How many products are added up in float16."""
+        return math.prod(self.reduce[-self.run_axes :]) if self.run_axes else 0
 
     @property
     def sums_dtype(self) -> str:
@@ -221,6 +237,8 @@ class Contraction(SumsKernel):
     def body(self, operands: Sequence[Any]) -> None:
         if self.dot is not None:
             operands = [words(operands[0], DOTS[self.dot].word), words(operands[1]), *operands[2:]]
+        if self.run_axes:
+            operands = [raw(operands[0]), raw(operands[1]), *operands[2:]]
         per_block = math.ceil(self.tiles / self.blocks)
         per_piece = math.ceil(per_block / self.pieces)
         extents = (self.batch[0], self.blocks, self.panels, self.pieces)
@@ -313,31 +331,37 @@ class Contraction(SumsKernel):
         self, a: Any, right: Rows, sums: Any, product: Any, rows: list[Any], first_row: Any, slice_index: Any
     ) -> None:
         base = flat([product, *rows, first_row], (self.batch[1], *self.a_rows))
-        unroll = next(u for u in (4, 2, 1) if self.reduce[-1] % u == 0 and u * self._shared <= 4)
+        # Words of A that are taken from lanes fill a vector.
+        most = 8 if self.run_axes else 4 // self._shared
+        unroll = next(u for u in (8, 4, 2, 1) if self.reduce[-1] % u == 0 and u <= most)
         inner = (*self.reduce[self.splits :][:-1], self.reduce[-1] // unroll)
         split = unflatten(slice_index, self.reduce[: self.splits])
         base = base + flat(split, self.a_reduce[: self.splits])
         inner_strides = (*self.a_reduce[self.splits :][:-1], self.a_reduce[-1] * unroll)
+        summed = "float16" if self.run_axes else self.sums_dtype
 
-        def steps(position: Any, a_at: Any) -> None:
+        def steps(position: Any, a_at: Any, totals: halves.Totals) -> None:
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
-            kind = self.sums_dtype if self.dot is None else DOTS[self.dot].word
+            kind = summed if self.dot is None else DOTS[self.dot].word
             lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, kind)
             for u in range(unroll):
                 vectors = right.vectors(position * unroll + u)
                 for group, (index, buffer, at) in self._paired(vectors, right.codes is not None):
-                    total = sums[group][index // self._vectors][index % self._vectors]
+                    total = totals[group][index // self._vectors][index % self._vectors]
                     own = [row[u] for row in lefts[group * self._shared :][: self._shared]]
-                    add_products(total, own, buffer, at, self.tile.lanes, self.dot, self.sums_dtype)
+                    add_products(total, own, buffer, at, self.tile.lanes, self.dot, summed)
 
-        def loops(axis: int, position: Any, a_at: Any) -> None:
+        def loops(axis: int, position: Any, a_at: Any, totals: halves.Totals) -> None:
             if axis == len(inner):
-                steps(position, a_at)
-                return
-            with T.serial(0, inner[axis]) as k:
-                loops(axis + 1, position * inner[axis] + k, a_at + k * inner_strides[axis])
+                steps(position, a_at, totals)
+            elif totals is sums and len(inner) - axis == self.run_axes:
+                with halves.run(sums, self.tile.lanes) as short:
+                    loops(axis, position, a_at, short)
+            else:
+                with T.serial(0, inner[axis]) as k:
+                    loops(axis + 1, position * inner[axis] + k, a_at + k * inner_strides[axis], totals)
 
-        loops(0, T.int32(0), base)
+        loops(0, T.int32(0), base, sums)
 
     def _paired(self, vectors: Iterable[Vector], opening: bool) -> Iterator[tuple[int, Vector]]:
         """Each row (or those that share sums) with each vector: with all of them in turn, or all rows with each vector

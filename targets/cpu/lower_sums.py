@@ -12,6 +12,7 @@ from ..packing import TILE_ROWS, Packing, Panels, TilePanels, WordPanels
 from ..profile import Profile
 from .contraction import Contraction, panel_starts, tiles
 from .dots import DOTS, Dot
+from .halves import in_runs
 from .kernel import Kernel
 from .tiles import FORMATS, ROW_BYTES, WIDTH, TileContraction
 from .unpack import LOOKUP_LANES, items_of
@@ -120,27 +121,32 @@ def _on_vectors(
 ) -> Plan:
     """Sums in vector registers, of products one by one or of dot products by the instruction ``dot``."""
     held, shared = (1, 1) if dot is None else (DOTS[dot].held, DOTS[dot].rows)
+    runs = sums.reduce, sums.a_reduce, 0
+    if formats == ("float16", "float16"):
+        runs = in_runs(sums.reduce, sums.a_reduce, profile.half_run)
+    in_half = runs[2] > 0
     codes = None if formats[1] in (*NUMBERS, *(() if dot is None else ("int8",))) else formats[1]
     problem = sums.described(formats)
     sizes = sums.rows[-1], sums.columns, sums.parts, profile
-    tile = choose(problem, tiles(*sizes, held, codes, shared))
+    tile = choose(problem, tiles(*sizes, held, codes, shared, in_half))
     opened = codes is not None and sums.tiles(tile.rows) >= OPENED_FROM
     if codes is not None and not opened and profile.vector_lanes != LOOKUP_LANES:
         tile = choose(f"{problem} opened in registers", tiles(*sizes, held + 1, codes, shared))
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     count = sums.tiles(tile.rows)
-    blocks = min(_row_blocks(sums, len(starts), 4 * shared, profile), count)
+    item_bytes = 2 if in_half else 4 * shared
+    blocks = min(_row_blocks(sums, len(starts), item_bytes, profile), count)
     pieces = _pieces(len(starts) * blocks, math.ceil(count / blocks), profile.cores)
-    factor_bytes = shared * (4 if codes is None or opened else 1)
+    factor_bytes = item_bytes if codes is None or opened else shared
     room = profile.l2_bytes // 2 // (factor_bytes * tile.width)
-    reduce, a_reduce, splits = _split(sums.reduce, sums.a_reduce, room, count)
+    reduce, a_reduce, splits = _split(*runs[:2], room, count)
     facts = {**asdict(sums), "reduce": reduce, "a_reduce": a_reduce}
     workers = min(TASKS_A_CORE * profile.cores, len(starts) * blocks * pieces) if opened else 0
 
     def kernel(dtypes: tuple[str, ...], epilogue: Expression) -> Contraction:
         return Contraction(
             dtypes, **facts, tile=tile, epilogue=epilogue, splits=splits, blocks=blocks, pieces=pieces, dot=dot,
-            codes=codes, group=group, opened=opened, workers=workers,
+            codes=codes, group=group, opened=opened, workers=workers, run_axes=runs[2],
         )  # fmt: skip
 
     panels = Panels(order=order, width=tile.width, starts=starts, parts=sums.parts)

@@ -9,14 +9,17 @@ from ..packing import WinogradPairs, WinogradPanels
 from ..planning.device import Product, Window
 from ..planning.filtering import pixel_strides, tiled
 from ..profile import Profile
+from ..winograd import HALF_RUNS, input_scale
 from .contraction import Contraction, choose_tile, panel_starts
 from .dots import DOTS
+from .halves import LEAST_RUN, in_runs
 from .winograd import WinogradInput, WinogradOutput
 
 
 def filtered_formats(profile: Profile) -> tuple[str, ...]:
     """Formats whose products are as fast where filters are transformed as where they are not."""
-    return ("float32",) if profile.bfloat16_dot is None else ("float32", "bfloat16")
+    narrow = {"bfloat16": profile.bfloat16_dot is not None, "float16": profile.half_run >= LEAST_RUN}
+    return ("float32", *(format for format, fast in narrow.items() if fast))
 
 
 def lower_winograd(
@@ -35,6 +38,10 @@ def lower_winograd(
     format = lowering.constants[str(weight.name)].dtype
     dot = profile.bfloat16_dot if format == "bfloat16" and channels % 2 == 0 else None
     together = 1 if dot is None else DOTS[dot].together
+    halves = format == "float16"
+    scale = input_scale(outputs) if halves else 1.0
+    longest = min(profile.half_run, HALF_RUNS[outputs]) if halves else 0
+    reduce, a_reduce, run_axes = in_runs((channels // together,), (1,), longest)
     changed = lowering.fresh((positions, count, channels), dtype=format)
     transform = WinogradInput(
         dtypes=lowering.dtypes([x, changed]),
@@ -45,10 +52,11 @@ def lower_winograd(
         channels=channels,
         x_strides=pixel_strides(x)[:3],
         lanes=profile.vector_lanes,
+        scale=scale,
     )
     lowering.call(transform, [x, changed], name)
     sums = lowering.fresh((positions, count, columns))
-    tile = choose_tile(count, columns, 1, profile)
+    tile = choose_tile(count, columns, 1, profile, in_half=run_axes > 0)
     layout = WinogradPanels if dot is None else WinogradPairs
     packing = layout(outputs=outputs, width=tile.width, starts=panel_starts(columns, tile.width))
     packed = lowering.weight(
@@ -58,8 +66,8 @@ def lower_winograd(
         dtypes=lowering.dtypes([changed, packed, sums]),
         rows=(count,),
         a_rows=(channels // together,),
-        reduce=(channels // together,),
-        a_reduce=(1,),
+        reduce=reduce,
+        a_reduce=a_reduce,
         columns=columns,
         parts=1,
         tile=tile,
@@ -70,6 +78,7 @@ def lower_winograd(
         pieces=1,
         batch=(positions, count * channels // together, count * columns),
         dot=dot,
+        run_axes=run_axes,
     )
     lowering.call(sums_of_products, [changed, packed, sums], name)
     last = WinogradOutput(
@@ -81,6 +90,7 @@ def lower_winograd(
         out_strides=pixel_strides(out),
         epilogue=fused.bound(2, [pixel_strides(view) for view in fused.loads]),
         lanes=profile.vector_lanes,
+        scale=1 / scale,
     )
     lowering.call(last, [sums, out, *fused.loads], name)
     lowering.views[str(fused.result.name)] = result_view(lowering, fused, out)

@@ -25,7 +25,8 @@ class WinogradInput(Kernel):
     """Operands: x, its transform [n * n, images * down * across, channels].
 
     ``tiles`` are (images, down, across), of ``outputs`` x ``outputs`` results each; ``size`` is rows and columns of x,
-    ``before`` those of zeros above and left of it; ``x_strides`` are of (image, row, column), channels contiguous.
+    ``before`` those of zeros above and left of it; ``x_strides`` are of (image, row, column), channels contiguous. What
+    is stored is ``scale`` times the transform.
     """
 
     outputs: int
@@ -35,6 +36,7 @@ class WinogradInput(Kernel):
     channels: int
     x_strides: tuple[int, int, int]
     lanes: int
+    scale: float = 1.0
 
     def body(self, operands: Sequence[Any]) -> None:
         with T.parallel(0, math.prod(self.tiles)) as tile:
@@ -77,7 +79,7 @@ class WinogradInput(Kernel):
                 _combine(whole, width, matrix[column], half[row])
                 at = ((row * side + column) * count + tile) * self.channels + channel
                 with T.vectorized(0, width) as lane:
-                    store(out, whole[lane], at + lane)
+                    store(out, _scaled(whole[lane], self.scale), at + lane)
 
     def _inside(self, row: Any, column: Any, down: int, across: int) -> Any:
         """Whether a pixel of a tile lies within x; None if every tile's does."""
@@ -99,7 +101,8 @@ class WinogradInput(Kernel):
 class WinogradOutput(Kernel):
     """Operands: sums [n * n, images * down * across, columns], out, then what the epilogue loads.
 
-    Coordinates of the epilogue are (image, row, column, output channel). ``size`` is rows and columns of the result.
+    Coordinates of the epilogue are (image, row, column, output channel). ``size`` is rows and columns of the result,
+    which is ``scale`` times what the sums transform to.
     """
 
     outputs: int
@@ -109,6 +112,7 @@ class WinogradOutput(Kernel):
     out_strides: tuple[int, int, int, int]
     epilogue: Expression
     lanes: int
+    scale: float = 1.0
 
     def body(self, operands: Sequence[Any]) -> None:
         with T.parallel(0, math.prod(self.tiles)) as tile:
@@ -152,7 +156,7 @@ class WinogradOutput(Kernel):
         def write() -> None:
             with T.vectorized(0, width) as lane:
                 at = [*pixel, column + lane]
-                value = evaluate(self.epilogue, operands, at, [result[lane]])
+                value = evaluate(self.epilogue, operands, at, [_scaled(result[lane], self.scale)])
                 store(operands[1], value, flat(at, self.out_strides))
 
         # Tiles at the end may reach beyond the picture.
@@ -167,6 +171,10 @@ class WinogradOutput(Kernel):
         with T.If(checks[0] if len(checks) == 1 else T.And(*checks)):
             with T.Then():
                 write()
+
+
+def _scaled(value: Any, scale: float) -> Any:
+    return value if scale == 1 else value * T.float32(scale)
 
 
 def _combine(target: Any, width: int, row: Sequence[Fraction], terms: Sequence[Any]) -> None:

@@ -68,7 +68,9 @@ def _contract(lowering: Lowering, product: Product, profile: GpuProfile) -> None
     right = _right(lowering, product, columns, math.prod(reduce), lanes, in_words, profile)
     operands = [a, right.matrix, out, *right.scales, *fused.loads]
     blocks = product.factors.blocks
-    halves = profile.half and {*lowering.dtypes([a, right.matrix])} == {"float16"} and lanes == CHANNELS
+    halves = (
+        profile.adds_in_half and {*lowering.dtypes([a, right.matrix])} == {"float16"} and lanes == CHANNELS
+    )
     halves = halves and a_reduce[-1] == 1 and reduce[-1] % STEPS == 0
     formats = " by ".join(lowering.dtypes([a, right.matrix]))
     joined = f"{fused.parts} times {columns}" if fused.parts > 1 else f"{columns}"

@@ -11,9 +11,9 @@ from ..views import View
 from ..winograd import ERRORS, TAPS
 from .device import Product
 
-LARGEST_ERROR = {"float32": 1e-5, "bfloat16": 5e-3}
+LARGEST_ERROR = {"float32": 1e-5, "bfloat16": 5e-3, "float16": 5e-3}
 """Of a layer's result, relative to its deviation, by the format of what is multiplied: a hundredth of what a whole UNet
-may be off in float32. In bfloat16 a result is rounded by 1.7e-3 when it is stored."""
+may be off in float32. In bfloat16 a result is rounded by 1.7e-3 when it is stored; float16 may lose as much."""
 
 GAIN = 1.2
 """How much faster a layer has to be to be worth larger weights."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import onnx
@@ -19,7 +20,7 @@ from fick.compiler.bench.child import Child
 from fick.compiler.bench.compare import bench, example_inputs
 from fick.compiler.bench.layers import NATIVE, VARIANT, Profiler, by_kind, total
 from fick.compiler.bench.limits import Peaks
-from fick.compiler.bench.peaks import measure_peaks
+from fick.compiler.bench.peaks import FORMATS, measure_peaks
 from fick.compiler.bench.peers import Task
 from fick.compiler.bench.roofline import draw
 from fick.compiler.bench.rounds import Timing, measure
@@ -30,6 +31,8 @@ from fick.hwmodel.extract import extract
 from fick.ir.errors import UserError
 from fick.runtime.loader import LIBRARY
 from fick.runtime.model import CallTime
+from fick.targets import profile
+from fick.targets.cpu.worker import assembly
 
 from .test_compile import tiny_model
 
@@ -142,6 +145,15 @@ def test_peaks_of_this_machine_are_measured_by_the_kernels_of_a_bundle():
     peaks = measure_peaks(1, sizes=(1 << 18, 1 << 20))
     assert peaks.threads == 1 and list(peaks.bytes_per_s) == [1 << 18, 1 << 20]
     assert all(rate > 1e8 for rate in [*peaks.flops_per_s.values(), *peaks.bytes_per_s.values()])
+
+
+def test_the_peak_in_float16_is_of_vectors_of_eight():
+    target = profile.load("cortex-a76")
+    gauge = FORMATS["float16"](target)
+    assert gauge.work == 2 * FORMATS["float32"](target).work
+    text = assembly(gauge, target.llvm_target())
+    assert len(re.findall(r"\tfmla\tv\d+\.8h", text)) >= gauge.chains
+    assert FORMATS["float16"](profile.load("cortex-a53")) is None
 
 
 class TestPeers:

@@ -97,6 +97,23 @@ def test_dot_products_of_integers_cost_less(target: str) -> None:
         assert narrow.of("bytes", product) < 0.3 * wide.of("bytes", product)
 
 
+@pytest.mark.parametrize(
+    ("target", "format"),
+    [
+        ("cortex-a76", "float16"),
+        ("cortex-x3", "float16"),
+        ("cortex-x3", "bfloat16"),
+        ("x86-64-v4-bf16", "bfloat16"),
+    ],
+)
+def test_products_of_numbers_of_sixteen_bits_cost_less(target: str, format: str) -> None:
+    direct = profile.load(target).model_copy(update={"enlarge_weights": False})
+    wide, narrow = (Predicted(direct, one)(resnet(128, 32)) for one in ("float32", format))
+    for product in ("h", "o"):
+        assert narrow.of("latency", product) < 0.65 * wide.of("latency", product)
+        assert narrow.of("bytes", product) < 0.55 * wide.of("bytes", product)
+
+
 @pytest.mark.parametrize(("field", "factor"), [("clock_hz", 2.0), ("cores", 2), ("fma_rate", 2.0)])
 def test_faster_processors_take_less(field: str, factor: float) -> None:
     slow = profile.load("cortex-a76")

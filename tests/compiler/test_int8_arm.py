@@ -16,6 +16,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 import fick
+from fick.compiler.bundle.golden import TYPES
 from fick.compiler.bundle.skeleton import GOLDEN
 from fick.compiler.cache import cache_folder
 from fick.compiler.frontends import Imported
@@ -35,9 +36,6 @@ from ..passes import small_unet
 from . import pipelines
 from .test_int8 import bundle
 
-INT8 = 5
-"""In rows of golden values (golden.py)."""
-
 RECIPE = """
 [calibration]
 prompts = "prompts.txt"
@@ -51,19 +49,21 @@ least_depth = 1
 
 
 def test_every_kernel_gives_what_the_referee_gives(tmp_path: Path) -> None:
-    """Among them those that store integers, and a picture runs each of them."""
+    """Among them those that store integers and float16, and a picture runs each of them."""
     core = "cortex-a76"
     pipelines.make(tmp_path)
     (tmp_path / "prompts.txt").write_text("cat\n")
     (tmp_path / "w8a8.toml").write_text(RECIPE)
     path, runner, profiled = (tmp_path / name for name in ("arm.fick", "fick-run", "calls.json"))
-    fick.compile(tmp_path / "tiny-sd", core, path, recipe=tmp_path / "w8a8.toml", self_test=True)
+    recipe = tmp_path / "w8a8.toml"
+    fick.compile(tmp_path / "tiny-sd", core, path, recipe=recipe, precision="float16", self_test=True)
     runner.write_bytes(program("aarch64", cache_folder() / "core", "gnu"))
     runner.chmod(0o755)
     with zipfile.ZipFile(path) as archive:
         golden = json.loads(archive.read(GOLDEN))["components"]
         unet = json.loads(archive.read("manifest.json"))["components"]["unet"]
-    assert sum(row[2] == INT8 for rows in golden["unet"].values() for row in rows) > 10
+    stored = Counter(row[2] for one in golden.values() for rows in one.values() for row in rows)
+    assert stored[TYPES["int8"]] > 10 and stored[TYPES["float16"]] > 0
     ran = run_program(runner, core, str(path), "--self-test")
     # Nothing runs the encoder of pictures here.
     checked = sum(len(rows) for name, one in golden.items() for rows in one.values() if name != "vae_encoder")

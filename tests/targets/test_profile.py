@@ -46,15 +46,16 @@ def test_the_host_is_the_most_that_a_machine_can_run(
 
 @given(
     st.sampled_from(SHIPPED), st.integers(2, 5000), st.integers(1, 2000), st.integers(1, 2), st.integers(1, 2),
-    st.integers(1, 2),
+    st.integers(1, 2), st.booleans(),
 )  # fmt: skip
 def test_a_tile_fits_the_registers(
-    profile: profiles.Profile, rows: int, columns: int, parts: int, held: int, shared: int
+    profile: profiles.Profile, rows: int, columns: int, parts: int, held: int, shared: int, in_half: bool
 ) -> None:
-    """Also where ``shared`` rows have their sums in the same ones."""
+    """Also where ``shared`` rows have their sums in the same ones, and where a vector has twice as many sums."""
     rows -= shared == 1  # a single one, too
-    tile = choose_tile(rows, columns, parts, profile, held, shared)
-    vectors, left = divmod(tile.width * shared, profile.vector_lanes)
+    tile = choose_tile(rows, columns, parts, profile, held, shared, in_half)
+    vectors, left = divmod(tile.width * shared, tile.lanes)
+    assert tile.lanes == profile.vector_lanes * (1 + in_half)
     assert not left and vectors % parts == 0 and tile.rows % shared == 0 and tile.rows <= rows
     factors = tile.rows if tile.by_lane else 1
     sums = tile.rows // shared * vectors

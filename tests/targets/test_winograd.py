@@ -14,7 +14,7 @@ from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
 from fick.targets.cpu.winograd import WinogradInput, WinogradOutput
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import WinogradPanels, bfloat16_words
-from fick.targets.winograd import ERRORS, POINTS, Transforms, toom_cook, transforms
+from fick.targets.winograd import ERRORS, HALF_RUNS, POINTS, Transforms, toom_cook, transforms
 
 from .kernels import Emulated, Host, machines
 from .test_kernels import noise
@@ -121,12 +121,33 @@ def bfloat16(numbers: np.ndarray) -> np.ndarray:
     return (bfloat16_words(numbers).astype(np.uint32) << 16).view(np.float32)
 
 
-STORED: dict[str, Callable[[np.ndarray], np.ndarray]] = {"float32": np.float32, "bfloat16": bfloat16}
+def float16(numbers: np.ndarray) -> np.ndarray:
+    return numbers.astype(np.float16).astype(np.float32)
+
+
+STORED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "float32": np.float32,
+    "bfloat16": bfloat16,
+    "float16": float16,
+}
+
+
+def summed(changed: np.ndarray, filters: np.ndarray, run: int) -> np.ndarray:
+    """Over channels, in float32; or so many products at a time in float16."""
+    if not run:
+        return np.einsum("tcij,kcij->tkij", changed, filters, dtype=np.float32)
+    total = np.zeros((len(changed), len(filters), *changed.shape[2:]), np.float32)
+    for first in range(0, changed.shape[1], run):
+        short = np.zeros_like(total)
+        for channel in range(first, first + run):
+            short = float16(short + changed[:, None, channel] * filters[:, channel])
+        total += short
+    return total
 
 
 def rounding(made: Transforms, format: str = "float32") -> float:
-    """Of float32 sums over 320 channels of unit noise, what is multiplied being rounded to a format: root of the mean
-    square relative to that of the result."""
+    """Of sums over 320 channels of unit noise, what is multiplied being rounded to a format: root of the mean square
+    relative to that of the result."""
     rng, single, channels = np.random.default_rng(0), np.float32, 320
     outputs, side = len(made.outputs), len(made.inputs)
     first, taps, last = (
@@ -138,7 +159,7 @@ def rounding(made: Transforms, format: str = "float32") -> float:
     weight = (rng.standard_normal((16, channels, 3, 3)) / np.sqrt(9 * channels)).astype(single)
     changed = stored(first.astype(single) @ image.transpose(0, 3, 1, 2) @ first.T.astype(single))
     filters = stored((taps @ weight.astype(np.float64) @ taps.T).astype(single))
-    sums = np.einsum("tcij,kcij->tkij", changed, filters, dtype=single)
+    sums = summed(changed, filters, HALF_RUNS[outputs] if format == "float16" else 0)
     found = last.astype(single) @ sums @ last.T.astype(single)
     wanted = convolved(image, weight, (0, 0), (outputs, outputs)).transpose(0, 3, 1, 2)
     return float(np.sqrt(np.square(found - wanted).mean() / np.square(wanted).mean()))
