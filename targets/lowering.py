@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UserError
-from ..ir.formats import INTEGERS, format_of
+from ..ir.formats import INTEGERS, Format, format_of
 from .compiled import ITEM_BYTES, Space, Texture
 from .expressions import Load
 from .graph_facts import shape_of
@@ -37,7 +37,10 @@ DTYPES = {
     ir.DataType.BOOL: "bool",
 }
 
-NARROW = {ir.DataType.INT4: INTEGERS["int4"], ir.DataType.INT2: INTEGERS["int2"]}
+NARROW: Mapping[ir.DataType | None, Format] = {
+    ir.DataType.INT4: INTEGERS["int4"],
+    ir.DataType.INT2: INTEGERS["int2"],
+}
 """Types of which several numbers share a byte."""
 
 

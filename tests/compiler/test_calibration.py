@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from fick.compiler.calibration import Calibration, drawn_calls
 from fick.compiler.progress import Silent
@@ -59,7 +59,7 @@ def test_a_model_with_a_sampler_is_calibrated_in_its_loops() -> None:
     for call, timestep in zip(calls[4:8], scheduler.timesteps, strict=True):
         np.testing.assert_allclose(call["sample"], x, atol=1e-5)
         output = network(call)["output"]
-        x = scheduler.step(torch.from_numpy(output), int(timestep), x).prev_sample
+        (x, *_) = scheduler.step(torch.from_numpy(output), int(timestep), x, return_dict=False)
     second = context.require_draw("a test")(program, 4, 2)[1]
     np.testing.assert_allclose(second.latents, x[0], atol=1e-5)
 

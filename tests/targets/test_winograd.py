@@ -126,7 +126,7 @@ def float16(numbers: np.ndarray) -> np.ndarray:
 
 
 STORED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "float32": np.float32,
+    "float32": np.copy,
     "bfloat16": bfloat16,
     "float16": float16,
 }
