@@ -37,7 +37,7 @@ def main(
     size: Annotated[int, typer.Option(min=64)] = 4096,
     layers: Annotated[int, typer.Option(min=1)] = 8,
     rounds: Annotated[int, typer.Option(min=1)] = 15,
-    formats: Annotated[str, typer.Option(help="With commas.")] = "float32,int8,int4,e4m3,e2m1",
+    formats: Annotated[str, typer.Option(help="With commas.")] = "float32,int8,int4,int2,e4m3,e2m1",
 ) -> None:
     """Print a row a format."""
     memory = min(measure_peaks().bytes_per_s.values())
