@@ -12,7 +12,7 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import onnx
@@ -49,7 +49,7 @@ def main(rounds: Annotated[int, typer.Option(help="Runs of each.")] = 7) -> None
         times: dict[tuple[bool, str], list[float]] = defaultdict(list)
         for _ in range(rounds):
             # Anew in each round: what depends on inputs that stay the same is not computed again.
-            feeds = {
+            feeds: dict[str, Any] = {
                 name: rng.standard_normal(one.shape).astype(np.float32)
                 for name, one in loaded[True].inputs.items()
             }

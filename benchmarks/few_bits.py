@@ -20,6 +20,7 @@ import typer
 import fick
 from fick.compiler.bench.peaks import measure_peaks
 from fick.ir.canonical import OPSET
+from fick.runtime import Model
 
 RECIPE = """
 [calibration]
@@ -86,6 +87,7 @@ def timed(folder: Path, format: str, rows: int, size: int, rounds: int) -> tuple
     made = fick.compile(folder / "chain.onnx", output=folder / f"{format}.fick", recipe=recipe)
     x = np.random.default_rng(1).standard_normal((1, size, 1, rows)).astype(np.float32)
     with fick.load(made.bundle) as loaded:
+        assert isinstance(loaded, Model)
         taken = []
         for _ in range(rounds + 1):
             loaded.run(x=x)

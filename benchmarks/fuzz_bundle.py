@@ -240,7 +240,7 @@ def open_in_full(core: ctypes.CDLL, mutant: Path, data: bytes) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--count", type=int, default=100000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sanitize", action="store_true", help="undefined behaviour in the core is a crash")

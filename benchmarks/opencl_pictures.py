@@ -71,7 +71,7 @@ def terrain(target: str, folder: Path) -> Iterator[dict[str, Any]]:
     from terrain_model import SAMPLER, fetch
 
     source = fetch()
-    feeds = {
+    feeds: dict[str, Any] = {
         "noisy": (SIGMA * np.random.default_rng(0).standard_normal((1, 1, 128, 128))).astype(np.float32),
         "sigma": np.array([SIGMA], np.float32),
         "difficulty": np.array([DIFFICULTY], np.float32),

@@ -97,7 +97,7 @@ def whole_model() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
     parser.add_argument(
         "--venv", type=Path, help="folder of SCALE-Sim's environment (default: a throw-away one)"
     )

@@ -1,13 +1,16 @@
-"""``make demo``: a trained diffusion UNet, compiled for this machine, draws height maps.
+"""A trained diffusion UNet, compiled for this machine, draws height maps.
 
-Leaves out/terrain.fick and out/terrain.png and prints how the compiled model compares with ONNX Runtime, both
-measured in this run.
+    python examples/terrain.py [FOLDER]
+
+Leaves terrain.fick and terrain.png in the folder (out/ by default) and prints how the compiled model compares with
+ONNX Runtime, both measured in this run.
 """
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,6 +37,7 @@ def main(folder: Path) -> None:
     with terminal() as reporter:
         report = fick.compile(str(source), output=folder / "terrain.fick", sampler=SAMPLER, reporter=reporter)
     with fick.load(report.bundle) as model:
+        assert isinstance(model, Model)
         draw(model, folder / "terrain.png")
         facts = compare(model, source)
     nodes_before = len(onnx.load(str(source), load_external_data=False).graph.node)
@@ -72,7 +76,7 @@ def compare(model: Model, source: Path) -> dict[str, float]:
     rng = np.random.default_rng(0)
     difference = 0.0
     for sigma in SIGMAS:
-        feeds = {
+        feeds: dict[str, Any] = {
             "noisy": (sigma * rng.standard_normal((1, 1, 128, 128))).astype(np.float32),
             "sigma": np.array([sigma], np.float32),
             "difficulty": np.array([0.5], np.float32),

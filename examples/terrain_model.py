@@ -1,4 +1,4 @@
-"""The trained diffusion UNet that the demo and the tests compile: fetched once, checked, kept.
+"""The trained diffusion UNet that benchmarks and tests compile: fetched once, checked, kept.
 
 adaptive-terrain-diffusion 0.4.1 (MIT licence) ships a class-conditioned consistency model (Song et al.,
 arXiv 2303.01469) of 10.46 M parameters that draws 128 x 128 height maps.

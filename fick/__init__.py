@@ -4,9 +4,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .compiler.compile import compile
-    from .compiler.estimate import estimate
-    from .runtime import load
+    from fick.compiler.compile import compile
+    from fick.compiler.estimate import estimate
+    from fick.runtime import load
 
 __all__ = ["compile", "estimate", "load"]
 

@@ -13,6 +13,7 @@ import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -171,6 +172,6 @@ def offsets(data: bytes) -> dict[str, tuple[int, int]]:
     return found
 
 
-def read_manifest(data: bytes) -> dict[str, object]:
+def read_manifest(data: bytes) -> dict[str, Any]:
     start, size = offsets(data)["manifest.json"]
     return json.loads(data[start : start + size])
