@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from .errors import UserError
 
@@ -22,22 +26,29 @@ def read_text(path: Path) -> str:
 
 def check_place(path: Path) -> None:
     """Before minutes of work, not after them: raises UserError where no file can be written."""
-    if path.is_dir() or not path.parent.is_dir():
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write beside the place and move there, so that an interruption leaves no torn file.
+    """See ``whole_file``."""
+    with whole_file(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Written beside the place and moved there in the end, so that an interruption leaves no torn file.
 
     A link stays a link: what it points to is replaced. Raises OSError, also for what is no file.
     """
     place = Path(os.path.realpath(path))
     if place.exists() and not place.is_file():
-        raise OSError(f"{path} is not a regular file")
+        raise OSError(errno.EINVAL, "it is not a regular file")
     descriptor, partial = tempfile.mkstemp(dir=place.parent, prefix=f".{place.name}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o644)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.errors import UserError
+from ...ir.files import whole_file
 from ...targets.compiled import ITEM_BYTES, PackedWeight
 
 FORMAT_VERSION = 1
@@ -108,27 +107,16 @@ def _size(weight: PackedWeight) -> int:
 def write_bundle(path: Path, entries: Sequence[Entry], manifest: dict[str, Any]) -> None:
     """Write ``entries`` and, last, ``manifest.json`` with the SHA-256 and size of each.
 
-    The file appears whole or not at all. Raises UserError where the folder cannot be written or is full.
+    The file appears whole or not at all; a link stays a link. Raises UserError where the folder cannot be written
+    or is full.
     """
     try:
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give a folder that can be written") from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with whole_file(path) as file:
             _write_zip(file, entries, manifest)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
-        os.replace(partial, path)
     except OSError as error:
-        os.unlink(partial)
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        advice = "free some space or write elsewhere" if full else "give another place with -o"
+        advice = "free some space or write elsewhere" if full else "give a folder that can be written"
         raise UserError(f"cannot write {path}: {error.strerror}; {advice}") from None
-    except BaseException:
-        os.unlink(partial)
-        raise
 
 
 def _write_zip(file: BinaryIO, entries: Sequence[Entry], manifest: dict[str, Any]) -> None:

@@ -203,3 +203,18 @@ def test_an_interrupted_write_leaves_nothing(tmp_path: Path, raised: BaseExcepti
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give a folder that can be written"):
         write_bundle(tmp_path / "none" / "some.fick", entries(), {})
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match="it is not a regular file"):
+        write_bundle(pipe, entries(), {})
+    assert pipe.is_fifo() and leftovers(tmp_path) == ["pipe"]
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    link, target = tmp_path / "link.fick", tmp_path / "bundle.fick"
+    link.symlink_to(target.name)
+    write_bundle(link, entries(), {})
+    assert link.is_symlink() and target.is_file()
