@@ -100,7 +100,7 @@ def compile(
     reporter.stage("import")
     whole = open_model(model, shapes=shapes, seed=seed)
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
-    check_place(path)
+    check_place(path, Path(model) if isinstance(model, str | os.PathLike) else None)
     job = _Job(model, whole, profile, spare, recipe, precision, seed, shapes, sampler, self_test, reporter)
     if budget is not None and within_s is not None:
         job = replace(job, recipe=_searched(job, budget, within_s, distil, path))

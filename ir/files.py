@@ -24,10 +24,20 @@ def read_text(path: Path) -> str:
     return data.decode()
 
 
-def check_place(path: Path) -> None:
-    """Before minutes of work, not after them: raises UserError where no file can be written."""
+def check_place(path: Path, source: Path | None = None) -> None:
+    """Before minutes of work, not after them: raises UserError where no file can be written, or would be over the
+    ``source`` that it is made of.
+    """
     if not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise UserError(f"cannot write {path}: give the path of a file in a folder that exists")
+    if source is not None and path.exists() and source.exists() and path.samefile(source):
+        raise UserError(f"cannot write {path}: it is what is read; give another place")
+
+
+def check_folder(path: Path) -> None:
+    """The same of a folder that is made where it does not exist."""
+    if any(one.exists() and not one.is_dir() for one in (path, *path.parents)):
+        raise UserError(f"cannot write into {path}: a file is in its place; give the path of a folder")
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...ir.errors import UserError
+from ...ir.files import check_place
 from ..checkpoint import read_checkpoint, require_numbers
 from .skeleton import GOLDEN, manifest_of, read
 
@@ -34,6 +35,7 @@ def repack(
     compiling the model with those weights gives. Raises UserError for a missing tensor, another shape, values
     that are not finite, or a bundle with weights that a pass learned.
     """
+    check_place(Path(output), Path(weights))
     path = Path(bundle)
     skeleton, _ = read(path)
     components = list(skeleton.parts)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ...ir.errors import UserError
-from ...ir.files import check_place
+from ...ir.files import check_folder, check_place
 
 ModelArgument = Annotated[
     str,
@@ -30,7 +30,9 @@ def place(path: Path | None) -> Path | None:
 
 
 def place_or_inside(folder: Path | None, json_file: Path | None) -> None:
-    """As ``place``, for ``JsonInsideOption``: a file right in the ``folder`` that the verb makes has a place."""
+    """As ``place``, of the ``folder`` that a verb makes, and for ``JsonInsideOption``: a file right in that has one."""
+    if folder is not None:
+        check_folder(folder)
     if json_file is None or folder is None or json_file.parent != folder:
         place(json_file)
 

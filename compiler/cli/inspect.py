@@ -33,6 +33,10 @@ def command(
         _show_kernels(model, json_file)
         return
     if model.endswith(".fick"):
+        if shape:
+            raise UserError(
+                f"{model} has its shapes already; give --shape with a model that leaves them open"
+            )
         facts = inspect_bundle(Path(model))
     else:
         with terminal() as reporter:

@@ -59,6 +59,8 @@ def package(bundle: Path, output: Path, progress: Callable[[str], None] = lambda
         raise UserError(f"{bundle} is for a GPU alone; compile it with --fallback android-arm64")
     if output.exists():
         raise UserError(f"{output} exists; remove it or give another name")
+    if not output.parent.is_dir():
+        raise UserError(f"cannot write {output}: give a name in a folder that exists")
     progress("build")
     library = android.library(arch, cache_folder() / "core")
     progress("write")

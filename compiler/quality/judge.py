@@ -25,6 +25,7 @@ from ...ir import referee
 from ...ir.errors import UserError
 from ...runtime.tokenizer import Tokenizer
 
+CLASSIFIER, IMAGE, TEXT = "classifier.onnx", "image.onnx", "text.onnx"
 BATCH = 64
 
 
@@ -38,6 +39,8 @@ class Judge:
             self.categories: list[str] = list(facts["categories"])
             real = safetensors.load_file(self._folder / "real.safetensors")["features"]
             self.real: NDArray[np.float32] = real.astype(np.float32)
+            for network in (CLASSIFIER, IMAGE, TEXT):
+                (self._folder / network).stat()
             merges = (self._folder / "merges.txt").read_bytes()
             vocabulary = (self._folder / "vocab.json").read_bytes()
             self._tokenizer = Tokenizer(vocabulary, merges, facts["tokenizer"])
@@ -61,15 +64,15 @@ class Judge:
 
     @cached_property
     def _classifier(self) -> Any:
-        return referee.session(self._folder / "classifier.onnx")
+        return referee.session(self._folder / CLASSIFIER)
 
     @cached_property
     def _image(self) -> Any:
-        return referee.session(self._folder / "image.onnx")
+        return referee.session(self._folder / IMAGE)
 
     @cached_property
     def _text(self) -> Any:
-        return referee.session(self._folder / "text.onnx")
+        return referee.session(self._folder / TEXT)
 
     def _run(self, session: Any, name: str, rows: NDArray[Any]) -> Any:
         parts = [session.run(None, {name: rows[at : at + BATCH]}) for at in range(0, len(rows), BATCH)]

@@ -37,6 +37,11 @@ class Standard:
             raise UserError(
                 "FID needs the network and the real pictures: give --inception and --real together."
             )
+        for one in (self.inception, self.real, self.clip):
+            if one is not None and not one.exists():
+                raise UserError(
+                    f"{one} is not there; give your Inception network, real pictures or CLIP by its path."
+                )
 
     def of(self, pictures: NDArray[np.uint8], prompts: Sequence[str]) -> dict[str, float]:
         """The measures of pictures [n, height, width, 3] drawn from prompts."""

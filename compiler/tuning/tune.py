@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import platform
 import statistics
 import tempfile
 from collections import defaultdict
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...ir.errors import UserError
 from ...ir.files import check_place, write_whole
 from ...runtime import Model
 from ...targets.profile import load
@@ -54,6 +56,10 @@ def tune(
     check_place(output)
     reporter = reporter or Silent()
     profile = load(target)
+    if profile.arch != (machine := platform.machine()):
+        raise UserError(
+            f"--target {target} runs code for {profile.arch} and this machine is {machine}; tune on the device itself"
+        )
     kept = read_tuned(output) if output.exists() else Tuned(target=profile.name, cores=profile.cores)
     kept.of(profile)
     with tempfile.TemporaryDirectory(prefix="fick-tune-") as scratch:

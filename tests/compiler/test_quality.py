@@ -223,6 +223,8 @@ class TestEvaluation:
 def test_a_judge_that_lacks_a_part(tmp_path):
     folder = make_judge(tmp_path / "judge")
     assert Judge(folder).categories == ["bright", "dark"]
-    (folder / "real.safetensors").unlink()
-    with pytest.raises(UserError, match="holds no judge of pictures"):
-        Judge(folder)
+    for part in ("classifier.onnx", "real.safetensors"):
+        (folder / part).rename(folder / "elsewhere")
+        with pytest.raises(UserError, match=f"holds no judge of pictures .*{part}"):
+            Judge(folder)
+        (folder / "elsewhere").rename(folder / part)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,14 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_compiled(
 ) -> None:
     with pytest.raises(UserError, match=r"cannot write .* in a folder that exists"):
         tune(source, tmp_path / "missing" / "here.json")
+
+
+def test_a_target_of_another_machine_is_told_before_anything_is_compiled(
+    source: Path, tmp_path: Path
+) -> None:
+    other = "rpi5" if platform.machine() == "x86_64" else "x86-64-v3"
+    with pytest.raises(UserError, match=rf"--target {other} runs code for .*tune on the device itself"):
+        tune(source, tmp_path / "here.json", target=other)
 
 
 def test_a_choice_has_to_be_worth_it() -> None:
