@@ -27,7 +27,7 @@ from ..hwmodel.hardware import load
 from ..hwmodel.report.designs import page
 from ..hwmodel.specs import Bits
 from ..hwmodel.workload import Workload
-from ..ir.errors import UserError
+from ..ir.errors import UserError, first_line
 from ..ir.files import write_whole
 from ..runtime.schedule import order
 from .costs.priced import Priced
@@ -110,7 +110,7 @@ def explore(
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write into {output}: {error.strerror or error}") from None
+        raise UserError(f"cannot write into {output}: {first_line(error)}") from None
     kept = Storage(storage or default_url(output), problem)
 
     def progress(found: Found, done: int, total: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..ir.errors import UserError
+from ..ir.errors import UserError, first_line
 
 TERRAIN = ((0.0, (28, 52, 92)), (0.3, (66, 122, 140)), (0.42, (214, 205, 160)), (0.6, (98, 138, 78)),
            (0.8, (120, 98, 80)), (1.0, (245, 245, 248)))  # fmt: skip
@@ -64,5 +64,7 @@ def read(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         with Image.open(path) as file:
             picture = file.convert("RGBA").resize((size[1], size[0]), Image.Resampling.LANCZOS)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} is not a picture that can be read ({error}); give a PNG or JPEG") from None
+        raise UserError(
+            f"{path} is not a picture that can be read ({first_line(error)}); give a PNG or JPEG"
+        ) from None
     return np.asarray(Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB"))

@@ -153,7 +153,9 @@ def read_recipe(path: Path) -> Recipe:
     try:
         tables = tomllib.loads(read_text(path))
     except (OSError, ValueError) as error:
-        raise UserError(f"recipe {path} cannot be read: {first_line(error)}.") from None
+        raise UserError(
+            f"recipe {path} cannot be read: {first_line(error)}; give a TOML file with tables [[pass]]."
+        ) from None
     listed = tables.pop("pass", None)
     calibration = tables.pop("calibration", None)
     costs = tables.pop("costs", "predicted")

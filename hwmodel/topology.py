@@ -13,7 +13,7 @@ import math
 import os
 from pathlib import Path
 
-from ..ir.errors import UserError
+from ..ir.errors import UserError, first_line
 from ..ir.rates import Rate
 from .specs import Bits
 from .workload import Convolution, Gemm, Kind, Operand, Operation, TensorClass, Workload
@@ -29,7 +29,9 @@ def load(path: str | os.PathLike[str], native: Bits) -> Workload:
     try:
         lines = source.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source} is not a readable topology table: {error}.") from error
+        raise UserError(
+            f"{source} is not a readable topology table: {first_line(error)}; give a .csv with a line a layer."
+        ) from error
     operations = tuple(
         _operation(cells, f"{source}, line {number}", native)
         for number, cells in enumerate(csv.reader(lines), 1)

@@ -10,6 +10,10 @@ class UserError(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of another library says, as part of a sentence; its kind where it says nothing."""
+    """What an exception of another library says, as part of a sentence; its kind where it says nothing, and of an error
+    of the system what went wrong alone: the sentence names the file itself.
+    """
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     lines = str(error).strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__

@@ -10,7 +10,7 @@ import warnings
 import typer
 from typer.exceptions import TyperException
 
-from ...ir.errors import UserError, first_line
+from ...ir.errors import UserError
 from ...runtime.errors import FickError
 from . import (
     bench,
@@ -61,11 +61,13 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest: print(f"fick: {message}", file=sys.stderr)
     # Typer would print a frame of several lines around a mistake in the arguments.
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(prog_name="fick", standalone_mode=False) or 0)
     except (UserError, FickError) as error:
         _stop(str(error))
     except TyperException as error:
-        _stop(error.format_message() or "name what to do; see fick --help")
+        context = getattr(error, "ctx", None)
+        said = error.format_message().rstrip(".") or "name what to do"
+        _stop(f"{said}; see {context.command_path if context else 'fick'} --help")
     except Interrupted:
         _stop("interrupted; run the same command again and finished work is not repeated")
     except MemoryError:
@@ -73,9 +75,8 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("FICK_TRACE"):
             raise
-        _stop(
-            f"a fault of fick's own ({type(error).__name__}: {first_line(error)}); FICK_TRACE=1 shows where"
-        )
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        _stop(f"a fault of fick's own ({told}); FICK_TRACE=1 shows where")
 
 
 def _stop(message: str) -> None:

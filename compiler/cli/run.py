@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from ...runtime import ClassToImage, Model, TextToImage, load, png, samplers
 from ...runtime.latent_diffusion import LatentDiffusion
 from .arguments import BundleArgument, JsonOption, ThreadsOption, place, size_of
@@ -158,7 +158,7 @@ def _prompt(given: list[str], model: Any) -> dict[str, Any]:
             values[name] = np.load(value, allow_pickle=False) if value.endswith(".npy") else _number(value)
         except (OSError, ValueError, EOFError) as error:
             raise UserError(
-                f"--prompt-input {text!r}: neither a number nor a readable .npy file ({error})"
+                f"--prompt-input {text!r}: neither a number nor a readable .npy file ({first_line(error)})"
             ) from None
     missing = [name for name in wanted if name not in values]
     if missing:

@@ -64,6 +64,8 @@ def open_source(model: Any, *, shapes: Mapping[str, Sequence[int]] | None = None
     if not path.exists():
         names = ", ".join(known_configs())
         raise UserError(f"{path} is neither a file, a folder nor a known model; the known ones are {names}.")
+    if path.suffix == ".fick":
+        raise UserError(f"{path} is a bundle already; give the model that it was compiled from.")
     if path.is_dir():
         return DiffusersFolder(path, shapes)
     return Config(path, shapes, seed) if path.suffix == ".json" else OnnxFile(path, shapes)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir.errors import UserError
+from ...ir.errors import UserError, first_line
 from . import alignment, distribution, fidelity
 from .drawing import Artist, Drawing, artist
 from .gallery import Gallery, fingerprint
@@ -37,7 +37,9 @@ def read_prompts(path: Path) -> list[Prompt]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as prompts ({error}); give a text file, one a line") from None
+        raise UserError(
+            f"{path} cannot be read as prompts ({first_line(error)}); give a text file, one a line"
+        ) from None
     rows = [line.split("\t") for line in lines if line.strip()]
     if not rows:
         raise UserError(f"{path} holds no prompts; give one a line")

@@ -129,7 +129,9 @@ def read_table(path: Path) -> QualityTable:
             "benchmarks/quality_table.py writes such tables."
         ) from None
     except (OSError, ValueError) as error:
-        raise UserError(f"quality table {path} cannot be read: {first_line(error)}.") from None
+        raise UserError(
+            f"quality table {path} cannot be read: {first_line(error)}; benchmarks/quality_table.py writes such tables."
+        ) from None
 
 
 def digest_of_weights(files: Iterable[Path]) -> str:

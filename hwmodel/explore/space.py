@@ -206,7 +206,9 @@ def read_space(path: str | os.PathLike[str]) -> Space:
     try:
         return parse_space(read_text(place), str(path), place.parent)
     except (OSError, ValueError) as error:
-        raise UserError(f"space {path} cannot be read: {first_line(error)}.") from None
+        raise UserError(
+            f"space {path} cannot be read: {first_line(error)}; give a TOML file as docs/explore.md has it."
+        ) from None
 
 
 def parse_space(text: str, where: str, folder: Path) -> Space:

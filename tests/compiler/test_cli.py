@@ -1,0 +1,56 @@
+"""What the command line says of a mistake before it works: one sentence, exit code 2, and nothing written over."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from fick.compiler import cli
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["compile", "model.onnx", "-o", "model.onnx"], "cannot write model.onnx: it is what is read"),
+        (["compile", "made.fick"], "made.fick is a bundle already; give the model"),
+        (["compile", "model.onnx", "--recipe", "none.toml"], "none.toml cannot be read: No such file or directory; give"),
+        (["compile"], "Missing argument 'MODEL'; see fick compile --help"),
+        (["compile", "model.onnx", "--targte", "host"], "No such option: --targte"),
+        (["conjure"], "No such command 'conjure'; see fick --help"),
+        (["repack", "made.fick", "--weights", "w.safetensors", "-o", "w.safetensors"], "it is what is read"),
+        (["repack", "made.fick", "--weights", "w.safetensors", "-o", "none/new.fick"], "in a folder that exists"),
+        (["inspect", "made.fick", "--shape", "x=1,4"], "made.fick has its shapes already"),
+        (["inspect", "model.onnx", "--json", "pipe"], "cannot write pipe"),
+        (["evaluate", "made.fick", "--reference", "made.fick", "--prompts", "w.safetensors", "-o", "made.fick"],
+         "cannot write into made.fick: a file is in its place"),
+        (["evaluate", "made.fick", "--reference", "made.fick", "--prompts", "made.fick", "--clip", "none"],
+         "none is not there; give your"),
+        (["explore", "model.onnx", "--space", "none.toml", "-o", "made.fick/out"], "a file is in its place"),
+        (["explore", "model.onnx", "--space", "none.toml", "-o", "out"], "give a TOML file as docs/explore.md has it"),
+        (["estimate", "none.csv", "--hardware", "sda"], "No such file or directory; give a .csv"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_sentence(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FICK_TRACE", "1")  # a fault of fick's own would come out as what it is
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["fick", *arguments])
+    for name in ("model.onnx", "made.fick", "w.safetensors"):
+        (tmp_path / name).write_bytes(b"precious")
+    (tmp_path / "pipe").symlink_to("/dev/null")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    shown = capsys.readouterr().err
+    assert left.value.code == 2 and said in shown and len(shown.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "made.fick").read_bytes() == b"precious"
