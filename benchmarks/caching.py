@@ -32,8 +32,7 @@ from emoji_rows import (
 )
 from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+from tables import show_table
 
 import fick
 from fick.compiler.bench.rounds import measure
@@ -236,19 +235,18 @@ def in_turns(
 
 
 def show(rows: dict[str, dict[str, Any]]) -> None:
-    table = Table(title=f"emoji-sd, guidance {GUIDANCE}", title_justify="left")
-    table.add_column("row")
-    for heading in ("s an image", "times as fast", "MB", *MEASURES.values()):
-        table.add_column(heading, justify="right")
-    for name, facts in rows.items():
-        table.add_row(
+    lines = [
+        (
             name,
             f"{facts['image_s']['candidate']:.3f}",
             f"{facts['image_s']['speed_up']:.2f}",
             f"{facts['cost']['weight_bytes'] / 1e6:.1f}",
             *(interval(facts[key], 1 if key == "psnr_db" else 3) for key in MEASURES),
         )
-    Console(width=170).print(table)
+        for name, facts in rows.items()
+    ]
+    headings = ("row", "s an image", "times as fast", "MB", *MEASURES.values())
+    show_table(f"emoji-sd, guidance {GUIDANCE}", headings, lines, width=170)
 
 
 def pareto(rows: dict[str, dict[str, Any]]) -> bytes:

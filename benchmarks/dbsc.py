@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
+from tables import show_table
 
 from fick.compiler.frontends import open_model
 from fick.compiler.pipeline import pipeline
@@ -76,15 +75,12 @@ def main(
                     **saved(before, priced(changed)),
                 }
             )
-    console = Console(width=150)
-    console.print(f"float model: {described(shown(float_quality))}; {prompts} pictures of {STEPS} steps")
+    print(f"float model: {described(shown(float_quality))}; {prompts} pictures of {STEPS} steps")
     for name, found in rows.items():
-        table = Table(title=name, title_justify="left")
-        for key in found[0]:
-            table.add_column(key.replace("_", " "), justify="right")
-        for row in found:
-            table.add_row(*(f"{value:.3g}" for value in row.values()))
-        console.print(table)
+        headings = [key.replace("_", " ") for key in found[0]]
+        show_table(
+            name, headings, ([f"{value:.3g}" for value in row.values()] for row in found), words=0, width=150
+        )
     if keep:
         MEASURED.write_text(as_toml(rows, prompts), encoding="utf-8")
         print(f"{MEASURED.relative_to(ROOT)} is written.")

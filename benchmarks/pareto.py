@@ -18,19 +18,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
+from emoji_rows import MODEL
 from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+from tables import show_table
+from unseen import prepared, spread
 
-from fick.compiler.calibration import Calibration
 from fick.compiler.figures import png
-from fick.compiler.frontends import UNET, open_model
-from fick.compiler.programs import unchanged
-from fick.compiler.progress import Silent, terminal
-from fick.compiler.recipes import Recipe
+from fick.compiler.progress import terminal
 from fick.ir.files import write_whole
 from fick.ir.program import Program
 from fick.passes.assign import AssignConfig
@@ -41,8 +37,6 @@ from fick.passes.measuring import output_error
 from fick.passes.origin import origin
 from fick.passes.split_joins import SplitJoins
 from fick.targets import profile
-
-MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
 
 QUANTITIES = {"bytes": ("MB of weights", 1e6), "latency": ("ms a step, predicted", 1e-3)}
 """What is spent, with its unit in the picture."""
@@ -73,13 +67,13 @@ def main(
         {"formats": formats.split(","), "estimator": "mse", "clip_weights": True, "calls": calls}
     )
     with terminal() as reporter:
-        program, context, others = prepared(model, target, pictures, steps, reporter)
+        whole, context, others = prepared(model, target, reporter, pictures=pictures, steps=steps)
+        program, _ = SplitJoins().run(whole, context)
         reporter.stage("ranges")
         study = Study(program, context, config)
         reporter.stage("sensitivities")
         print(f"{len(study.problem.errors)} products")
-        places = np.linspace(0, len(others) - 1, min(judged, len(others))).round().astype(int)
-        unseen = [others[int(place)] for place in places]
+        unseen = spread(others, judged)
         assert context.work_folder is not None
         from_what = [config.model_dump(mode="json"), profile.load(target).model_dump_json()]
         told = origin([program], [*context.require("calibration", "pareto"), *unseen], from_what)
@@ -98,21 +92,6 @@ def main(
         chart.parent.mkdir(parents=True, exist_ok=True)
         write_whole(chart, draw(found, model.name))
     write_json(json_file, found)
-
-
-def prepared(
-    model: Path, target: str, pictures: int, steps: int, reporter: Silent
-) -> tuple[Program, Context, Sequence[Arrays]]:
-    """The program with its joins split, what the optimiser goes by, and calls of prompts that it does not see."""
-    program = unchanged(open_model(model).components[UNET].imported())
-    contexts: list[Context] = []
-    for name in ("prompts-held-out.txt", "prompts.txt"):
-        recipe = Recipe(calibration=Calibration(prompts=model / name, pictures=pictures, steps=steps))
-        contexts.append(recipe.context(program, model, 0, reporter))
-    context, other = contexts
-    context = replace(context, cost_model=Recipe().cost_model(profile.load(target), "float32"))
-    changed, _ = SplitJoins().run(program, context)
-    return changed, context, other.require("calibration", "pareto")
 
 
 def measured(
@@ -142,19 +121,18 @@ def measured(
 
 def show(quantity: str, rows: Iterable[dict[str, Any]]) -> None:
     unit, size = QUANTITIES[quantity]
-    table = Table(title=f"error of the output against {unit}", title_justify="left")
-    for heading in ("policy", "setting", unit, "weight bits", "predicted %", "measured %", "unseen %"):
-        table.add_column(heading, justify="left" if heading in ("policy", "setting") else "right")
-    for one in sorted(rows, key=lambda one: (one["cost"][quantity], one["policy"])):
-        errors = (100 * one[key] for key in ("predicted_error", "output_error", "unseen_error"))
-        table.add_row(
+    lines = [
+        (
             one["policy"],
             one["setting"],
             f"{one['cost'][quantity] / size:.2f}",
             f"{one['weight_bits']:.2f}",
-            *(f"{error:.3f}" for error in errors),
+            *(f"{100 * one[key]:.3f}" for key in ("predicted_error", "output_error", "unseen_error")),
         )
-    Console(width=120).print(table)
+        for one in sorted(rows, key=lambda one: (one["cost"][quantity], one["policy"]))
+    ]
+    headings = ("policy", "setting", unit, "weight bits", "predicted %", "measured %", "unseen %")
+    show_table(f"error of the output against {unit}", headings, lines, words=2)
 
 
 def draw(found: dict[str, list[dict[str, Any]]], name: str) -> bytes:

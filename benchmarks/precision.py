@@ -30,8 +30,7 @@ from emoji_rows import (
     quantise,
 )
 from json_file import JsonFile, write_json
-from rich.console import Console
-from rich.table import Table
+from tables import show_table
 
 import fick
 from fick.compiler.bench.compare import example_inputs
@@ -162,27 +161,27 @@ def paced(bundle: Path, reference: Path, reporter: Silent) -> dict[str, float]:
 
 
 def show(rows: dict[str, dict[str, Any]], prompts: int) -> None:
-    table = Table(
-        title=f"emoji-sd, {prompts} prompts, {STEPS} steps, guidance {GUIDANCE}", title_justify="left"
+    title = f"emoji-sd, {prompts} prompts, {STEPS} steps, guidance {GUIDANCE}"
+    show_table(title, HEADINGS, (line(name, facts) for name, facts in rows.items()), width=150)
+
+
+HEADINGS = (
+    "row", "weight bits", "MB", "PSNR dB", "SSIM", "category", "retrieval", "Fréchet distance", "step",
+)  # fmt: skip
+
+
+def line(name: str, facts: dict[str, Any]) -> tuple[str, ...]:
+    """Of the table."""
+    near, judged = facts["fidelity"], facts["judged"]["candidate"]
+    return (
+        name,
+        f"{facts['weight_bits']:.2f}",
+        f"{facts['weight_bytes'] / 1e6:.1f}",
+        *(interval(near[key], digits) for key, digits in (("psnr_db", 1), ("ssim", 3))),
+        *(interval(judged[key], 3) for key in ("category_accuracy", "retrieval_accuracy")),
+        interval(judged["frechet_distance"], 2),
+        f"{1e3 * facts['step']['step_s']:.1f} ms ({facts['step']['ratio']:.2f}x)",
     )
-    table.add_column("row")
-    for heading in (
-        "weight bits", "MB", "PSNR dB", "SSIM", "category", "retrieval", "Fréchet distance", "step",
-    ):  # fmt: skip
-        table.add_column(heading, justify="right")
-    for name, facts in rows.items():
-        judged = facts["judged"]["candidate"]
-        near = facts["fidelity"]
-        table.add_row(
-            name,
-            f"{facts['weight_bits']:.2f}",
-            f"{facts['weight_bytes'] / 1e6:.1f}",
-            *(interval(near[key], digits) for key, digits in (("psnr_db", 1), ("ssim", 3))),
-            *(interval(judged[key], 3) for key in ("category_accuracy", "retrieval_accuracy")),
-            interval(judged["frechet_distance"], 2),
-            f"{1e3 * facts['step']['step_s']:.1f} ms ({facts['step']['ratio']:.2f}x)",
-        )
-    Console(width=150).print(table)
 
 
 if __name__ == "__main__":

@@ -18,18 +18,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
+from emoji_rows import MODEL
 from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
-from rich.console import Console
-from rich.table import Table
+from tables import show_table
+from unseen import prepared, spread
 
-from fick.compiler.calibration import Calibration
 from fick.compiler.figures import png
-from fick.compiler.frontends import UNET, open_model
-from fick.compiler.programs import unchanged
-from fick.compiler.progress import Silent, terminal
+from fick.compiler.progress import terminal
 from fick.compiler.recipes import Recipe
 from fick.ir.files import write_whole
 from fick.ir.program import Program
@@ -40,8 +37,6 @@ from fick.passes.prune import PruneBlocksConfig
 from fick.passes.prune.simpler import POLICIES
 from fick.passes.prune.study import Study
 from fick.targets import profile
-
-MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
 
 MARKS = {
     "knapsack": ("the knapsack", "o", "#2060b0"),
@@ -100,13 +95,15 @@ def main(
     chosen = {name: told.split(",") for name, told in (("kinds", kinds), ("by", by)) if told is not None}
     config = PruneBlocksConfig.model_validate({"calls": calls, **chosen})
     with terminal() as reporter:
-        program, context, others = prepared(model, target, pictures, steps, predicted, reporter)
+        costs = "predicted" if predicted else "measured"
+        program, context, others = prepared(
+            model, target, reporter, pictures=pictures, steps=steps, costs=costs
+        )
         reporter.stage("maps")
         study = Study(program, context, config)
         reporter.stage("losses and savings")
         print(f"{len(study.candidates)} blocks, {len(study.problem.losses)} ways for them to go")
-        places = np.linspace(0, len(others) - 1, min(judged, len(others))).round().astype(int)
-        unseen = [others[int(place)] for place in places]
+        unseen = spread(others, judged)
         reporter.stage("points")
         wanted = [float(share) for share in shares.split(",")]
         by_profile = Recipe().cost_model(profile.load(target), "float32")
@@ -117,26 +114,6 @@ def main(
         chart.parent.mkdir(parents=True, exist_ok=True)
         write_whole(chart, draw(found, model.name))
     write_json(json_file, [asdict(one) for one in found])
-
-
-def prepared(
-    model: Path, target: str, pictures: int, steps: int, predicted: bool, reporter: Silent
-) -> tuple[Program, Context, Sequence[Arrays]]:
-    """The program, what blocks are chosen by, and calls of prompts that are not."""
-    program = unchanged(open_model(model).components[UNET].imported())
-    contexts: list[Context] = []
-    for name in ("prompts-held-out.txt", "prompts.txt"):
-        recipe = Recipe(
-            calibration=Calibration(prompts=model / name, pictures=pictures, steps=steps),
-            costs="predicted" if predicted else "measured",
-        )
-        contexts.append(
-            replace(
-                recipe.context(program, model, 0, reporter),
-                cost_model=recipe.cost_model(profile.load(target), "float32"),
-            )
-        )
-    return program, contexts[0], contexts[1].require("calibration", "pruning")
 
 
 def points(
@@ -177,21 +154,8 @@ def points(
 
 
 def show(found: Sequence[Point]) -> None:
-    table = Table(title="blocks out: error of the output against time a step", title_justify="left")
-    for heading in (
-        "share",
-        "policy",
-        "blocks",
-        "ms",
-        "by sums",
-        "loss",
-        "by sums",
-        "repaired %",
-        "unseen %",
-    ):
-        table.add_column(heading, justify="left" if heading == "policy" else "right")
-    for one in found:
-        table.add_row(
+    lines = [
+        (
             f"{one.share:g}x",
             one.policy,
             str(len(one.removed)),
@@ -202,7 +166,10 @@ def show(found: Sequence[Point]) -> None:
             f"{100 * one.output_error:.2f}",
             f"{100 * one.unseen_error:.2f}",
         )
-    Console(width=120).print(table)
+        for one in found
+    ]
+    headings = ("share", "policy", "blocks", "ms", "by sums", "loss", "by sums", "repaired %", "unseen %")
+    show_table("blocks out: error of the output against time a step", headings, lines, words=2)
 
 
 def draw(found: Sequence[Point], name: str) -> bytes:

@@ -26,7 +26,6 @@ from fick.ir.files import write_whole
 ROOT = Path(__file__).resolve().parents[1]
 SPACE = ROOT / "examples" / "spaces" / "zcu102-cached.toml"
 PAGE = ROOT / "docs" / "study-zcu102.md"
-PLOT = ROOT / "docs" / "study-zcu102.png"
 STEPS, JOBS = 50, 2
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 

@@ -19,8 +19,7 @@ from typing import Annotated, Any
 import typer
 from json_file import JsonFile, write_json
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from tables import show_table
 
 import fick
 from fick.compiler.bench.alternatives import Alternative, alternatives, predicted
@@ -107,12 +106,8 @@ def measured(model: Model, steps: int, rounds: int, reporter: Silent) -> dict[st
 
 
 def show(found: Mapping[str, Any], title: str) -> None:
-    table = Table(title=title, title_justify="left")
-    table.add_column("alternative")
-    for heading in ("runs", "layers", "step, ms", "by its layers, ms", "share", "by its layers"):
-        table.add_column(heading, justify="right")
-    for name, one in found["alternatives"].items():
-        table.add_row(
+    lines = [
+        (
             name,
             str(found["runs"][name]),
             str(one["layers"]),
@@ -121,7 +116,10 @@ def show(found: Mapping[str, Any], title: str) -> None:
             f"{one['ratio']:.3f}",
             f"{one['predicted_ratio']:.3f}",
         )
-    Console(width=120).print(table)
+        for name, one in found["alternatives"].items()
+    ]
+    headings = ("alternative", "runs", "layers", "step, ms", "by its layers, ms", "share", "by its layers")
+    show_table(title, headings, lines)
     print(
         f"a loop is {found['speed_up']:.3f} times as fast, {found['predicted_speed_up']:.3f} by its layers: "
         f"{100 * found['off']:+.1f} %"
