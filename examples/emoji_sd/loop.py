@@ -89,17 +89,6 @@ def train(stage: Stage, folder: Path, device: torch.device) -> None:
             value.copy_(average[name])
 
 
-def averaged(folder: Path, name: str, model: nn.Module) -> int:
-    """Fills `model` with the averaged weights of stage `name` so far; returns the steps taken.
-
-    Raises FileNotFoundError when the stage has not begun.
-    """
-    with safe_open(folder / f"{name}.state.safetensors", "pt") as file, torch.no_grad():
-        for parameter, value in model.named_parameters():
-            value.copy_(file.get_tensor(f"average.{parameter}"))
-        return int(file.metadata()["step"])
-
-
 def _schedule(step: int, steps: int) -> float:
     """Linear warm-up, then half a cosine down to a hundredth."""
     return min(1.0, (step + 1) / WARM_UP_STEPS) * (0.505 + 0.495 * math.cos(math.pi * step / steps))
