@@ -13,7 +13,7 @@
 
     [software]  # what the program may be: recipes beside this file
     plain = {}
-    cached = { recipe = "deepcache.toml", quality = "DeepCache N=3" }
+    cached = { recipe = "deep-cache-3.toml", quality = "DeepCache N=3" }
 
     [constraints]
     device = "zcu102"

@@ -1,4 +1,4 @@
-/* cl_api.h: the part of OpenCL that opencl.c calls, by the names and numbers of its specification (Khronos, 1.2). The
+/* cl_api.h: the part of OpenCL that cl_*.c call, by the names and numbers of its specification (Khronos, 1.2). The
  * library is opened when a model is, so that nothing here is linked. */
 #ifndef FICK_CL_API_H
 #define FICK_CL_API_H

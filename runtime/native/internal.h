@@ -93,8 +93,8 @@ const uint8_t *fick_memo_find(const fick_memo *memo, const uint8_t *key);
 void fick_memo_keep(fick_memo *memo, const uint8_t *key, const uint8_t *value);
 uint64_t fick_memo_bytes(const fick_memo *memo);
 
-/* opencl.c: the arena, the kept values and a copy of weights and state are the device's. Between begin and end, which
- * take and give what the host reads and writes, calls run in order; seconds are theirs. */
+/* cl_device.c: the arena, the kept values and a copy of weights and state are the device's. Between begin and end,
+ * which take and give what the host reads and writes, calls run in order; seconds are theirs. */
 typedef struct fick_device fick_device;
 struct fick_backend {
   fick_status (*open)(const fick_program *program, const fick_plan *plan, const fick_contents *contents,
