@@ -17,9 +17,9 @@ help:
 	@echo "make demo   compile a trained text-to-image pipeline for this machine and draw with it"
 	@echo "make deps   install from Debian what the tests run Arm, GPU and Java code with (as root)"
 	@echo "make test   run the tests"
-	@echo "make check  run the linter, the type checker, the import rules, and see that docs/cli.md is as the code says"
+	@echo "make check  run the linter, the type checker, the import rules, and see that docs/ is as the code says"
 	@echo "make bench  measure against the peers and print the README's table"
-	@echo "make docs   write docs/cli.md and the tables of docs/hardware.md from the code"
+	@echo "make docs   write docs/cli.md, docs/recipes.md and the tables of docs/hardware.md from the code"
 	@echo "make clean  remove .venv and everything that was built"
 
 demo: $(VENV)/.full
@@ -44,13 +44,13 @@ check: $(VENV)/.full
 	@mkdir -p $(NAMED) && ln -sf $(addprefix $(CURDIR)/,fick/__init__.py $(ROOMS)) $(NAMED)/
 	@$(BIN)/pyright
 	@$(BIN)/python tools/import_rules.py
-	@$(BIN)/python tools/cli_docs.py --check
+	@$(BIN)/python tools/reference_docs.py --check
 
 bench: $(VENV)/.full
 	@$(BIN)/python benchmarks/unet.py
 
 docs: $(VENV)/.full
-	@$(BIN)/python tools/cli_docs.py
+	@$(BIN)/python tools/reference_docs.py
 	@$(BIN)/python tools/hardware_docs.py
 
 clean:

@@ -1,9 +1,6 @@
-"""Write docs/cli.md from the command line's own declarations: verbs, arguments, defaults, examples."""
+"""docs/cli.md, from the command line's own declarations: verbs, arguments, defaults, examples."""
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
 
 import typer.main
 
@@ -39,12 +36,3 @@ def _row(parameter: object) -> str:
     default = parameter.default  # type: ignore[attr-defined]
     plain = "" if default is None or default is ... or parameter.required else f"`{default}`"  # type: ignore[attr-defined]
     return f"| {shown} | {text} | {plain} |"
-
-
-if __name__ == "__main__":
-    target = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
-    if "--check" in sys.argv:
-        sys.exit(
-            0 if target.read_text(encoding="utf-8") == page() else "docs/cli.md is out of date: run make docs"
-        )
-    target.write_text(page(), encoding="utf-8")
