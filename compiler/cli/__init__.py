@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -45,6 +46,10 @@ for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"), epilog=verb.EXAMPLE)(verb.command)
 
 
+NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""What files may meet anywhere, and the user can mend."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C, as an exception of our own: typer would answer Python's with a word and another exit code."""
 
@@ -61,7 +66,9 @@ def main() -> None:
     warnings.showwarning = lambda message, *rest: print(f"fick: {message}", file=sys.stderr)
     # Typer would print a frame of several lines around a mistake in the arguments.
     try:
-        sys.exit(app(prog_name="fick", standalone_mode=False) or 0)
+        code = app(prog_name="fick", standalone_mode=False) or 0
+        sys.stdout.flush()
+        sys.exit(code)
     except (UserError, FickError) as error:
         _stop(str(error))
     except TyperException as error:
@@ -72,9 +79,15 @@ def main() -> None:
         _stop("interrupted; run the same command again and finished work is not repeated")
     except MemoryError:
         _stop("there is not enough memory; close other programs or take a smaller model")
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough, and Python would flush the rest at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except Exception as error:
         if os.environ.get("FICK_TRACE"):
             raise
+        if isinstance(error, OSError) and error.errno in NO_PLACE:
+            _stop(f"{error.filename or 'the output'}: {error.strerror}; make room, or give another place")
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         _stop(f"a fault of fick's own ({told}); FICK_TRACE=1 shows where")
 

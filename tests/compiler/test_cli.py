@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -54,3 +56,22 @@ def test_a_mistake_is_one_sentence(
     assert left.value.code == 2 and said in shown and len(shown.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "made.fick").read_bytes() == b"precious"
+
+
+COMMAND = [sys.executable, "-m", "fick", "targets", "--json", "-"]
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(COMMAND, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+    assert "No space left on device; make room" in done.stderr
+
+
+def test_whoever_reads_may_stop() -> None:
+    """As ``fick ... | head -1`` does."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(COMMAND, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 1 and done.stderr == ""
