@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...ir.errors import UserError, first_line
+from ...ir.files import write_whole
 from ...runtime.loader import check_bundle
 from ..bundle.skeleton import GOLDEN
 from ..cache import cache_folder
@@ -78,7 +78,6 @@ def deploy(
     checked, there = check_bundle(bundle), device(to)
     if "pipeline" not in checked.manifest or not checked.manifest["pipeline"]:
         raise UserError(f"{bundle} holds a model alone; fick-run draws with whole pipelines")
-    data = program(str(checked.manifest["target"].get("arch")), cache_folder() / "core")
 
     def place(name: str) -> str:
         return f"{there.folder}/{name}"
@@ -88,10 +87,13 @@ def deploy(
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        progress("reach")  # before the runner is built, which may take a minute
+        run("mkdir", "-p", there.folder)
+        progress("build")
+        data = program(str(checked.manifest["target"].get("arch")), cache_folder() / "core")
         (folder / "fick-run").write_bytes(data)
         (folder / "fick-run").chmod(0o755)
         progress("copy")
-        run("mkdir", "-p", there.folder)
         _ran(there.push(str(folder / "fick-run"), place("fick-run")), to)
         _ran(there.push(str(bundle), place(bundle.name)), to)
         run("chmod", "755", place("fick-run"))
@@ -104,7 +106,7 @@ def deploy(
         _ran(there.pull(place("profile.json"), str(folder / "profile.json")), to)
         _ran(there.pull(place("picture.png"), str(folder / "picture.png")), to)
         calls = json.loads((folder / "profile.json").read_text(encoding="utf-8"))["calls"]
-        shutil.copyfile(folder / "picture.png", output)
+        write_whole(output, (folder / "picture.png").read_bytes())
     return Deployed(
         len(data), bundle.stat().st_size, tested, said.strip().splitlines()[-1] if said.strip() else "", calls
     )

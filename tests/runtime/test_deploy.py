@@ -13,6 +13,7 @@ from fick.compiler.deploy.remote import deploy, device
 from fick.compiler.runner import program
 from fick.ir.errors import UserError
 from fick.runtime import load
+from fick.runtime.loader import Checked
 
 from . import tiny_pipeline
 
@@ -73,6 +74,14 @@ def test_what_goes_wrong_there_is_one_sentence(
     with pytest.raises(UserError, match="needs the program adb"):
         deploy(bundle, "adb:", ASKS, home / "x.png")
     assert not (home / "x.png").exists()
+
+
+def test_a_device_is_reached_before_anything_is_built(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"pipeline": {"kind": "x"}, "target": {"arch": "aarch64"}, "entries": {}}
+    monkeypatch.setattr(deploying, "check_bundle", lambda path: Checked(path, facts, {}))
+    monkeypatch.setattr(deploying, "program", lambda *_: pytest.fail("built"))
+    with pytest.raises(UserError, match=r"ssh://me@other: .*\(exit code 1\)"):
+        deploy(home / "x.fick", "ssh://me@other", ASKS, home / "x.png")
 
 
 @pytest.mark.parametrize(
