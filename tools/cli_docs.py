@@ -32,7 +32,8 @@ def _row(parameter: object) -> str:
     options = [option for option in parameter.opts if option.startswith("-")]  # type: ignore[attr-defined]
     label = parameter.metavar or str(parameter.name).upper()  # type: ignore[attr-defined]
     shown = ", ".join(f"`{option}`" for option in options) or f"`{label}`"
-    text = (getattr(parameter, "help", None) or "").replace("|", "\\|")
+    text = getattr(parameter, "help", None) or ""
     default = parameter.default  # type: ignore[attr-defined]
     plain = "" if default is None or default is ... or parameter.required else f"`{default}`"  # type: ignore[attr-defined]
-    return f"| {shown} | {text} | {plain} |"
+    cells = (cell.replace("|", "\\|") for cell in (shown, text, plain))
+    return f"| {' | '.join(cells)} |"

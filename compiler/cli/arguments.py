@@ -23,10 +23,17 @@ BundleArgument = Annotated[Path, typer.Argument(metavar="BUNDLE", help="A .fick 
 
 
 def place(path: Path | None) -> Path | None:
-    """A callback of options that name a file to write; - is standard output."""
-    if path is not None and str(path) != "-":
+    """A callback of options that name a file to write."""
+    if path is not None:
+        if str(path) == "-":
+            raise UserError("standard output takes JSON alone; give the path of a file")
         check_place(path)
     return path
+
+
+def json_place(path: Path | None) -> Path | None:
+    """As ``place``, of JSON; - is standard output."""
+    return path if str(path) == "-" else place(path)
 
 
 def place_or_inside(folder: Path | None, json_file: Path | None) -> None:
@@ -34,11 +41,13 @@ def place_or_inside(folder: Path | None, json_file: Path | None) -> None:
     if folder is not None:
         check_folder(folder)
     if json_file is None or folder is None or json_file.parent != folder:
-        place(json_file)
+        json_place(json_file)
 
 
 JSON_HELP = "Write the result for machines; - is standard output."
-JsonOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=JSON_HELP, callback=place)]
+JsonOption = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help=JSON_HELP, callback=json_place)
+]
 JsonInsideOption = Annotated[Path | None, typer.Option("--json", metavar="FILE", help=JSON_HELP)]
 ShapeOption = Annotated[
     list[str] | None,

@@ -10,7 +10,16 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from .arguments import DramOption, JsonOption, RecipeOption, ShapeOption, StepsOption, place, shapes
+from .arguments import (
+    DramOption,
+    JsonOption,
+    RecipeOption,
+    ShapeOption,
+    StepsOption,
+    json_place,
+    place,
+    shapes,
+)
 from .output import megabytes, out, show, write_json, write_result
 
 EXAMPLE = (
@@ -50,7 +59,9 @@ def command(
     ] = None,
     trace_file: Annotated[
         Path | None,
-        typer.Option("--trace", metavar="FILE.json", help="The time line, for Perfetto.", callback=place),
+        typer.Option(
+            "--trace", metavar="FILE.json", help="The time line, for Perfetto.", callback=json_place
+        ),
     ] = None,
     json_file: JsonOption = None,
 ) -> None:

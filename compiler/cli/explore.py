@@ -43,7 +43,9 @@ def command(
             "between."
         ),
     ] = "latency,dsp,bram",
-    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Results.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FOLDER", help="Where results go.")
+    ] = None,
     method: Annotated[
         str | None,
         typer.Option(

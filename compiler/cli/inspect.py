@@ -15,7 +15,9 @@ EXAMPLE = "Example: `fick inspect sd-1.5`, `fick inspect terrain.fick` or `fick 
 
 
 def command(
-    model: Annotated[str, typer.Argument(metavar="MODEL|BUNDLE")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL|BUNDLE", help="What `fick compile` takes, or a .fick file.")
+    ],
     shape: ShapeOption = None,
     kernels: Annotated[
         bool,

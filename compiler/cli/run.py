@@ -53,7 +53,10 @@ def command(
         ),
     ] = None,
     threads: ThreadsOption = 0,
-    memory_limit: Annotated[str | None, typer.Option(metavar="600MB")] = None,
+    memory_limit: Annotated[
+        str | None,
+        typer.Option(metavar="600MB", help="Weights that do not fit are read again at every step."),
+    ] = None,
     json_file: JsonOption = None,
 ) -> None:
     """Sample from BUNDLE and write the result as a picture."""

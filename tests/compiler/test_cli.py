@@ -32,6 +32,7 @@ from fick.compiler import cli
          "none is not there; give your"),
         (["explore", "model.onnx", "--space", "none.toml", "-o", "made.fick/out"], "a file is in its place"),
         (["explore", "model.onnx", "--space", "none.toml", "-o", "out"], "give a TOML file as docs/explore.md has it"),
+        (["runner", "-o", "-"], "standard output takes JSON alone; give the path of a file"),
         (["estimate", "none.csv", "--hardware", "sda"], "No such file or directory; give a .csv"),
     ],
 )  # fmt: skip
