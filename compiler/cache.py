@@ -41,7 +41,7 @@ def digest(components: Mapping[str, Source], settings: Sequence[object]) -> str 
         total.update(repr((name, kind, len(files))).encode())
         for path in files:
             with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+                total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:32]
 
 

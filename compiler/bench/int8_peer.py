@@ -23,13 +23,13 @@ def quantised(model: Path, feeds: Mapping[str, NDArray[Any]], folder: Path) -> P
 
     Weights have a scale a channel. Activations are without a sign, which x86's instructions multiply fastest.
     """
-    from onnxruntime.quantization import (  # pyright: ignore[reportMissingTypeStubs]
+    from onnxruntime.quantization import (
         CalibrationDataReader,
         QuantFormat,
         QuantType,
         quantize_static,
     )
-    from onnxruntime.quantization.shape_inference import (  # pyright: ignore[reportMissingTypeStubs]
+    from onnxruntime.quantization.shape_inference import (
         quant_pre_process,
     )
 

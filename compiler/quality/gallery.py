@@ -24,7 +24,7 @@ def fingerprint(source: Path) -> str:
     for path in files:
         digest.update(os.fspath(path.relative_to(source)).encode())
         with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 

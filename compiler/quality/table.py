@@ -139,7 +139,7 @@ def digest_of_weights(files: Iterable[Path]) -> str:
     total = hashlib.sha256()
     for path in sorted(files):
         with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())  # type: ignore[arg-type]
+            total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:32]
 
 

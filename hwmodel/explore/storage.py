@@ -77,7 +77,7 @@ class Storage:
                 self._study.set_user_attr("problem", facts)
         except Exception as error:
             raise _unreachable(url, error) from None
-        self._id: int = self._study._study_id  # pyright: ignore[reportPrivateUsage]
+        self._id: int = self._study._study_id
         self._engine = storage.engine
         tables = sqlalchemy.MetaData()
         tables.reflect(self._engine)
