@@ -15,7 +15,7 @@ from ...ir.program import Program
 from ...ir.saved import pack
 from ...targets.compiled import Compiled
 from ...targets.lower import lower
-from ...targets.profile import GpuProfile, Target
+from ...targets.profile import Target
 from ..frontends import Imported
 from ..programs import fused
 from ..progress import Silent
