@@ -16,11 +16,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from emoji_rows import BEST, Only, Passes, quantise
+from emoji_rows import BEST, Only, Passes, interval, quantise
 from json_file import JsonFile, write_json
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
+from tables import show_table
 
 import fick
 from fick.compiler import pictures
@@ -113,8 +112,7 @@ def bundle(source: Path, name: str, folder: Path, reporter: Silent) -> Path:
 
 def drawn(path: Path, maps: int) -> dict[int, list[NDArray[np.float32]]]:
     """Maps [1, height, width] of either number of steps, from the flattest terrain to the most difficult."""
-    with fick.load(path) as model:
-        assert isinstance(model, Model)
+    with Model(path) as model:
         return {
             steps: [
                 model.generate(
@@ -138,13 +136,13 @@ def nearness(wanted: list[NDArray[np.float32]], got: list[NDArray[np.float32]]) 
 
 
 def weight_bytes(path: Path) -> int:
-    with fick.load(path) as model:
+    with Model(path) as model:
         return model.manifest["memory"]["weights_bytes"]
 
 
 def paced(path: Path, reference: Path, reporter: Silent) -> dict[str, float]:
     """Seconds of a call, and what share that is of the float bundle's in the same rounds."""
-    with fick.load(path) as ours, fick.load(reference) as theirs:
+    with Model(path) as ours, Model(reference) as theirs:
         feeds = example_inputs(theirs, 0)
         runs = {
             name: lambda model=model: next(iter(model.run(**feeds).values()))
@@ -155,16 +153,17 @@ def paced(path: Path, reference: Path, reporter: Silent) -> dict[str, float]:
 
 
 def show(found: dict[str, dict[str, Any]], maps: int) -> None:
-    table = Table(title=f"terrain UNet, {maps} maps", title_justify="left")
-    for heading in ("row", "MB", *(f"{steps} step{'s' * (steps > 1)}, dB" for steps in LOOPS), "call"):
-        table.add_column(heading, justify="left" if heading == "row" else "right")
-    for name, facts in found.items():
-        figures = [
-            f"{one['value']:.1f} ({one['low']:.1f}..{one['high']:.1f})" for one in facts["psnr_db"].values()
+    headings = ["row", "MB", *(f"{steps} step{'s' * (steps > 1)}, dB" for steps in LOOPS), "call"]
+    rows = [
+        [
+            name,
+            f"{facts['weight_bytes'] / 1e6:.1f}",
+            *(interval(one, 1) for one in facts["psnr_db"].values()),
+            f"{1e3 * facts['call_s']:.1f} ms ({facts['ratio']:.2f}x)",
         ]
-        call = f"{1e3 * facts['call_s']:.1f} ms ({facts['ratio']:.2f}x)"
-        table.add_row(name, f"{facts['weight_bytes'] / 1e6:.1f}", *figures, call)
-    Console(width=120).print(table)
+        for name, facts in found.items()
+    ]
+    show_table(f"terrain UNet, {maps} maps", headings, rows)
 
 
 if __name__ == "__main__":

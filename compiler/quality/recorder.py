@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from ...ir.interpreter import Interpreter
 from ...ir.program import Program
+from ...ir.rates import Rate
 from ...runtime.model import TensorInfo
 from ...runtime.schedule import order
 from .calls import Calls
@@ -21,12 +23,7 @@ class Recorder:
         self._call = Interpreter(program)
         self._order = order(program.schedule, calls, whole=program.whole)
         self._left: list[str] = []
-        self.inputs = {
-            name: TensorInfo(
-                name, str(value.dtype.numpy()), tuple(value.shape.numpy()), program.rates[name].value
-            )  # type: ignore[union-attr]
-            for name, value in self._call.inputs.items()
-        }
+        self.inputs = {name: _told(value, program.rates[name]) for name, value in self._call.inputs.items()}
 
     def begin(self) -> None:
         """A new picture."""
@@ -39,3 +36,8 @@ class Recorder:
         feeds = {name: np.array(value, dtype=self.inputs[name].dtype) for name, value in inputs.items()}
         self.calls.append(feeds)
         return self._call(feeds, self._left.pop(0))
+
+
+def _told(value: ir.Value, rate: Rate) -> TensorInfo:
+    assert value.dtype is not None and value.shape is not None
+    return TensorInfo(str(value.name), str(value.dtype.numpy()), tuple(value.shape.numpy()), rate.value)
