@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ...ir.errors import UserError
 from ...runtime import Model
+from ..frontends import open_source
 from ..programs import structure
 from .alternatives import alternatives
 from .child import Child
@@ -50,12 +51,17 @@ def bench(
     machine can do at most, ``layers``, ``kinds`` and ``total``: see `Layer.summary` and `total`. Of a model that steps
     run alternatives of, also ``alternatives``: see `alternatives`.
 
-    Raises UserError for a bundle that is not the compiler's, and for a peer that is not known.
+    Raises UserError for a bundle that is not the compiler's, for a peer that is not known, and for a model that is not
+    there or that no peer is to run.
     """
     if peers and model is None:
         raise UserError("peers run the source model: give it with --model")
+    if model is not None and not peers:
+        raise UserError(f"--model {model} is for peers to run; name them, as in --against onnxruntime")
     for name in peers:
         known(name)
+    if model is not None:
+        open_source(model)
     profiler = Profiler(structure(bundle)) if layers else None
     peaks = _peaks(threads) if layers else None
     with Model(bundle, threads=threads) as opened:

@@ -24,6 +24,8 @@ from fick.compiler import cli
         (["conjure"], "No such command 'conjure'; see fick --help"),
         (["repack", "made.fick", "--weights", "w.safetensors", "-o", "w.safetensors"], "it is what is read"),
         (["repack", "made.fick", "--weights", "w.safetensors", "-o", "none/new.fick"], "in a folder that exists"),
+        (["bench", "made.fick", "--model", "model.onnx"], "name them, as in --against onnxruntime"),
+        (["bench", "made.fick", "--model", "none.onnx", "--against", "onnxruntime"], "none.onnx is neither a file"),
         (["inspect", "made.fick", "--shape", "x=1,4"], "made.fick has its shapes already"),
         (["inspect", "model.onnx", "--json", "pipe"], "cannot write pipe"),
         (["evaluate", "made.fick", "--reference", "made.fick", "--prompts", "w.safetensors", "-o", "made.fick"],
