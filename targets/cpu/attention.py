@@ -16,8 +16,8 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .dots import DOTS, add_products
-from .kernel import Kernel, factors, fill, flat, lane_chunks, local, store, words
+from .dots import DOTS, add_products, left_factors
+from .kernel import Kernel, fill, flat, lane_chunks, local, store, words
 from .vector_math import LOG2_E, exp2
 
 LOWEST = -1.0e30
@@ -90,10 +90,6 @@ class Attention(HeadsKernel):
         return self.depth // self._together
 
     @property
-    def _kind(self) -> str:
-        return "float32" if self.dot is None else "int32"
-
-    @property
     def _vectors(self) -> list[tuple[int, int]]:
         return lane_chunks(self.tile, self.lanes)
 
@@ -158,7 +154,7 @@ class Attention(HeadsKernel):
         steps = self.lanes if self.by_lane and self._steps % self.lanes == 0 else 1
         with T.serial(0, self._steps // steps) as part:
             at = [start + part * steps * self.k_strides[3] for start in starts]
-            lefts = factors(k, at, self.k_strides[3], steps, self.by_lane, self._kind)
+            lefts = self._lefts(k, at, self.k_strides[3], steps)
             for step in range(steps):
                 channel = part * steps + step
                 for left, row in zip(lefts, sums, strict=True):
@@ -173,6 +169,9 @@ class Attention(HeadsKernel):
                     )
                     at = scores + (group * self.rows + place) * self.tile + offset
                     T.buffer_store(scratch, score, [at + lane])
+
+    def _lefts(self, source: Any, starts: Sequence[Any], stride: int, steps: int) -> list[Any]:
+        return left_factors(source, starts, stride, steps, self.by_lane, self.dot, "float32", self.lanes)
 
     def _score(self, product: Any) -> Any:
         """From the product of a key with what ``_turn_queries`` left."""
@@ -255,7 +254,7 @@ class Attention(HeadsKernel):
                 T.buffer_store(vector, scratch[at + lane], [lane])
         with T.serial(0, (keys + together - 1) // together) as step:
             token = base + (block * (self.block // together) + step) * self.v_strides[2]
-            [values] = factors(v, [token], self.v_strides[3], channels, self.by_lane, self._kind)
+            [values] = self._lefts(v, [token], self.v_strides[3], channels)
             for channel, vectors in enumerate(held):
                 for vector, (start, width) in zip(vectors, self._vectors, strict=True):
                     place = scores + step * self.tile + start

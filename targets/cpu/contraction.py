@@ -23,8 +23,8 @@ from ..expressions import Expression
 from ..packing import raised_by
 from ..profile import Profile
 from . import halves
-from .dots import DOTS, add_products, rows_of_lanes
-from .kernel import Kernel, evaluate, factors, flat, lane_chunks, local, raw, store, unflatten, words
+from .dots import DOTS, add_products, left_factors, rows_of_lanes
+from .kernel import Kernel, evaluate, flat, lane_chunks, local, raw, store, unflatten, words
 from .unpack import Rows, Vector, codes_together, items_of
 
 
@@ -342,8 +342,8 @@ class Contraction(SumsKernel):
 
         def steps(position: Any, a_at: Any, totals: halves.Totals) -> None:
             starts = [a_at + row * self.a_rows[-1] for row in range(self.tile.rows)]
-            kind = summed if self.dot is None else DOTS[self.dot].word
-            lefts = factors(a, starts, self.a_reduce[-1], unroll, self.tile.by_lane, kind)
+            by_lane, lanes = self.tile.by_lane, self.tile.lanes
+            lefts = left_factors(a, starts, self.a_reduce[-1], unroll, by_lane, self.dot, summed, lanes)
             for u in range(unroll):
                 vectors = right.vectors(position * unroll + u)
                 for group, (index, buffer, at) in self._paired(vectors, right.codes is not None):

@@ -15,7 +15,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .kernel import local
+from .kernel import factors, lane_chunks, local
 
 BIAS = 128
 """What the instruction that takes a number without sign gets besides a number with one."""
@@ -24,6 +24,7 @@ BIASED_WORD = -0x7F7F7F80
 """A word of four times 128, as a number with a sign."""
 
 BFLOAT16_DOT = "fick_bfloat16_dot"
+BFLOAT16_LANES = "fick_bfloat16_lanes"
 
 
 def _vpdpbusd(total: Any, left: Any, right: Any, lanes: int) -> Any:
@@ -67,6 +68,11 @@ def _bfloat16(total: Any, left: Any, right: Any, lanes: int) -> Any:
     return T.call_pure_extern(f"float32x{lanes}", BFLOAT16_DOT, total, left, right)
 
 
+def _bfdot(total: Any, left: Any, right: Any, lanes: int) -> Any:
+    """As with ``sdot``, the last factor is what may come from a lane."""
+    return _bfloat16(total, right, left, lanes)
+
+
 def _even_bytes(words: Any, lanes: int) -> Any:
     eight = T.Broadcast(T.int16(8), 2 * lanes)
     return T.shift_right(T.shift_left(T.reinterpret(f"int16x{2 * lanes}", words), eight), eight)
@@ -90,7 +96,8 @@ class Dot:
     """``together`` is how many products it adds to a sum of ``sums_dtype``, ``bias`` what left factors are raised by,
     ``held`` how many registers a vector of factors takes, and ``intrinsic`` LLVM's name of it where TVM has no type for
     its factors. A register has sums of ``rows`` rows, one after the other; ``otherwise`` is what takes fewer rows or a
-    reduction that does not divide into its words.
+    reduction that does not divide into its words. ``fenced`` says that LLVM takes left factors from lanes of a register
+    only where it knows the register for one of the instruction's numbers.
     """
 
     add: Callable[[Any, Any, Any, int], Any]
@@ -101,6 +108,7 @@ class Dot:
     intrinsic: str | None = None
     rows: int = 1
     otherwise: str | None = None
+    fenced: bool = False
 
     @property
     def word(self) -> str:
@@ -112,7 +120,7 @@ class Dot:
         if self.intrinsic is None:
             return ""
         sums, words, numbers = f"<{lanes} x float>", f"<{lanes} x i32>", f"<{2 * lanes} x bfloat>"
-        return f"""
+        return f"""{_fences(lanes) if self.fenced else ""}
             declare {sums} @{self.intrinsic}({sums}, {numbers}, {numbers})
             define {sums} @{BFLOAT16_DOT}({sums} %total, {words} %a, {words} %b) alwaysinline {{
               %left = bitcast {words} %a to {numbers}
@@ -131,9 +139,61 @@ DOTS = {
     # AVX512-BF16: numbers below the smallest normal one count as zero.
     "vdpbf16ps": Dot(_bfloat16, 2, "float32", intrinsic="llvm.x86.avx512bf16.dpbf16ps.512"),
     # Armv8.6-A, an extension of Armv8.2-A.
-    "bfdot": Dot(_bfloat16, 2, "float32", intrinsic="llvm.aarch64.neon.bfdot.v4f32.v8bf16"),
+    "bfdot": Dot(_bfdot, 2, "float32", intrinsic="llvm.aarch64.neon.bfdot.v4f32.v8bf16", fenced=True),
 }
 """By the name that a profile has for them."""
+
+
+def _fences(lanes: int) -> str:
+    """Functions that return the words that they get, as many as fill a register of ``lanes`` or half of it.
+
+    What is loaded as numbers and taken apart as words LLVM 22 loads as words, which bfdot takes from no lane. A fence
+    between the two, which is no instruction, leaves them numbers.
+    """
+    words, numbers = f"<{lanes} x i32>", f"<{2 * lanes} x bfloat>"
+    fence = f"@llvm.arithmetic.fence.v{2 * lanes}bf16"
+    functions = [f"declare {numbers} {fence}({numbers})"]
+    for width in (lanes, lanes // 2):
+        some, places = f"<{width} x i32>", [f"i32 {lane}" for lane in range(width)]
+        widened = places + ["i32 poison"] * (lanes - width)
+        functions.append(f"""
+            define {some} @{BFLOAT16_LANES}_{width}({some} %some) alwaysinline {{
+              %words = shufflevector {some} %some, {some} poison, {words} <{", ".join(widened)}>
+              %loaded = bitcast {words} %words to {numbers}
+              %numbers = call {numbers} {fence}({numbers} %loaded)
+              %same = bitcast {numbers} %numbers to {words}
+              %taken = shufflevector {words} %same, {words} poison, {some} <{", ".join(places)}>
+              ret {some} %taken
+            }}""")
+    return "".join(functions)
+
+
+def left_factors(
+    source: Any,
+    starts: Sequence[Any],
+    stride: int,
+    steps: int,
+    by_lane: bool,
+    dot: str | None,
+    kind: str,
+    lanes: int,
+) -> list[Any]:
+    """As ``factors``, of numbers of ``kind`` or of words for dot products."""
+    word = kind if dot is None else DOTS[dot].word
+    if dot is None or not (DOTS[dot].fenced and by_lane and stride == 1 and steps > 1):
+        return factors(source, starts, stride, steps, by_lane, word)
+    found = list[Any]()
+    for start in starts:
+        held = local(steps, word)
+        for first, width in lane_chunks(steps, lanes):
+            with T.vectorized(0, width) as lane:
+                T.buffer_store(held, source[start + first + lane], [first + lane])
+            if width > 1:
+                register = T.Ramp(first, 1, width)
+                fenced = T.call_pure_extern(f"{word}x{width}", f"{BFLOAT16_LANES}_{width}", held[register])
+                T.buffer_store(held, fenced, [register])
+        found.append(held)
+    return found
 
 
 def add_products(

@@ -70,7 +70,17 @@ def test_the_instruction_is_used(profile: profiles.Profile) -> None:
     """Also where no machine at hand has it."""
     text = assembly(kernel(profile, 12, 64, 16), profile.llvm_target())
     assert text.count(f"\t{profile.bfloat16_dot}\t") >= 12
-    assert "fick_bfloat16_dot" not in text.replace(".globl", "")
+    assert "fick_bfloat16" not in text.replace(".globl", "")
+
+
+@pytest.mark.parametrize("words", [16, 18, 17])
+def test_bfdot_takes_left_words_from_lanes(words: int) -> None:
+    """And none is copied to every lane first, whether four are loaded together or two; a word by itself is loaded so."""
+    profile = profiles.processor("cortex-x3")
+    lines = assembly(kernel(profile, 64, 64, words), profile.llvm_target()).splitlines()
+    products = [line for line in lines if line.startswith("\tbfdot\t")]
+    assert len(products) >= 16 and all(("2h[" in line) == (words % 2 == 0) for line in products)
+    assert not any("dup" in line for line in lines)
 
 
 @few
