@@ -1,7 +1,7 @@
 """What share of an Arm core's multiply-add peak the inner loops of SD-1.5's heaviest layers reach, by llvm-mca; the
 heaviest matrix product also in int8, by each dot product that the core has.
 
-    python benchmarks/arm.py [--profile NAME ...] [--precision float16] [--layers 6] [--mca PATH] [--json FILE]
+    python benchmarks/arm.py [--profile NAME ...] [--precision bfloat16] [--layers 6] [--mca PATH] [--json FILE]
 
 No Arm machine is needed: the loops are taken from the assembly that the compiler makes, and priced by LLVM's model of
 the core with every load a hit in the first-level cache. The peak is what the same model gives for multiply-adds alone:
@@ -99,7 +99,7 @@ class Layer:
 def main(
     profile: Annotated[list[str] | None, typer.Option(help="Profiles to price; all that are known.")] = None,
     precision: Annotated[
-        Literal["float32", "float16"], typer.Option(help="Of weights and of values in memory.")
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of weights and of values in memory.")
     ] = "float32",
     layers: Annotated[int, typer.Option(help="How many of the heaviest layers.")] = 6,
     model: Annotated[str, typer.Option(help="A model, or one of its configurations.")] = "sd-1.5",
@@ -164,17 +164,21 @@ def heaviest(program: Program, target: profiles.Profile) -> list[Layer]:
         node = nodes[name]
         operands = (value for value in node.inputs[:2] if value is not None and value.shape is not None)
         shapes = " by ".join("x".join(str(size) for size in value.shape) for value in operands)  # type: ignore[union-attr]
-        found.setdefault(kernel, Layer(f"{node.op_type} {shapes}", COUNTS[node.op_type](node), kernel))
+        macs, dot = COUNTS[node.op_type](node), kernel.dot
+        found.setdefault(kernel, Layer(f"{node.op_type} {shapes}", macs, kernel, dot or MNEMONIC))
     return sorted(found.values(), key=lambda layer: -layer.macs)
 
 
 def in_int8(layers: list[Layer], target: profiles.Profile) -> Iterator[Layer]:
-    """The first matrix product again, of int8 numbers, by every dot product of the target that is one instruction."""
+    """The first matrix product again, of int8 numbers, by every dot product of the target that is one instruction.
+
+    Not of one that is by dot products already, whose strides are of words.
+    """
     layer = next(
         one for one in layers if one.name.startswith("MatMul") and isinstance(one.kernel, Contraction)
     )
     sums = Sums(**{field.name: getattr(layer.kernel, field.name) for field in fields(Sums)})
-    dot = target.int8_dot
+    dot = target.int8_dot if layer.instruction == MNEMONIC else None
     while dot is not None and DOTS[dot].held == 1:
         only = target.model_copy(update={"int8_dot": dot})
         way = plan(sums, (1, 0), ("int8", "int8"), only)
@@ -256,6 +260,8 @@ def innermost_loops(text: str) -> Iterator[list[str]]:
     """Instructions of each run of lines from a label to a branch back to it, without labels between."""
     label, body = "", list[str]()
     for line in (line.split("//")[0].strip() for line in text.splitlines()):
+        if line.startswith(".Ltmp"):
+            continue  # a place that debug information names, within a block
         if line.endswith(":"):
             label, body = line[:-1], []
         elif line and not line.startswith("."):
