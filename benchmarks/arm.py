@@ -30,10 +30,11 @@ from fick.passes.base import Context, apply
 from fick.passes.store import Store, StoreConfig
 from fick.targets import profile as profiles
 from fick.targets.cpu.attention import Attention
-from fick.targets.cpu.contraction import Contraction, Tile
+from fick.targets.cpu.contraction import Contraction
 from fick.targets.cpu.dots import DOTS
 from fick.targets.cpu.kernel import Kernel
 from fick.targets.cpu.lower_sums import Sums, plan
+from fick.targets.cpu.register_tiles import Tile
 from fick.targets.cpu.worker import assembly
 from fick.targets.expressions import Apply, Value
 from fick.targets.lower import planned_calls

@@ -21,97 +21,11 @@ from tvm.script.ir_builder import tirx as T
 from ...ir.formats import INTEGERS, format_called
 from ..expressions import Expression
 from ..packing import raised_by
-from ..profile import Profile
 from . import halves
 from .dots import DOTS, add_products, left_factors, rows_of_lanes
 from .kernel import Kernel, evaluate, flat, lane_chunks, local, raw, store, unflatten, words
-from .unpack import Rows, Vector, codes_together, items_of
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A register tile: ``rows`` x ``width`` sums in vectors of ``lanes``.
-
-    With ``by_lane``, the elements of A of several reduction steps are loaded as a vector.
-    """
-
-    rows: int
-    width: int
-    lanes: int
-    by_lane: bool = False
-
-
-def tiles(
-    rows: int,
-    columns: int,
-    parts: int,
-    profile: Profile,
-    held: int = 1,
-    codes: str | None = None,
-    shared: int = 1,
-    in_half: bool = False,
-) -> dict[str, Tile]:
-    """Register tiles for ``rows`` x ``columns`` sums by name, that with the least predicted cycles first.
-
-    ``held`` is how many registers a vector of factors takes, ``codes`` the format that factors open from, and
-    ``shared`` the rows whose sums share a register; a vector has twice as many sums that are added up ``in_half``.
-
-    Per reduction step a core issues multiply-adds and loads at its rates, and needs some cycles before a sum can be
-    added to again; a vector of the panel comes from the second-level cache and costs about half a cycle that is not
-    hidden, a word of A about an eighth. Where words of A are taken from lanes, each row has a register of them; those
-    of rows that share a register of sums are put side by side by an instruction a step.
-    """
-    lanes = profile.vector_lanes * (1 + in_half)
-    found: list[tuple[float, Tile]] = []
-    for vectors in (2, 3, 4, 1, 6, 8):
-        if vectors % parts or vectors % codes_together(codes):
-            continue
-        width = vectors * lanes // shared
-        # Of the narrowest that codes open into there is a row, though registers spill.
-        least = shared if vectors == max(parts, codes_together(codes)) else 0
-        most = min(max(most_rows(vectors, profile, held=held, shared=shared), least), rows)
-        panels = math.ceil(columns * parts / width)
-        for limit in range(shared, most + 1, shared):
-            bands = math.ceil(rows / limit)
-            height = math.ceil(rows / (bands * shared)) * shared
-            words = height * shared
-            loads = words / (lanes if profile.by_lane else 1) + vectors
-            vector_work = height // shared * (vectors + shared - 1)
-            busy = max(vector_work / profile.fma_rate, loads / profile.load_rate, profile.fma_latency)
-            step = busy + vectors / 2 + words / 8
-            found.append((bands * panels * step, Tile(height, width, lanes, profile.by_lane)))
-    return {f"tile {tile.rows}x{tile.width}": tile for _, tile in sorted(found, key=lambda one: one[0])}
-
-
-def choose_tile(
-    rows: int,
-    columns: int,
-    parts: int,
-    profile: Profile,
-    held: int = 1,
-    shared: int = 1,
-    in_half: bool = False,
-) -> Tile:
-    """The first of ``tiles``."""
-    return next(iter(tiles(rows, columns, parts, profile, held, shared=shared, in_half=in_half).values()))
-
-
-def most_rows(vectors: int, profile: Profile, rows_a_factor: int = 1, held: int = 1, shared: int = 1) -> int:
-    """Rows of sums, ``vectors`` wide, that registers hold beside one row of the other operand and the factors.
-
-    Of those it is one at a time, or where they are taken from lanes, a register for each ``rows_a_factor`` rows. Where
-    each takes more registers than one, ``held``, so does what is made of them on the way. ``shared`` rows have their
-    sums in the same vectors.
-    """
-    free = profile.vector_registers - held * vectors - (held - 1)
-    if profile.by_lane:
-        return free * rows_a_factor // (vectors * rows_a_factor + held * shared) * shared
-    return (free - held) // vectors * shared
-
-
-def panel_starts(columns: int, width: int) -> tuple[int, ...]:
-    """First columns of the panels: the last panel ends with the last column, overlapping its neighbour."""
-    return tuple(min(start, max(columns - width, 0)) for start in range(0, columns, width))
+from .register_tiles import Tile, panel_starts
+from .unpack import Rows, Vector, items_of
 
 
 @dataclass(frozen=True)

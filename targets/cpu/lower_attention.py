@@ -10,8 +10,8 @@ from ..planning.device import Heads
 from ..profile import Profile
 from ..views import View
 from .attention import Attention
-from .contraction import most_rows
 from .dot_attention import DotAttention, PairedRows
+from .register_tiles import SINGLE, most_rows
 from .tile_attention import QUERIES, TileAttention
 from .tiles import STEP
 
@@ -114,7 +114,7 @@ def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile, dot: str
         out_strides=out.strides,
         tile=tile,
         rows=rows,
-        channels=_evenly(value_depth, most_rows(vectors, profile, profile.vector_lanes)),
+        channels=_evenly(value_depth, most_rows(vectors, profile, SINGLE, profile.vector_lanes)),
         block=block,
         blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
         lanes=profile.vector_lanes,

@@ -10,10 +10,11 @@ from ..expressions import Expression, Value
 from ..lowering import Choose, first
 from ..packing import TILE_ROWS, Packing, Panels, TilePanels, WordPanels
 from ..profile import Profile
-from .contraction import Contraction, panel_starts, tiles
+from .contraction import Contraction
 from .dots import DOTS, Dot
 from .halves import in_runs
 from .kernel import Kernel
+from .register_tiles import Step, panel_starts, tiles
 from .tiles import FORMATS, ROW_BYTES, WIDTH, TileContraction
 from .unpack import LOOKUP_LANES, items_of
 
@@ -128,10 +129,11 @@ def _on_vectors(
     codes = None if formats[1] in (*NUMBERS, *(() if dot is None else ("int8",))) else formats[1]
     problem = sums.described(formats)
     sizes = sums.rows[-1], sums.columns, sums.parts, profile
-    tile = choose(problem, tiles(*sizes, held, codes, shared, in_half))
+    step = Step(held, codes, shared, in_half)
+    tile = choose(problem, tiles(*sizes, step))
     opened = codes is not None and sums.tiles(tile.rows) >= OPENED_FROM
     if codes is not None and not opened and profile.vector_lanes != LOOKUP_LANES:
-        tile = choose(f"{problem} opened in registers", tiles(*sizes, held + 1, codes, shared))
+        tile = choose(f"{problem} opened in registers", tiles(*sizes, replace(step, held=held + 1)))
     starts = panel_starts(sums.columns, tile.width // sums.parts)
     count = sums.tiles(tile.rows)
     item_bytes = 2 if in_half else 4 * shared

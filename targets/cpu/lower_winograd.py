@@ -10,9 +10,10 @@ from ..planning.device import Product, Window
 from ..planning.filtering import pixel_strides, tiled
 from ..profile import Profile
 from ..winograd import HALF_RUNS, input_scale
-from .contraction import Contraction, choose_tile, panel_starts
+from .contraction import Contraction
 from .dots import DOTS
 from .halves import LEAST_RUN, in_runs
+from .register_tiles import Step, choose_tile, panel_starts
 from .winograd import WinogradInput, WinogradOutput
 
 
@@ -56,7 +57,7 @@ def lower_winograd(
     )
     lowering.call(transform, [x, changed], name)
     sums = lowering.fresh((positions, count, columns))
-    tile = choose_tile(count, columns, 1, profile, in_half=run_axes > 0)
+    tile = choose_tile(count, columns, 1, profile, Step(in_half=run_axes > 0))
     layout = WinogradPanels if dot is None else WinogradPairs
     packing = layout(outputs=outputs, width=tile.width, starts=panel_starts(columns, tile.width))
     packed = lowering.weight(

@@ -19,8 +19,9 @@ from tvm.script.ir_builder import tirx as T
 
 from ...ir.formats import format_called
 from ..packing import TILE_ROWS, raised_by
-from .contraction import SumsKernel, either, panel_starts
+from .contraction import SumsKernel, either
 from .kernel import Bfloat16, evaluate, flat, lane_chunks, local, raw, store, unflatten
+from .register_tiles import panel_starts
 from .unpack import codes_together, items_of, numbers, raised_bytes
 
 WIDTH = 2 * TILE_ROWS

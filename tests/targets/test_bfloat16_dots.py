@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fick.targets import profile as profiles
-from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.contraction import Contraction
 from fick.targets.cpu.dot_attention import DotAttention, PairedRows
+from fick.targets.cpu.register_tiles import choose_tile, panel_starts
 from fick.targets.cpu.worker import assembly
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import WordPanels, bfloat16_words

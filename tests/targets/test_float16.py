@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fick.targets import profile as profiles
-from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.contraction import Contraction
 from fick.targets.cpu.halves import LEAST_RUN, in_runs
 from fick.targets.cpu.lower_sums import Sums, plan
+from fick.targets.cpu.register_tiles import Step, choose_tile, panel_starts
 from fick.targets.cpu.winograd import WinogradInput, WinogradOutput
 from fick.targets.cpu.worker import assembly
 from fick.targets.expressions import Apply, Load, Value
@@ -154,7 +155,7 @@ def test_minimal_filtering(
     tiles = (1, -(-rows // outputs), -(-columns // outputs))
     count, positions, scale = math.prod(tiles), (outputs + 2) ** 2, input_scale(outputs)
     reduce, a_reduce, axes = in_runs((inputs,), (1,), HALF_RUNS[outputs])
-    tile = choose_tile(count, filters, 1, machine.profile, in_half=axes > 0)
+    tile = choose_tile(count, filters, 1, machine.profile, Step(in_half=axes > 0))
     panels = WinogradPanels(
         outputs=outputs, width=tile.width, starts=panel_starts(filters, tile.width), format=HALF
     )

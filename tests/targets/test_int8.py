@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fick.targets import profile as profiles
-from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.contraction import Contraction
 from fick.targets.cpu.dots import DOTS
 from fick.targets.cpu.lower_sums import Sums, plan
+from fick.targets.cpu.register_tiles import Step, choose_tile, panel_starts
 from fick.targets.cpu.worker import assembly
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import Panels, WordPanels
@@ -39,7 +40,7 @@ def kernel(profile, dot, rows, columns, words, parts=1, splits=0, blocks=1):
         dtypes=(*("int8", "int8", "float32", "int32")[:first], "float32"),
         rows=(rows,), a_rows=(words,), reduce=(words, 1) if splits else (words,),
         a_reduce=(1, 1) if splits else (1,), columns=columns, parts=parts,
-        tile=choose_tile(rows, columns, parts, profile, held, shared), out_strides=(columns, 1),
+        tile=choose_tile(rows, columns, parts, profile, Step(held, shared=shared)), out_strides=(columns, 1),
         epilogue=Apply("Mul", (halves, Load(first, (0, 1)))), splits=splits, blocks=min(blocks, rows), pieces=1,
         dot=dot,
     )  # fmt: skip

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fick.targets.cpu.attention import Attention
-from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.contraction import Contraction
 from fick.targets.cpu.elementwise import Map, Pad
 from fick.targets.cpu.group_norm import GroupNorm
 from fick.targets.cpu.reduction import Reduction
+from fick.targets.cpu.register_tiles import choose_tile, panel_starts
 from fick.targets.cpu.row_norm import LayerNorm, Softmax
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import Panels

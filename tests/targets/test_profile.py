@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fick.ir.errors import UserError
 from fick.targets import profile as profiles
-from fick.targets.cpu.contraction import choose_tile
+from fick.targets.cpu.register_tiles import Step, choose_tile
 
 SHIPPED = [one for one in map(profiles.load, profiles.names()) if isinstance(one, profiles.Profile)]
 
@@ -53,7 +53,7 @@ def test_a_tile_fits_the_registers(
 ) -> None:
     """Also where ``shared`` rows have their sums in the same ones, and where a vector has twice as many sums."""
     rows -= shared == 1  # a single one, too
-    tile = choose_tile(rows, columns, parts, profile, held, shared, in_half)
+    tile = choose_tile(rows, columns, parts, profile, Step(held, None, shared, in_half))
     vectors, left = divmod(tile.width * shared, tile.lanes)
     assert tile.lanes == profile.vector_lanes * (1 + in_half)
     assert not left and vectors % parts == 0 and tile.rows % shared == 0 and tile.rows <= rows

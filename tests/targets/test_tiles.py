@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fick.targets import profile as profiles
-from fick.targets.cpu.contraction import panel_starts
+from fick.targets.cpu.register_tiles import panel_starts
 from fick.targets.cpu.tile_attention import TileAttention
 from fick.targets.cpu.tiles import FORMATS, STEP, WIDTH, TileContraction
 from fick.targets.cpu.vector_math import COARSE_EXP2_POLYNOMIAL

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fick.targets.cpu.contraction import Contraction, choose_tile, panel_starts
+from fick.targets.cpu.contraction import Contraction
+from fick.targets.cpu.register_tiles import choose_tile, panel_starts
 from fick.targets.cpu.winograd import WinogradInput, WinogradOutput
 from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import WinogradPanels, bfloat16_words
