@@ -109,14 +109,14 @@ ROWS: dict[str, Row] = {
     **{f"W8A8, scheduled {s}x": ("W8A8, scheduled", (*INTEGERS, scheduled(s))) for s in (0.5, 0.4, 0.3, 0.2)},
     **{
         f"W8A8 of DeepCache N={n}": ("W8A8 of DeepCache", in_integers(deep(n, steps=(20, 50))))
-        for n in (3, 5)
+        for n in (3, 5, 10)
     },
     **{
         f"W8A8 of DeepCache N={n}, corrected": (
             "W8A8 of DeepCache, corrected",
             (*in_integers(deep(n, steps=(20, 50))), *JOINT),
         )
-        for n in (3, 5)
+        for n in (3, 5, 10)
     },
     **{
         f"W8A8, scheduled {s}x, corrected": (
