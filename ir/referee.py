@@ -95,11 +95,14 @@ def _with_two_bits_clipped(model: ir.Model) -> ir.Model:
     for value in _values(model.graph):
         if value.dtype is narrow:
             value.type = ir.TensorType(ir.DataType.INT8)
+            if value.const_value is not None:
+                value.const_value = ir.tensor(value.const_value.numpy().astype(np.int8), name=value.name)
     return model
 
 
 def _values(graph: ir.Graph) -> Iterator[ir.Value]:
     yield from graph.inputs
+    yield from graph.initializers.values()
     for node in graph:
         yield from node.outputs
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -118,9 +119,14 @@ def build(
 
 
 def tensors(model: ir.Model) -> dict[str, NDArray[Any]]:
-    """The numbers of a graph's initializers by name."""
+    """The numbers of a graph's initializers by name; integers of fewer bits than a byte in bytes."""
     stored = {name: value.const_value for name, value in model.graph.initializers.items()}
-    return {name: tensor.numpy() for name, tensor in stored.items() if tensor is not None}
+    return {name: _whole_bytes(tensor) for name, tensor in stored.items() if tensor is not None}
+
+
+def _whole_bytes(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    narrow = tensor.dtype.is_integer() and tensor.dtype.bitwidth < 8
+    return tensor.numpy().astype(np.int8) if narrow else tensor.numpy()
 
 
 def _recipe(program: Program) -> bytes:

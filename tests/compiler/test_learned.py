@@ -13,6 +13,7 @@ import safetensors.numpy as safetensors
 import fick
 from fick.compiler.bundle.build import build, tensors
 from fick.compiler.bundle.repack import repack
+from fick.compiler.bundle.skeleton import kept
 from fick.compiler.cache import cache_folder
 from fick.compiler.programs import fused
 from fick.compiler.recipes import Recipe
@@ -75,3 +76,30 @@ def test_learned_integers_are_the_bundles_own(tmp_path: Path) -> None:
     ):
         repack(path, tmp_path / "new.safetensors", tmp_path / "none.fick")
     assert not (tmp_path / "none.fick").exists()
+
+
+@pytest.mark.parametrize("weights", ["int4", "int2"])
+def test_learned_codes_are_kept_and_packed(weights: str, tmp_path: Path) -> None:
+    """Where nothing is rounded but weights; compiling again packs what was learned the first time."""
+    given, feeds = imported("a resnet")
+    sources = tensors(given.model)
+    recipe = Learning(
+        passes=(
+            Quantise(QuantiseConfig.model_validate({"weights": weights, "activations": "float32"})),
+            LearnRounding(LearnRoundingConfig(iterations=20)),
+        ),
+        call=feeds,
+    )
+    wanted = Interpreter(fused(given, recipe=recipe))(feeds)["y"]
+    skeleton = build(
+        {"graph": imported("a resnet")[0]}, profile.load("host"), cache_folder(), name="graph", recipe=recipe
+    )
+    skeleton.keep(tmp_path / "kept")
+    again = kept(tmp_path / "kept")
+    assert again is not None
+    for name, one in (("first", skeleton), ("second", again)):
+        one.write(tmp_path / f"{name}.fick", {"graph": sources})
+    assert (tmp_path / "first.fick").read_bytes() == (tmp_path / "second.fick").read_bytes()
+    with fick.load(tmp_path / "first.fick") as loaded:
+        got = loaded.run(**feeds)["y"]
+    assert np.abs(got - wanted).max() < 1e-4 * np.std(wanted)

@@ -50,3 +50,16 @@ def test_numbers_of_two_bits_inside_are_rounded_as_such() -> None:
     next(iter(there_and_back.graph)).outputs[0].type = ir.TensorType(ir.DataType.INT2)
     found = referee.run(there_and_back, {"w": values, "s": scale})["d"]
     np.testing.assert_array_equal(found, np.clip(np.rint(values / scale), -2, 1) * scale)
+
+
+def test_weights_of_two_bits_are_read_as_bytes() -> None:
+    taking = graph(
+        "g (float[4] x) => (float[4] y) <int8[4] q = {-2, -1, 0, 1}, float s = {0.5}> "
+        "{ d = DequantizeLinear (q, s) y = Mul(d, x) }"
+    )
+    weights = taking.graph.initializers["q"]
+    assert weights.const_value is not None
+    narrow = ir.tensor(weights.const_value.numpy().astype(ir.DataType.INT2.numpy()), name="q")
+    weights.const_value, weights.type = narrow, ir.TensorType(ir.DataType.INT2)
+    np.testing.assert_array_equal(referee.run(taking, {"x": np.full(4, 2, np.float32)})["y"], [-2, -1, 0, 1])
+    assert weights.const_value is narrow
