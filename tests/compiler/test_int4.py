@@ -270,6 +270,6 @@ def test_codes_of_another_kind(case: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     graph = model(f"g (float[1, 8, 4, 4] x) => (float[1, 8, 4, 4] y) {REFUSED[case]}", rng)
     with pytest.raises(
-        UserError, match=r"quantised input 1 is supported for int8 with zero point 0 .or int4. and"
+        UserError, match=r"quantised input 1 is supported for int8 with zero point 0 .or int4, int2. and"
     ):
         compiled(plain(graph, rng)[0], "host", tmp_path)
