@@ -246,8 +246,9 @@ def _write_back(job: _Job, folder: Path) -> None:
 
     passes = leading(job.recipe.passes)
     job.reporter.stage("write back")
-    program = unchanged(job.whole.main.imported())
-    context = job.recipe.context(program, job.model, job.seed, job.reporter, job.sampler)
+    imported = job.whole.main.imported()
+    program, sampler = unchanged(imported), imported.sampler if job.sampler is None else job.sampler
+    context = job.recipe.context(program, job.model, job.seed, job.reporter, sampler)
     costs = job.recipe.cost_model(job.profile, job.precision)
     write_back(program, passes, replace(context, cost_model=costs), job.whole.main, folder)
 

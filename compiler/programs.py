@@ -52,9 +52,11 @@ def fused(
     cost_model: CostModel | None = None,
 ) -> Program:
     """The program after the recipe's passes and all of the pipeline, which ``half_run`` is for. ``model`` is what was
-    imported, ``sampler`` how it is sampled, ``cost_model`` what passes with a budget go by.
+    imported, ``sampler`` how it is sampled (by default as its folder says), ``cost_model`` what passes with a budget go
+    by.
     """
     program = unchanged(imported)
+    sampler = imported.sampler if sampler is None else sampler
     context = recipe.context(program, model, seed, reporter or Silent(), sampler)
     context = replace(context, cost_model=cost_model)
     if not imported.random_weights:  # of those nothing is to be learned

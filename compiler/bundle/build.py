@@ -54,7 +54,7 @@ def build(
     reporter = reporter or Silent()
     reporter.stage("optimise")
     main, *others = components
-    sampler = _sampler(components[main]) if sampler is None else dict(sampler)
+    sampler = components[main].sampler if sampler is None else dict(sampler)
     half_run = max(one.adds_in_half for one in (profile, spare) if one is not None)
     fuse = partial(fused, seed=seed, precision=precision, half_run=half_run)
     costs = recipe.cost_model(profile, precision)
@@ -146,8 +146,3 @@ def _literals(program: Program, compiled: Sequence[Compiled]) -> dict[str, NDArr
     stored = {name: array for model in program.variants.values() for name, array in tensors(model).items()}
     used = dict.fromkeys(weight.source for one in compiled for weight in one.weights)
     return {name: stored[name] for name in used if name in stored and name not in program.weights}
-
-
-def _sampler(imported: Imported) -> dict[str, Any]:
-    scheduler = imported.metadata.get("scheduler")
-    return {"kind": "diffusers", "config": scheduler} if scheduler else {}

@@ -40,6 +40,12 @@ class Imported:
     metadata: Mapping[str, Any] = field(default_factory=dict[str, Any])
     numbers: Mapping[str, float] = field(default_factory=dict[str, float])
 
+    @property
+    def sampler(self) -> dict[str, Any]:
+        """How its folder says that it is sampled (``runtime.samplers.create``); empty where nothing says so."""
+        scheduler = self.metadata.get("scheduler")
+        return {"kind": "diffusers", "config": scheduler} if scheduler else {}
+
 
 class Source(Protocol):
     """One component that has been found but not read."""
