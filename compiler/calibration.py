@@ -74,9 +74,12 @@ class Calibration(BaseModel):
                     spread=self.spread,
                 )
             if self.values:
-                raise UserError(
-                    f"the recipe gives values to loops of {model}, and it has none; name its --sampler."
+                why = (
+                    "and it is none of one sample that comes out again; leave them out."
+                    if sampler
+                    else "whose sampler is not known; name it with fick compile --sampler, or leave them out."
                 )
+                raise UserError(f"the recipe gives values to loops of {model}, {why}")
             calls = drawn_calls(program, min(self.calls, self.steps), seed)
             return Context(
                 seed=seed,

@@ -41,18 +41,18 @@ def drawn_input(value: ir.Value, rng: np.random.Generator) -> NDArray[Any]:
     assert value.shape is not None and value.dtype is not None
     shape, dtype = value.shape.numpy(), value.dtype.numpy()
     if value.dtype.is_integer():
-        return rng.integers(0, _rows_of(value), shape, dtype)
+        return rng.integers(0, _rows_of(value) or 1, shape, dtype)
     return rng.standard_normal(shape).astype(dtype)
 
 
-def _rows_of(value: ir.Value) -> int:
-    """Of the smallest table that a value chooses rows of; one, if it chooses of none."""
+def _rows_of(value: ir.Value) -> int | None:
+    """Of the smallest table that a value chooses rows of, if it does."""
     tables = [
         table
         for node, index in value.uses()
         if node.op_type == "Gather" and index == 1 and (table := node.inputs[0]) is not None
     ]
-    return min((int(table.shape.numpy()[0]) for table in tables if table.shape is not None), default=1)
+    return min((int(table.shape.numpy()[0]) for table in tables if table.shape is not None), default=None)
 
 
 def denoises(program: Program) -> bool:
@@ -72,8 +72,8 @@ def denoises(program: Program) -> bool:
 class Loops:
     """Pictures by a ``sampler`` (``runtime.samplers.create``), each from its number and ``seed`` as the seed.
 
-    Inputs that stay through a loop have ``values``, or are drawn. Raises UserError for values of no such input, and
-    FickError for a sampler that there is not.
+    Inputs that stay through a loop have ``values``, or are drawn. Raises UserError for values of no such input or that
+    it does not take, and FickError for a sampler that there is not.
     """
 
     sampler: Mapping[str, Any]
@@ -85,12 +85,8 @@ class Loops:
         self, program: Program, *, pictures: int, steps: int, most_calls: int, spread: Spread
     ) -> Context:
         """What passes over ``program`` may ask for. A sampler that lists its own noise levels takes those."""
-        known = [str(value.name) for value in inputs_of(program, Rate.PROMPT)]
-        if unknown := sorted({*self.values} - {*known}):
-            raise UserError(
-                f"the recipe calibrates with values of {unknown[0]}, which is no input that stays through a loop; "
-                + (f"those are {', '.join(known)}." if known else "the model has none.")
-            )
+        self._check(inputs_of(program, Rate.PROMPT))
+        samplers.create(self.sampler)  # before its levels are counted
         found = self.draw(program, len(self.sampler.get("sigmas") or range(steps)), pictures)
         (step,) = inputs_of(program, Rate.STEP)
         calls = [dict(call) for one in found for call in one.calls]
@@ -98,6 +94,24 @@ class Loops:
             seed=self.seed, referee=Interpreter, reference=program, draw=self.draw, progress=self.progress,
             calibration=chosen(calls, str(step.name), most_calls, spread, self.seed),
         )  # fmt: skip
+
+    def _check(self, inputs: Sequence[ir.Value]) -> None:
+        known = {str(value.name): value for value in inputs}
+        if unknown := sorted({*self.values} - {*known}):
+            raise UserError(
+                f"the recipe calibrates with values of {unknown[0]}, which is no input that stays through a loop; "
+                + (f"those are {', '.join(known)}." if known else "the model has none.")
+            )
+        for name, values in self.values.items():
+            dtype, rows = known[name].dtype, _rows_of(known[name])
+            if dtype is None or not dtype.is_integer():
+                continue
+            wrong = [one for one in values if one % 1 or (rows is not None and not 0 <= one < rows)]
+            if wrong:
+                most = "" if rows is None else f" from 0 to {rows - 1}"
+                raise UserError(
+                    f"the recipe calibrates with {wrong[0]:g} for {name}, which takes whole numbers{most}."
+                )
 
     def draw(self, program: Program, steps: int, pictures: int) -> list[Trajectory]:
         """The first ``pictures``, by any program with the model's inputs."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -13,6 +14,8 @@ from fick.compiler.calibration import Calibration, drawn_calls
 from fick.compiler.progress import Silent
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
+from fick.ir.program import Program
+from fick.ir.rates import Rate
 from fick.passes.base import apply
 from fick.passes.quantise import Quantise
 from fick.runtime.noise import Noise
@@ -76,5 +79,26 @@ def test_values_that_nothing_takes_are_refused() -> None:
     program = small_unet.program()
     with pytest.raises(UserError, match=r"values of hardness, which is no .*those are encoder_hidden_states"):
         Calibration(values={"hardness": [1.0]}).context(program, "terrain.onnx", 0, Silent(), DDIM)
-    with pytest.raises(UserError, match=r"gives values to loops of terrain.onnx.*name its --sampler"):
+    with pytest.raises(UserError, match=r"gives values to loops of terrain.onnx.*name it with .* --sampler"):
         Calibration(values=VALUES).context(program, "terrain.onnx", 0, Silent())
+    program.rates["encoder_hidden_states"] = Rate.SAMPLE
+    with pytest.raises(UserError, match=r"is none of one sample that comes out again; leave them out"):
+        Calibration(values=VALUES).context(program, "terrain.onnx", 0, Silent(), DDIM)
+
+
+def test_classes_are_whole_numbers_of_the_table() -> None:
+    graph = ir.from_onnx_text(
+        '<ir_version: 11, opset_import: ["" : 24]> g (float[1, 1] x, float t, int64[1] label) => (float[1, 1] y) '
+        "<float[3, 1] classes = {0.0, 0.5, 1.0}> { c = Gather(classes, label) s = Mul(x, t) y = Add(s, c) }"
+    )
+    program = Program("classes", {"full": graph}, {"x": Rate.SAMPLE, "t": Rate.STEP, "label": Rate.PROMPT})
+
+    def labels(*values: float) -> set[int]:
+        asked = Calibration(pictures=2, steps=2, values={"label": [*values]})
+        context = asked.context(program, "classes.onnx", 0, Silent(), DDIM)
+        return {int(call["label"][0]) for call in context.require("calibration", "a test")}
+
+    assert labels(0, 2) == {0, 2}
+    for wrong in (1.5, 3, -1):
+        with pytest.raises(UserError, match=rf"with {wrong} for label, .* whole numbers from 0 to 2\."):
+            labels(0, wrong)
