@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -85,6 +85,8 @@ def _kind(annotation: Any) -> str:
         return ", ".join(f"`{one}`" for one in inner)
     if origin in (Union, types.UnionType):
         return " or ".join(map(_kind, inner))
+    if origin is Mapping:
+        return f"table: {_kind(inner[1])}"
     if origin in (tuple, list):
         return f"list: {_kind(inner[0])}"
     return WORDS.get(annotation, str(getattr(annotation, "__name__", annotation)))

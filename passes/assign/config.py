@@ -17,7 +17,7 @@ class AssignConfig(ProductsConfig):
     formats: tuple[FormatName, ...] = Field(
         default=("float32", "w8a8"),
         min_length=1,
-        description="What a product may be computed in: float32, w8a8, w4a8, or weights alone as w8, w4, f8, f4.",
+        description="What a product may be in: float32, w8a8, w4a8, w2a8, or weights alone as w8, w4, w2, f8, f4.",
     )
     pictures: bool = Field(
         default=False,
