@@ -72,7 +72,8 @@ def compile(
     ``model`` is what ``open_model`` takes: an .onnx file, a diffusers folder, a configuration or its name, a
     torch module. Of a whole Stable Diffusion pipeline every component is compiled. ``target`` is a device profile
     or its name; ``output`` is the bundle's path (NAME.fick in the working directory by default). ``sampler`` is
-    stored as the bundle's default for ``generate``; ``recipe`` are optional passes, or a file of them (see recipes.py);
+    stored as the bundle's default for ``generate``, in whose loops a recipe without prompts is calibrated (the folder's
+    own by default); ``recipe`` are optional passes, or a file of them (see recipes.py);
     ``precision`` is that of weights and of values between kernels. ``budget``, in place of a recipe, is what the UNet
     may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
     what is lost is learned back (budgets.py), and with ``within_s`` recipes are tried for so many seconds in which

@@ -49,7 +49,11 @@ def command(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(metavar="JSON", help='The bundle\'s own sampler, e.g. \'{"kind": "euler"}\'.'),
+        typer.Option(
+            metavar="JSON",
+            help='The bundle\'s own sampler, e.g. \'{"kind": "euler"}\'; a recipe without prompts is calibrated in its '
+            "loops.",
+        ),
     ] = None,
     recipe: RecipeOption = None,
     budget: Annotated[
