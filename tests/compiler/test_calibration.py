@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,13 +12,18 @@ import torch
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
 from fick.compiler.calibration import Calibration, drawn_calls
+from fick.compiler.frontends import Imported
+from fick.compiler.programs import fused
 from fick.compiler.progress import Silent
+from fick.compiler.recipes import Recipe
+from fick.ir.canonical import canonicalise
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.ir.rates import Rate
-from fick.passes.base import apply
+from fick.passes.base import Context, apply
 from fick.passes.quantise import Quantise
+from fick.runtime.errors import FickError
 from fick.runtime.noise import Noise
 
 from ..passes import small_unet
@@ -86,12 +92,15 @@ def test_values_that_nothing_takes_are_refused() -> None:
         Calibration(values=VALUES).context(program, "terrain.onnx", 0, Silent(), DDIM)
 
 
+CLASSES = (
+    '<ir_version: 11, opset_import: ["" : 24]> g (float[1, 1] x, float t, int64[1] label) => (float[1, 1] y) '
+    "<float[3, 1] classes = {0.0, 0.5, 1.0}> { c = Gather(classes, label) s = Mul(x, t) y = Add(s, c) }"
+)
+RATES = {"x": Rate.SAMPLE, "t": Rate.STEP, "label": Rate.PROMPT}
+
+
 def test_classes_are_whole_numbers_of_the_table() -> None:
-    graph = ir.from_onnx_text(
-        '<ir_version: 11, opset_import: ["" : 24]> g (float[1, 1] x, float t, int64[1] label) => (float[1, 1] y) '
-        "<float[3, 1] classes = {0.0, 0.5, 1.0}> { c = Gather(classes, label) s = Mul(x, t) y = Add(s, c) }"
-    )
-    program = Program("classes", {"full": graph}, {"x": Rate.SAMPLE, "t": Rate.STEP, "label": Rate.PROMPT})
+    program = Program("classes", {"full": ir.from_onnx_text(CLASSES)}, RATES)
 
     def labels(*values: float) -> set[int]:
         asked = Calibration(pictures=2, steps=2, values={"label": [*values]})
@@ -102,3 +111,29 @@ def test_classes_are_whole_numbers_of_the_table() -> None:
     for wrong in (1.5, 3, -1):
         with pytest.raises(UserError, match=rf"with {wrong} for label, .* whole numbers from 0 to 2\."):
             labels(0, wrong)
+
+
+def test_levels_that_are_no_list_are_refused() -> None:
+    program = Program("classes", {"full": ir.from_onnx_text(CLASSES)}, RATES)
+    with pytest.raises(FickError, match="sigmas"):
+        Calibration().context(program, "classes.onnx", 0, Silent(), {"kind": "consistency", "sigmas": 80})
+
+
+def test_a_folder_says_how_it_is_sampled() -> None:
+    asked: list[Any] = []
+
+    class Asking(Recipe):
+        def context(
+            self, program: Program, model: Any, seed: int, reporter: Any, sampler: Any = None
+        ) -> Context:
+            asked.append(sampler)
+            return Context(seed=seed)
+
+    scheduler = {"_class_name": "DDIMScheduler"}
+    for given in (None, DDIM):
+        rates = {name: rate.value for name, rate in RATES.items()}
+        facts = {"scheduler": scheduler}
+        graph = canonicalise(ir.from_onnx_text(CLASSES))
+        imported = Imported(graph, "classes", "diffusers", rates, frozenset(), metadata=facts)
+        fused(imported, recipe=Asking(), sampler=given)
+    assert asked == [{"kind": "diffusers", "config": scheduler}, DDIM]
