@@ -42,7 +42,7 @@ class Target(BaseModel):
     half_run: int = Field(
         default=0,
         ge=0,
-        le=1 << 16,
+        le=256,
         multiple_of=4,
         description="Products of half floats that are added up as such, before float sums take them; 0: none.",
     )

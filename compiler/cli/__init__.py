@@ -46,8 +46,11 @@ for verb in VERBS:
     app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"), epilog=verb.EXAMPLE)(verb.command)
 
 
-NO_PLACE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""What files may meet anywhere, and the user can mend."""
+NO_PLACE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or give another place"),
+    **dict.fromkeys((errno.EROFS, errno.EACCES), "allow it, or give another place"),
+}
+"""What files may meet anywhere, and how the user can mend it."""
 
 
 class Interrupted(BaseException):
@@ -87,7 +90,7 @@ def main() -> None:
         if os.environ.get("FICK_TRACE"):
             raise
         if isinstance(error, OSError) and error.errno in NO_PLACE:
-            _stop(f"{error.filename or 'the output'}: {error.strerror}; make room, or give another place")
+            _stop(f"{error.filename or 'the output'}: {error.strerror}; {NO_PLACE[error.errno]}")
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         _stop(f"a fault of fick's own ({told}); FICK_TRACE=1 shows where")
 
