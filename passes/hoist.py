@@ -147,8 +147,10 @@ class _Draft:
 
     def add(self, node: ir.Node, names: _Names) -> None:
         """Copy a node, unless an alternative before gave the same."""
-        if names.of(node.outputs[0]) in self._values:
+        first = node.outputs[0]
+        if names.of(first) in self._values:
             return
+        renamed = names.of(first).removeprefix(str(first.name))
         self.nodes.append(
             ir.Node(
                 node.domain,
@@ -156,7 +158,7 @@ class _Draft:
                 [None if value is None else self.read(value, names) for value in node.inputs],
                 node.attributes.values(),
                 outputs=[self._copied(value, names) for value in node.outputs],
-                name=node.name,
+                name=node.name and node.name + renamed,
                 metadata_props=dict(node.metadata_props),
             )
         )
