@@ -209,7 +209,7 @@ def test_the_folder_is_the_same_every_time(packaged: Path, bundle: Path, tmp_pat
     again = package(bundle, tmp_path / "again").folder
     with pytest.raises(UserError, match="again exists; remove it or give another name"):
         package(bundle, again)
-    with pytest.raises(UserError, match=r"cannot write .*none/app: No such file"):
+    with pytest.raises(UserError, match=r"cannot write .*none/app: give a name in a folder that exists"):
         package(bundle, tmp_path / "none" / "app")
 
     def contents(folder: Path) -> dict[str, bytes]:
