@@ -1,5 +1,5 @@
 """What share of an Arm core's multiply-add peak the inner loops of SD-1.5's heaviest layers reach, by llvm-mca; the
-heaviest matrix product also in int8, by each dot product that the core has.
+heaviest matrix product also in int8, beside float32, by each dot product that the core has.
 
     python benchmarks/arm.py [--profile NAME ...] [--precision bfloat16] [--layers 6] [--mca PATH] [--json FILE]
 
@@ -130,7 +130,9 @@ def main(
             f"{'share':>6} {'MAC/cycle':>9}"
         )
         found = heaviest(program, target)
-        for layer in (*found[:layers], *in_int8(found, target)):
+        # Runs of halves and words of bfloat16 numbers have strides of their own.
+        integers = in_int8(found, target) if precision == "float32" else ()
+        for layer in (*found[:layers], *integers):
             code = assembly(layer.kernel, target.llvm_target())
             for loop in price.loops(code, layer.instruction):
                 kind = type(layer.kernel).__name__
@@ -171,15 +173,12 @@ def heaviest(program: Program, target: profiles.Profile) -> list[Layer]:
 
 
 def in_int8(layers: list[Layer], target: profiles.Profile) -> Iterator[Layer]:
-    """The first matrix product again, of int8 numbers, by every dot product of the target that is one instruction.
-
-    Not of one that is by dot products already, whose strides are of words.
-    """
+    """The first matrix product again, of int8 numbers, by every dot product of the target that is one instruction."""
     layer = next(
         one for one in layers if one.name.startswith("MatMul") and isinstance(one.kernel, Contraction)
     )
     sums = Sums(**{field.name: getattr(layer.kernel, field.name) for field in fields(Sums)})
-    dot = target.int8_dot if layer.instruction == MNEMONIC else None
+    dot: str | None = target.int8_dot
     while dot is not None and DOTS[dot].held == 1:
         only = target.model_copy(update={"int8_dot": dot})
         way = plan(sums, (1, 0), ("int8", "int8"), only)
@@ -229,17 +228,28 @@ class Price:
 
     def loops(self, text: str, instruction: str = MNEMONIC) -> list[Loop]:
         """The loops that sum products: those of which the most are such, and others nearly so dense."""
-        macs = LANES * (DOTS[instruction].together if instruction in DOTS else 1)
         bodies = [
-            (body, sum(line.startswith(instruction) for line in body)) for body in innermost_loops(text)
+            (body, [line for line in body if line.startswith(instruction)]) for body in innermost_loops(text)
         ]
-        densest = max(count / len(body) for body, count in bodies)
-        kept = [(body, count) for body, count in bodies if count / len(body) > 0.75 * densest]
-        priced = [(body, count, self.cycles("\n".join(body))) for body, count in kept]
+        densest = max(len(summing) / len(body) for body, summing in bodies)
+        kept = [(body, summing) for body, summing in bodies if len(summing) / len(body) > 0.75 * densest]
+        priced = [(body, summing, self.cycles("\n".join(body))) for body, summing in kept]
         return [
-            Loop(count, len(body), cycles, count / cycles / self.peak, count * macs / cycles)
-            for body, count, cycles in priced
+            Loop(
+                len(summing),
+                len(body),
+                cycles,
+                len(summing) / cycles / self.peak,
+                sum(map(macs_of, summing)) / cycles,
+            )
+            for body, summing, cycles in priced
         ]
+
+
+def macs_of(line: str) -> int:
+    """Multiply-accumulates of an instruction that sums products: of vectors of four sums, or of eight halves."""
+    instruction, sums = line.split()[:2]
+    return LANES * (DOTS[instruction].together if instruction in DOTS else 1 + (".8h" in sums))
 
 
 def ordered_loop(rows: int, vectors: int) -> str:

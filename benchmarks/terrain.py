@@ -51,7 +51,7 @@ W4 = quantise(weights="int4", activations="float32", clip_weights=True)
 W4_BLOCKS = quantise(weights="int4", activations="float32", clip_weights=True, block=32)
 W8A8 = quantise(**BEST, per_step=True)
 MIXED = Assign(AssignConfig(budget="bytes=0.16x", formats=("w8", "w4"), clip_weights=True))
-"""4.5 bits a weight or so, wherever they hurt least."""
+"""A sixth of the bytes of float32, wherever eight bits matter least."""
 
 FLOAT = "float32"
 ROWS: dict[str, Passes] = {
