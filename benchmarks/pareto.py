@@ -11,8 +11,6 @@ kept in the cache: run it again to go on.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,7 @@ from emoji_rows import MODEL
 from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
 from tables import show_table
-from unseen import prepared, spread
+from unseen import Points, prepared, spread
 
 from fick.compiler.figures import png
 from fick.compiler.progress import terminal
@@ -34,7 +32,6 @@ from fick.passes.assign.pareto import Point, settings
 from fick.passes.assign.study import Study
 from fick.passes.base import Arrays, Context
 from fick.passes.measuring import output_error
-from fick.passes.origin import origin
 from fick.passes.split_joins import SplitJoins
 from fick.targets import profile
 
@@ -74,15 +71,13 @@ def main(
         reporter.stage("sensitivities")
         print(f"{len(study.problem.errors)} products")
         unseen = spread(others, judged)
-        assert context.work_folder is not None
         from_what = [config.model_dump(mode="json"), profile.load(target).model_dump_json()]
-        told = origin([program], [*context.require("calibration", "pareto"), *unseen], from_what)
-        folder = context.work_folder / "pareto" / told[:32]
+        finished = Points("pareto", program, context, unseen, from_what)
         found: dict[str, list[dict[str, Any]]] = {}
         for quantity in quantities.split(","):
             reporter.stage(quantity)
             found[quantity] = [
-                measured(study, policy, setting, assignment, context, program, unseen, folder)
+                measured(study, policy, setting, assignment, context, program, unseen, finished)
                 for policy, setting, assignment in settings(study, quantity, points)
             ]
         reporter.finish()
@@ -102,21 +97,16 @@ def measured(
     context: Context,
     program: Program,
     unseen: Sequence[Arrays],
-    folder: Path,
+    finished: Points,
 ) -> dict[str, Any]:
-    """A point with its error on calls that nothing was chosen by; from the ``folder``, which is of this study and these
-    calls, where it is there.
-    """
-    name = hashlib.sha256(json.dumps(sorted(assignment.items())).encode()).hexdigest()[:32]
-    place = folder / f"{name}.json"
-    if place.is_file():
-        return {**json.loads(place.read_bytes()), "policy": policy, "setting": setting}
-    outcome = study.outcome(assignment)
-    error = output_error(replace(context, progress=None), program, outcome.program, unseen)
-    point = {**vars(Point.of(policy, setting, outcome)), "unseen_error": error}
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, json.dumps(point).encode())
-    return point
+    """A point with its error on calls that nothing was chosen by."""
+
+    def make() -> dict[str, Any]:
+        outcome = study.outcome(assignment)
+        error = output_error(replace(context, progress=None), program, outcome.program, unseen)
+        return {**vars(Point.of(policy, setting, outcome)), "unseen_error": error}
+
+    return {**finished.kept(sorted(assignment.items()), make), "policy": policy, "setting": setting}
 
 
 def show(quantity: str, rows: Iterable[dict[str, Any]]) -> None:

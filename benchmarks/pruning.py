@@ -7,8 +7,8 @@ Every policy has each share of the float program's latency as its budget. Blocks
 concepts that the model has never seen, and errors are told on calls of others: |given - wanted| / |wanted| of the
 UNet's output over whole trajectories. Latency is measured on this machine, block by block and for each program that
 comes of it, or, with --predicted, what the profile says. Three panels: error against latency, the sum of losses against
-the loss of the sum, the sum of savings against the saving of the sum. Losses are kept in the cache: run it again to go
-on. What pictures look like after it is in benchmarks/precision.py, rows "pruned".
+the loss of the sum, the sum of savings against the saving of the sum. Losses and points are kept in the cache: run it
+again to go on. What pictures look like after it is in benchmarks/precision.py, rows "pruned".
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from emoji_rows import MODEL
 from json_file import JsonFile, write_json
 from matplotlib.figure import Figure
 from tables import show_table
-from unseen import prepared, spread
+from unseen import Points, prepared, spread
 
 from fick.compiler.figures import png
 from fick.compiler.progress import terminal
@@ -107,7 +107,9 @@ def main(
         reporter.stage("points")
         wanted = [float(share) for share in shares.split(",")]
         by_profile = Recipe().cost_model(profile.load(target), "float32")
-        found = list(points(study, wanted, seeds, context, program, unseen, by_profile))
+        settings = [config.model_dump(mode="json"), costs, profile.load(target).model_dump_json()]
+        finished = Points("pruning", program, context, unseen, settings)
+        found = list(points(study, wanted, seeds, context, program, unseen, by_profile, finished))
         reporter.finish()
     show(found)
     if chart is not None:
@@ -124,10 +126,26 @@ def points(
     program: Program,
     unseen: Sequence[Arrays],
     by_profile: CostModel,
+    finished: Points,
 ) -> Iterator[Point]:
     quiet = replace(context, progress=None)
     whole = by_profile(program).total("latency")
     plain = study.plain.total("latency")
+
+    def came_of(chosen: Sequence[int]) -> dict[str, Any]:
+        found = study.outcome(chosen)
+        return {
+            "removed": dict(found.removed),
+            "latency_s": found.cost.total("latency"),
+            "predicted_latency_s": found.predicted_cost["latency"],
+            "plain_latency_s": plain,
+            "profile_share": by_profile(found.program).total("latency") / whole,
+            "predicted_loss": found.predicted_loss,
+            "loss": found.loss,
+            "output_error": found.output_error,
+            "unseen_error": output_error(quiet, program, found.program, unseen),
+        }
+
     for share in shares:
         limits = {"latency": share * plain}
         for policy, seed in [*((name, 0) for name in MARKS), *(("random", one) for one in range(1, seeds))]:
@@ -136,21 +154,8 @@ def points(
             )
             if chosen is None:
                 continue  # this way the budget is not kept
-            found = study.outcome(chosen)
-            yield Point(
-                policy,
-                share,
-                seed,
-                found.removed,
-                found.cost.total("latency"),
-                found.predicted_cost["latency"],
-                plain,
-                by_profile(found.program).total("latency") / whole,
-                found.predicted_loss,
-                found.loss,
-                found.output_error,
-                output_error(quiet, program, found.program, unseen),
-            )
+            told = [[one.candidate.name, one.by] for one in map(study.options.__getitem__, chosen)]
+            yield Point(policy, share, seed, **finished.kept(told, lambda chosen=chosen: came_of(chosen)))
 
 
 def show(found: Sequence[Point]) -> None:

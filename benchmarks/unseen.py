@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,8 +16,10 @@ from fick.compiler.frontends import UNET, open_model
 from fick.compiler.programs import unchanged
 from fick.compiler.progress import Silent
 from fick.compiler.recipes import Recipe
+from fick.ir.files import write_whole
 from fick.ir.program import Program
 from fick.passes.base import Arrays, Context
+from fick.passes.origin import origin
 from fick.targets import profile
 
 CHOOSING, JUDGING = "prompts-held-out.txt", "prompts.txt"
@@ -46,3 +50,27 @@ def spread(calls: Sequence[Arrays], count: int) -> list[Arrays]:
     """So many of them, evenly."""
     places = np.linspace(0, len(calls) - 1, min(count, len(calls))).round().astype(int)
     return [calls[int(place)] for place in places]
+
+
+class Points:
+    """Those of a chart that are finished, in the context's work folder: of ``program``, what is chosen by in its
+    context, the ``unseen`` calls, and ``settings``.
+    """
+
+    def __init__(
+        self, wanted_by: str, program: Program, context: Context, unseen: Sequence[Arrays], settings: Any
+    ) -> None:
+        told = origin([program], [*context.require("calibration", wanted_by), *unseen], settings)
+        assert context.work_folder is not None
+        self._folder = context.work_folder / wanted_by / told[:32]
+
+    def kept(self, choice: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What came of a choice, such as formats by product, or else is made now."""
+        name = hashlib.sha256(json.dumps(choice, sort_keys=True).encode()).hexdigest()[:32]
+        place = self._folder / f"{name}.json"
+        if place.is_file():
+            return dict(json.loads(place.read_bytes()))
+        point = make()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, json.dumps(point).encode())
+        return point
