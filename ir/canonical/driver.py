@@ -25,6 +25,7 @@ from onnxscript.rewriter import pattern
 from ..annotations import EXACT
 from ..errors import UserError
 from ..modules import SCOPES, module_path, record_scopes
+from .accumulation import ACCUMULATION
 from .activation import ACTIVATION
 from .attention import ATTENTION, HEADS, SCALE
 from .edges import EDGES
@@ -40,6 +41,7 @@ from .propagate import LITERAL, propagate, require_static, where
 from .resampling import RESAMPLING, say_old_coordinates
 from .specialise import specialise
 from .splitting import hoist_over_splits, sequences_to_splits, slices_to_splits
+from .volumes import VOLUMES
 from .widening import widen
 
 OPSET = 24
@@ -65,7 +67,10 @@ PHASES: list[list[Step]] = [
     [merge_literals, order_operands],
     [_rules([*AFFINE_GROUPS, *ACTIVATION, *WHOLE_ACTIVATIONS, *LAYER_NORM])],
     [_rules([*PLAIN_GROUPS, *PLAIN_LAYERS, *EINSUM])],
-    [_rules([*OTHER_NORMS, *SAID_IN_OTHERS, *PRODUCTS]), _rules([*EDGES, *RESAMPLING])],
+    [
+        _rules([*OTHER_NORMS, *SAID_IN_OTHERS, *ACCUMULATION, *PRODUCTS]),
+        _rules([*EDGES, *RESAMPLING, *VOLUMES]),
+    ],
     [_rules(ATTENTION)],
     [_rules(SCALE), _rules([*DEAD, *MERGED]), slices_to_splits, hoist_over_splits],
     [_rules(HEADS), stack_projections],
@@ -85,14 +90,14 @@ def canonicalise(model: ir.Model, shapes: Mapping[str, Sequence[int]] | None = N
     Raises UserError if sizes stay open or contradict the file, or an operator is unknown to the standard.
     """
     model = model.clone()
-    for node in model.graph:
+    for node in model.graph.all_nodes():
         record_scopes(node)
     InlinePass()(model)
     for node in model.graph:
         if node.domain in ("", "ai.onnx") and not defs.has(node.op_type):
             raise UserError(f"operator {node.op_type} is not supported, at {where(node)}.")
     declared = _convert(model)
-    for node in model.graph:  # what was converted by way of protobuf has lost them
+    for node in model.graph.all_nodes():  # what was converted by way of protobuf has lost them
         record_scopes(node)
     specialise(model, shapes or {})
     widen(model)

@@ -134,6 +134,32 @@ def _cast_like(op: Any, node: ir.Node) -> Any:
     return op.Cast(first(node), to=int(node.outputs[0].dtype or ir.DataType.FLOAT))
 
 
+def _mod(op: Any, node: ir.Node) -> Any:
+    """What a division leaves, with the sign of what is divided, or of the divisor where fmod is 0."""
+    x, y = node.inputs
+    if _is_float(node):
+        size, by = op.Abs(x), op.Abs(y)
+        left = op.Sub(size, op.Mul(op.Floor(op.Div(size, by)), by))
+        # Below zero where the quotient was rounded up to a whole number.
+        return op.Mul(op.Where(op.Less(left, number(op, 0.0)), op.Add(left, by), left), op.Sign(x))
+    left = _left(op, x, y)
+    return left if node.attributes.get_int("fmod", 0) else _left(op, op.Add(left, y), y)
+
+
+def _left(op: Any, x: Any, y: Any) -> Any:
+    """Of whole numbers, whose division goes toward zero."""
+    return op.Sub(x, op.Mul(op.Div(x, y), y))
+
+
+def _is_float(node: ir.Node) -> bool:
+    return node.outputs[0].dtype is ir.DataType.FLOAT
+
+
+def _has_sign(node: ir.Node) -> bool:
+    """The standard leaves open what fmod = 0 means for floats."""
+    return not _is_float(node) or bool(node.attributes.get_int("fmod", 0))
+
+
 def _evaluates(node: ir.Node) -> bool:
     return not node.attributes.get_int("training_mode", 0)
 
@@ -155,4 +181,5 @@ SAID_IN_OTHERS = [
     *(written_out(name, build) for name, build in BUILDS.items()),
     written_out("BatchNormalization", _batch_norm, _evaluates),
     written_out("Celu", _celu, _has_width),
+    written_out("Mod", _mod, _has_sign),
 ]

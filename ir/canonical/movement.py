@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnxscript.rewriter import pattern
 
 from .propagate import dims, literal
@@ -176,6 +178,38 @@ def _one_part(op: Any, node: ir.Node) -> Any:
     return op.Reshape(span(op, x, axis, at, at + 1), _shape(op, dims(node.outputs[0])))
 
 
+def _chosen_places(node: ir.Node) -> NDArray[np.int64] | None:
+    """Of a GatherND by numbers of the code, what it reads, counted along all axes that they are of at once."""
+    indices, batch = literal(node.inputs[1]), node.attributes.get_int("batch_dims", 0)
+    if indices is None:
+        return None
+    shape, count = dims(first(node)), indices.shape[-1]
+    lead, extents = shape[:batch], shape[batch : batch + count]
+    own = np.ravel_multi_index(tuple(np.moveaxis(indices % extents, -1, 0)), extents)
+    image = np.arange(math.prod(lead)).reshape(*lead, *[1] * (own.ndim - batch))
+    return image * math.prod(extents) + own
+
+
+def _by_number(op: Any, node: ir.Node) -> Any:
+    places = _chosen_places(node)
+    assert places is not None
+    inner = dims(node.outputs[0])[places.ndim :]
+    flat = op.Reshape(first(node), _shape(op, (-1, *inner)))
+    return op.Gather(flat, op.Constant(value=ir.tensor(places.astype(np.int64))), axis=0)
+
+
+def _holds_nothing(value: ir.Value | None) -> bool:
+    return 0 in dims(value)
+
+
+def _joins_nothing(node: ir.Node) -> bool:
+    return any(map(_holds_nothing, node.inputs)) and not _holds_nothing(node.outputs[0])
+
+
+def _without_nothing(op: Any, node: ir.Node) -> Any:
+    return op.Concat(*(one for one in node.inputs if not _holds_nothing(one)), **node.attributes)
+
+
 def _single_concat(op: Any, x: Any) -> Any:
     return op.Concat(x)
 
@@ -191,13 +225,15 @@ DEAD: list[pattern.RewriteRule] = [
     _neutral("Sub", 0.0),
     _neutral("Pow", 1.0),
     pattern.RewriteRule(_dropout, _pass_on, name="dropout"),
+    written_out("Concat", _without_nothing, _joins_nothing),
     pattern.RewriteRule(_single_concat, _pass_on, name="single_concat"),
     pattern.RewriteRule(_transpose, _pass_on, _is_identity_perm, name="no_op_transpose"),
 ]
 MERGED: list[pattern.RewriteRule] = [
     written_out("Gather", _one_part, _reads_one),
+    written_out("GatherND", _by_number, lambda node: _chosen_places(node) is not None),
     *(_to_reshape(op_type) for op_type in ("Squeeze", "Unsqueeze", "Flatten")),
-    pattern.RewriteRule(_two_reshapes, _as_reshape, name="reshape_reshape"),
+    pattern.RewriteRule(_two_reshapes, _as_reshape, _is_typed, name="reshape_reshape"),
     pattern.RewriteRule(_two_transposes, _one_transpose, name="transpose_transpose"),
     pattern.RewriteRule(_sandwich, _drop_first, _first_is_unit, name="unit_reshape_before_transpose"),
     pattern.RewriteRule(_sandwich, _drop_last, _last_is_unit, name="unit_reshape_after_transpose"),

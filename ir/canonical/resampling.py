@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -73,10 +74,6 @@ def _unit_resized(node: ir.Node, axis: int, factor: float) -> NDArray[np.float32
     return found["result"]
 
 
-def _is_undilated(node: ir.Node) -> bool:
-    return all(one == 1 for one in node.attributes.get_ints("dilations", [1]))
-
-
 def _cut(node: ir.Node, whole: list[int]) -> list[int]:
     """How much of each axis of a transposed convolution's ``whole`` result lies before what is wanted."""
     auto = node.attributes.get_string("auto_pad", "NOTSET")
@@ -96,6 +93,9 @@ def _transposed(op: Any, node: ir.Node) -> Any:
     groups = node.attributes.get_int("group", 1)
     channels, filters, *kernel = dims(weight)
     rank = len(kernel)
+    apart = node.attributes.get_ints("dilations", [1] * rank)
+    if any(one != 1 for one in apart):
+        weight, kernel = _dilated(op, weight, [channels, filters], kernel, apart)
     steps = list(node.attributes.get_ints("strides", [1] * rank))
     more = list(node.attributes.get_ints("output_padding", [0] * rank))
     whole = [
@@ -131,6 +131,23 @@ def _transposed(op: Any, node: ir.Node) -> Any:
         if wanted != extents[axis] * steps[axis]:
             result = span(op, result, 2 + axis, before[axis], before[axis] + wanted)
     return result
+
+
+def _dilated(
+    op: Any, weight: Any, lead: list[int], kernel: list[int], apart: Sequence[int]
+) -> tuple[Any, list[int]]:
+    """Filters with the zeros that lie between their taps, and how far they reach then."""
+    split, behind = list(lead), [0] * len(lead)
+    for size, dilation in zip(kernel, apart, strict=True):
+        split += [size, 1]
+        behind += [0, dilation - 1]
+    spread = op.Pad(op.Reshape(weight, table(op, split)), table(op, [*[0] * len(split), *behind]))
+    joined = [*lead, *(size * dilation for size, dilation in zip(kernel, apart, strict=True))]
+    reach = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, apart, strict=True)]
+    spread = op.Reshape(spread, table(op, joined))
+    for axis, size in enumerate(reach, start=len(lead)):
+        spread = span(op, spread, axis, 0, size)
+    return spread, reach
 
 
 def _interleaved(
@@ -177,7 +194,7 @@ def _tile(op: Any, node: ir.Node) -> Any:
 
 RESAMPLING = [
     written_out("Resize", _resized, _is_linear_map),
-    written_out("ConvTranspose", _transposed, _is_undilated),
+    written_out("ConvTranspose", _transposed),
     written_out("DepthToSpace", _depth_to_space),
     written_out("SpaceToDepth", _space_to_depth),
     written_out("Tile", _tile),

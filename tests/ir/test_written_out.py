@@ -19,6 +19,8 @@ from .test_canonical import agree, kinds, parse
 
 HALF = 'coordinate_transformation_mode="half_pixel"'
 SCALED = "s = Constant<value_floats=[1.0, 1.0, 2.0, 2.0]>() "
+TENS = "ten = Constant<value_float=10.0>() t = Mul(x, ten) i = Cast<to=7>(t) "
+SIGNED = "k = Constant<value_ints=[3, -3, 4, -4, 1, 7, -7, -1]>() "
 SIZED = "s = Constant<value_ints=[1, 6, 7, 11]>() "
 
 FORMS = {
@@ -66,6 +68,25 @@ FORMS = {
     "y = Gemm<alpha=0.5, beta=2.0, transA=1>(m, m)",
     "one channel": "i = Constant<value_int=-2>() y = Gather<axis=1>(x, i)",
     "one row, kept": "i = Constant<value_ints=[3]>() y = Gather<axis=2>(x, i)",
+    "running sums": "a = Constant<value_int=2>() y = CumSum(x, a)",
+    "running sums from behind": "a = Constant<value_ints=[-1]>() y = CumSum<reverse=1>(x, a)",
+    "running sums of what came before": "a = Constant<value_int=1>() y = CumSum<exclusive=1>(x, a)",
+    "running sums of one, without it": "a = Constant<value_int=0>() y = CumSum<exclusive=1>(x, a)",
+    "running sums of whole numbers": TENS + "a = Constant<value_int=3>() c = CumSum<exclusive=1, reverse=1>(i, a) "
+    "y = CastLike(c, x)",
+    "logarithms of sums of powers": "a = Constant<value_ints=[1, -1]>() y = ReduceLogSumExp(x, a)",
+    "one logarithm of all": "h = Constant<value_float=100.0>() b = Mul(x, h) y = ReduceLogSumExp<keepdims=0>(b)",
+    "length one": "y = LpNormalization<axis=1>(x)",
+    "sizes that add up to one, or to zero": "p = Constant<value_ints=[0, 0, 1, 0, 0, 0, 0, 0]>() b = Pad(x, p) "
+    "y = LpNormalization<p=1>(b)",
+    "what a division leaves": "k = Constant<value_floats=[0.75]>() y = Mod<fmod=1>(x, k)",
+    "what a division of whole numbers leaves": TENS + SIGNED + "m = Mod<fmod=1>(i, k) y = CastLike(m, x)",
+    "the same with the divisor's sign": TENS + SIGNED + "m = Mod(i, k) y = CastLike(m, x)",
+    "places by number": "i = Constant<value = int64[2,3] {0, 1, -1, 0, 5, 2}>() y = GatherND(x, i)",
+    "places by number in each image": "s = Constant<value_ints=[2, 3, 5, 8]>() r = Reshape(x, s) "
+    "i = Constant<value = int64[2,2,1] {0, -1, 2, 2}>() y = GatherND<batch_dims=1>(r, i)",
+    "what holds nothing, joined": "s = Constant<value_ints=[0]>() a = Constant<value_ints=[1]>() n = Slice(x, s, s, a) "
+    "y = Concat<axis=1>(n, x, n, x)",
     "normalised over two axes, scaled along one": "k = Constant<value_floats=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]>() "
     "y = LayerNormalization<axis=2>(x, k)",
     "normalised over two axes": "o = Shape<start=2, end=4>(x) k = ConstantOfShape<value = float[1] {2.0}>(o) "
@@ -140,6 +161,8 @@ def test_slopes_and_statistics_that_a_checkpoint_brings() -> None:
         (1, (3, 4), 'strides=[2, 2], auto_pad="SAME_UPPER"'),
         (1, (3, 1), 'strides=[2, 3], auto_pad="SAME_LOWER"'),
         (2, (3, 3), "strides=[2, 2], output_shape=[10, 16]"),
+        (1, (3, 2), "strides=[2, 2], dilations=[2, 3], pads=[1, 2, 0, 1]"),
+        (2, (1, 3), "strides=[1, 2], dilations=[2, 2], output_padding=[0, 1]"),
     ],
 )
 def test_a_transposed_convolution_is_as_many_convolutions_as_its_step(
@@ -157,6 +180,62 @@ def test_a_transposed_convolution_is_as_many_convolutions_as_its_step(
     canonical = agree(parse(signature, f"y = ConvTranspose<group={groups}, {attributes}>(x, k, b)", weights))
     assert supported(canonical)["Conv"] == 1
     assert {"k", "b"} <= set(canonical.graph.initializers)
+
+
+@pytest.mark.parametrize(
+    ("groups", "kernel", "attributes"),
+    [
+        (1, (3, 1, 1), "pads=[1, 0, 0, 1, 0, 0]"),
+        (2, (3, 1, 1), "strides=[2, 1, 1], dilations=[2, 1, 1], pads=[2, 0, 0, 1, 0, 0]"),
+        (1, (3, 1, 1), "pads=[1, 0, 2, 1, 1, 0]"),
+        (1, (1, 3, 3), "pads=[0, 1, 1, 0, 1, 1]"),
+        (2, (3, 3, 2), "strides=[2, 1, 3], dilations=[1, 2, 1], pads=[1, 2, 0, 0, 1, 1]"),
+        (1, (1, 1, 1), "strides=[2, 2, 2]"),
+        (1, (2, 2, 2), 'auto_pad="SAME_UPPER", strides=[2, 2, 1]'),
+        (1, (2, 1, 3), 'auto_pad="VALID"'),
+        (6, (3, 3, 3), "pads=[1, 1, 1, 1, 1, 1]"),
+    ],
+)
+def test_a_convolution_over_three_axes_is_one_over_two(
+    groups: int, kernel: tuple[int, int, int], attributes: str
+) -> None:
+    rng = np.random.default_rng(5)
+    shape = (12, 6 // groups, *kernel)
+    weights = {
+        "k": rng.standard_normal(shape).astype(np.float32),
+        "b": rng.standard_normal(12).astype(np.float32),
+    }
+    signature = f"(float[2,6,5,4,7] x, float[{','.join(map(str, shape))}] k, float[12] b) => (float[] y)"
+    canonical = agree(parse(signature, f"y = Conv<group={groups}, {attributes}>(x, k, b)", weights))
+    assert supported(canonical)["Conv"] == 1
+    (node,) = (one for one in canonical.graph if one.op_type == "Conv")
+    assert node.inputs[1] is not None and node.inputs[1].shape is not None and len(node.inputs[1].shape) == 4
+    assert weights.keys() <= canonical.graph.initializers.keys()
+
+
+VOLUMES = {
+    "transposed convolution": "y = ConvTranspose<strides=[2, 2, 2], pads=[1, 0, 1, 1, 1, 0]>(x, k)",
+    "means": "y = AveragePool<kernel_shape=[2, 3, 3], strides=[1, 2, 2], pads=[1, 1, 1, 0, 1, 1]>(x)",
+    "largest": "y = MaxPool<kernel_shape=[2, 2, 2], strides=[2, 2, 2], ceil_mode=1>(x)",
+    "mean of all": "y = GlobalAveragePool(x)",
+    "enlarged": "s = Constant<value_floats=[1.0, 1.0, 1.0, 2.0, 2.0]>() y = Resize(x, , s)",
+    "enlarged, between": 's = Constant<value_floats=[1.0, 1.0, 2.0, 2.0, 2.0]>() y = Resize<mode="linear">(x, , s)',
+    "normalised": "y = InstanceNormalization(x, b, b)",
+    "normalised by statistics": "y = BatchNormalization(x, b, b, b, b)",
+    "framed": 'p = Constant<value_ints=[0, 0, 1, 1, 2, 0, 0, 1, 1, 0]>() y = Pad<mode="reflect">(x, p)',
+}
+
+
+@pytest.mark.parametrize("name", VOLUMES)
+def test_what_else_is_done_to_volumes(name: str) -> None:
+    rng = np.random.default_rng(6)
+    weights = {
+        "k": rng.standard_normal((6, 4, 3, 2, 3)).astype(np.float32),
+        "b": rng.uniform(0.5, 2, 6).astype(np.float32),
+    }
+    read = {label: array for label, array in weights.items() if f" {label}" in VOLUMES[name]}
+    inputs = "".join(f", float[{','.join(map(str, array.shape))}] {label}" for label, array in read.items())
+    supported(agree(parse(f"(float[1,6,3,4,5] x{inputs}) => (float[] y)", VOLUMES[name], read)))
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
@@ -186,6 +265,16 @@ def test_numbers_beyond_float32_are_at_its_ends() -> None:
     )
     got = referee.run(canonical, {"x": np.zeros((3, 3), np.float32)})["y"]
     np.testing.assert_allclose(got, [[0.5, 0, 0.5], [1 / 3] * 3, [0.5, 0.5, 0]], rtol=0, atol=2.0**-24)
+
+
+def test_logarithms_of_nothing_and_of_the_infinite() -> None:
+    none = np.array([[-np.inf, 0, 0], [-np.inf] * 3, [-np.inf, np.inf, 0]], np.float32)
+    body = "a = Add(x, m) k = Constant<value_ints=[1]>() y = ReduceLogSumExp<keepdims=0>(a, k)"
+    model = parse("(float[3,3] x, float[3,3] m) => (float[] y)", body, {"m": none})
+    x = {"x": np.ones((3, 3), np.float32)}
+    wanted, got = (referee.run(one, x)["y"] for one in (model, canonicalise(model)))
+    np.testing.assert_allclose(got, wanted, rtol=2.0**-22)
+    assert wanted[1] == -np.inf and wanted[2] == np.inf
 
 
 def test_a_convolution_that_keeps_sizes_gets_pads() -> None:
