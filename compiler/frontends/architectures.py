@@ -13,24 +13,27 @@ Shapes = dict[str, tuple[int, ...]]
 TOKENS = 77
 """Of a prompt, as CLIP counts them."""
 
+FRAMES = 16
+"""Of a video, as many as the pipelines of diffusers draw unless they are told otherwise."""
+
 
 @dataclass(frozen=True)
 class Architecture:
     """``folder`` is the component's in a pipeline. ``inputs`` gives the shapes of its inputs from its
     configuration: the sample first, batch 1. A model that is not ``resizable`` takes no other height and width.
+    ``channels`` is their axis in the sample.
     """
 
     folder: str
     inputs: Callable[[Any], Shapes]
     resizable: bool = True
+    channels: int = 1
 
 
 def _unet(config: Any) -> Shapes:
     """Of UNet2DModel and UNet2DConditionModel."""
     shapes: Shapes = {"sample": _sample(config), "timestep": (1,)}
-    context = getattr(config, "cross_attention_dim", None) or 0
-    # Some configurations give one width a block; the text encoder has one.
-    width: int = context if isinstance(context, int) else context[0]
+    width = _width(getattr(config, "cross_attention_dim", None) or 0)
     given: int = getattr(config, "encoder_hid_dim", None) or width
     kind = getattr(config, "encoder_hid_dim_type", None)
     added = getattr(config, "addition_embed_type", None)
@@ -58,6 +61,11 @@ def _unet(config: Any) -> Shapes:
     return shapes
 
 
+def _width(context: Any) -> int:
+    """Some configurations give one width a block; what encodes the prompt has one."""
+    return context if isinstance(context, int) else context[0]
+
+
 def _labels(config: Any) -> tuple[int, ...] | None:
     """What classes are given as: their numbers, or vectors."""
     kind = getattr(config, "class_embed_type", None)
@@ -67,6 +75,38 @@ def _labels(config: Any) -> tuple[int, ...] | None:
         own, first = getattr(config, "time_embedding_dim", None), config.block_out_channels[0]
         return 1, own or first * 4
     return (1,) if kind == "timestep" or getattr(config, "num_class_embeds", None) else None
+
+
+def _video(config: Any) -> Shapes:
+    """Of UNet3DConditionModel: what a UNet of pictures reads, with frames behind the channels."""
+    batch, channels, *size = _sample(config)
+    return {**_unet(config), "sample": (batch, channels, FRAMES, *size)}
+
+
+def _motion(config: Any) -> Shapes:
+    """Of UNetMotionModel (Guo et al., arXiv 2307.04725), which reads the prompt once a frame."""
+    shapes = _video(config)
+    _, *text = shapes["encoder_hidden_states"]
+    return {**shapes, "encoder_hidden_states": (FRAMES, *text)}
+
+
+def _video_of_image(config: Any) -> Shapes:
+    """Of I2VGenXLUNet (Zhang et al., arXiv 2311.04145): beside the prompt an image, as latents and as CLIP has it."""
+    shapes = _video(config)
+    embedded = (1, config.cross_attention_dim)
+    return {**shapes, "fps": (1,), "image_latents": shapes["sample"], "image_embeddings": embedded}
+
+
+def _stable_video(config: Any) -> Shapes:
+    """Of UNetSpatioTemporalConditionModel (Blattmann et al., arXiv 2311.15127): frames come before the channels."""
+    batch, channels, *size = _sample(config)
+    given = config.projection_class_embeddings_input_dim // config.addition_time_embed_dim
+    return {
+        "sample": (batch, config.num_frames, channels, *size),
+        "timestep": (1,),
+        "encoder_hidden_states": (1, 1, _width(config.cross_attention_dim)),
+        "added_time_ids": (1, given),
+    }
 
 
 def _dit(config: Any) -> Shapes:
@@ -89,8 +129,12 @@ def _sample(config: Any) -> tuple[int, int, int, int]:
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     "DiTTransformer2DModel": Architecture("transformer", _dit, resizable=False),
+    "I2VGenXLUNet": Architecture("unet", _video_of_image),
     "UNet2DConditionModel": Architecture("unet", _unet),
     "UNet2DModel": Architecture("unet", _unet),
+    "UNet3DConditionModel": Architecture("unet", _video),
+    "UNetMotionModel": Architecture("unet", _motion),
+    "UNetSpatioTemporalConditionModel": Architecture("unet", _stable_video, channels=2),
 }
 """By the name of the class."""
 

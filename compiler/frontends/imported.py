@@ -116,8 +116,8 @@ def assemble(
 ) -> Imported:
     """Check that a canonical model is a UNet with sound weights and describe its inputs.
 
-    Raises UserError if no 4-D float input has the height and width of the output, if nothing convolves, or if
-    a weight holds NaN or infinity.
+    Raises UserError if no float input of four axes, or five of a video, has the height and width of the output, if
+    nothing convolves, or if a weight holds NaN or infinity.
     """
     sample = _sample(model, name)
     if not any(node.op_type in CONVOLUTIONS for node in model.graph):
@@ -140,19 +140,24 @@ def _sample(model: ir.Model, name: str) -> ir.Value:
     images = [
         value
         for value in model.graph.inputs
-        if value.dtype is not None and value.dtype.is_floating_point() and len(_sizes(value)) == 4
+        if value.dtype is not None and value.dtype.is_floating_point() and len(_sizes(value)) in (4, 5)
     ]
     outputs = [_sizes(value) for value in model.graph.outputs]
     equal = [value for value in images if _sizes(value) in outputs]
     # A UNet that also predicts a variance, or takes an image beside the noise, keeps height and width.
-    alike = [v for v in images if any(len(out) == 4 and out[2:] == _sizes(v)[2:] for out in outputs)]
+    alike = [v for v in images if any(_same_picture(_sizes(v), out) for out in outputs)]
     for found in (equal, alike):
         if found:
             return found[0]
     raise UserError(
-        f"{name} is not a diffusion UNet: no 4-D float input has the shape of an output "
+        f"{name} is not a diffusion UNet: no float input of four or five axes has the shape of an output "
         f"(inputs {_listed(model.graph.inputs)}; outputs {_listed(model.graph.outputs)})."
     )
+
+
+def _same_picture(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two pictures or two videos agree in height and width."""
+    return len(one) == len(other) and one[-2:] == other[-2:]
 
 
 def _sizes(value: ir.Value) -> tuple[int, ...]:

@@ -127,8 +127,8 @@ def _arguments(torch: Any, module: Any, shapes: Mapping[str, Sequence[int]], nam
             raise UserError(f"{name} has no input {argument}; its inputs are {', '.join(known)}.")
         published = known[argument]
         axes = range(len(published))
-        # The batch is free, and so are a picture's height and width, or how many tokens there are.
-        fixed = {1} if len(axes) == 4 else {*axes[-1:]} - {0}
+        # The batch is free, and so are a picture's height and width, its frames, or how many tokens there are.
+        fixed = {architecture.channels} if len(axes) >= 4 else {*axes[-1:]} - {0}
         fixed |= set() if architecture.resizable else {*axes[1:]}
         alike = len(shape) == len(axes) and all(size > 0 for size in shape)
         if not alike or any(shape[axis] != published[axis] for axis in fixed):

@@ -312,8 +312,12 @@ def test_smallest_unet_of_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "weights", "message"),
     [
-        (MLP, {"w": np.ones((8, 8), np.float32)}, "not a diffusion UNet: no 4-D float input"),
-        (CLASSIFIER, {"w": np.ones((5, 2, 8, 8), np.float32)}, "not a diffusion UNet: no 4-D float input"),
+        (MLP, {"w": np.ones((8, 8), np.float32)}, "not a diffusion UNet: no float input of four or five"),
+        (
+            CLASSIFIER,
+            {"w": np.ones((5, 2, 8, 8), np.float32)},
+            "not a diffusion UNet: no float input of four",
+        ),
         (FILTER, {}, "not a diffusion UNet: it has no convolution"),
         (CONV, {"w": np.full((2, 2, 1, 1), np.nan, np.float32)}, "weight w of u holds 4 NaN or infinite"),
         (
