@@ -71,8 +71,11 @@ def _flow(nodes: Sequence[NodeProto], given: Collection[str], wanted: Iterable[s
     """Whether every value that is read or ``wanted`` is made, once and in time."""
     makers: dict[str, int] = {}
     for place, node in enumerate(nodes):
-        if any(one.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS) for one in node.attribute):
+        bodies = [one for one in node.attribute if one.type in (AttributeProto.GRAPH, AttributeProto.GRAPHS)]
+        if bodies and node.op_type != "If":
             yield f"{_where(node)} runs a graph of its own, which is not supported"
+        elif node.op_type == "If" and not _has_branches(node):
+            yield f"{_where(node)} has no two branches of as many results as its own"
         if not any(node.output):
             yield f"{_where(node)} makes nothing"
         for name in filter(None, node.output):
@@ -90,8 +93,16 @@ def _flow(nodes: Sequence[NodeProto], given: Collection[str], wanted: Iterable[s
                 yield f"{_where(node)} reads {name}, which follows from its own result"
             elif name not in known:
                 yield f"{_where(node)} reads {name} before {_where(nodes[makers[name]])} makes it"
+        for branch in (one.g for one in node.attribute if one.type == AttributeProto.GRAPH):
+            inside = known.union(tensor.name for tensor in branch.initializer)
+            yield from _flow(branch.node, inside, [value.name for value in branch.output])
         known.update(node.output)
     yield from (f"output {name} is made by nothing" for name in wanted if name not in known)
+
+
+def _has_branches(node: NodeProto) -> bool:
+    results = {one.name: len(one.g.output) for one in node.attribute if one.type == AttributeProto.GRAPH}
+    return results == dict.fromkeys(("then_branch", "else_branch"), len(node.output))
 
 
 def _follows(late: int, early: int, nodes: Sequence[NodeProto], makers: Mapping[str, int]) -> bool:

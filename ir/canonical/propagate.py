@@ -13,6 +13,7 @@ from onnx.reference import ReferenceEvaluator
 
 from ..errors import UserError, first_line
 from ..modules import module_path
+from .branches import take_branch
 
 LARGEST_FOLD = 1 << 20
 """Results with more elements than this stay nodes: a folded table should not outweigh the weights."""
@@ -86,7 +87,10 @@ def propagate(model: ir.Model) -> None:
         if any(index in SHAPING_FLOATS.get(node.op_type, ()) for node, index in value.uses()):
             value.meta[LITERAL] = True
     imports = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
-    for node in list(graph):
+    for node in graph:
+        if node.op_type == "If" and not node.domain:
+            _decide(node)  # what stands in its place now comes next
+            continue
         folded = _fold(node, imports)
         if folded is None:
             _infer(node, imports, model.ir_version)
@@ -95,6 +99,17 @@ def propagate(model: ir.Model) -> None:
             constant = add_literal(graph, array, output.name or "constant")
             ir.convenience.replace_all_uses_with(output, constant, replace_graph_outputs=True)
         graph.remove(node, safe=True)
+
+
+def _decide(node: ir.Node) -> None:
+    chosen = literal(node.inputs[0])
+    if chosen is None or chosen.size != 1:
+        name = node.inputs[0] and node.inputs[0].name
+        raise UserError(
+            f"{where(node)} chooses between two graphs by {name}, which is known only when the model runs; export the "
+            "model without that choice."
+        )
+    take_branch(node, "then_branch" if chosen.reshape(()) else "else_branch")
 
 
 def _fold(node: ir.Node, imports: list[Any]) -> list[np.ndarray[Any, Any]] | None:

@@ -14,7 +14,11 @@ def widen(model: ir.Model) -> None:
 
     Weights keep their names and their numbers, all of which float32 has but those of float64.
     """
-    graph = model.graph
+    for graph in (model.graph, *model.graph.subgraphs()):
+        _widen(graph)
+
+
+def _widen(graph: ir.Graph) -> None:
     for value in (*graph.inputs, *graph.outputs, *(one for node in graph for one in node.outputs)):
         if value.dtype in FLOATS:
             value.type = ir.TensorType(ir.DataType.FLOAT)

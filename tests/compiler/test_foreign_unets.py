@@ -261,3 +261,32 @@ def test_what_a_mask_leaves_out_may_be_infinite(tmp_path: Path) -> None:
     ir.save(graph, tmp_path / "broken.onnx")
     with pytest.raises(UserError, match="weight w of broken holds 4 NaN or infinite"):
         import_model(tmp_path / "broken.onnx")
+
+
+class Squeezed(nn.Module):
+    """An axis goes that has a size of its own in the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start, self.time = nn.Conv2d(2, 2, 3, padding=1), nn.Linear(1, 2)
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.start(x) * self.time(t.squeeze(1))[:, :, None, None]
+
+
+def test_a_branch_that_an_exporter_leaves_is_decided_by_shapes(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    module, path = Squeezed().eval(), tmp_path / "squeezed.onnx"
+    rng = np.random.default_rng(6)
+    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in
+             {"x": (1, 2, 8, 8), "t": (1, 1, 1)}.items()}  # fmt: skip
+    given = tuple(map(torch.from_numpy, feeds.values()))
+    torch.onnx.export(
+        module, given, path, input_names=list(feeds), output_names=["y"], dynamic_axes={"t": {1: "k"}},
+        opset_version=17, dynamo=False,
+    )  # fmt: skip
+    assert any(node.op_type == "If" for node in ir.load(path).graph)
+    imported = import_model(path, shapes={"t": (1, 1, 1)})
+    with torch.no_grad():
+        wanted = module(*given).numpy()
+    np.testing.assert_allclose(referee.run(imported.model, feeds)["y"], wanted, rtol=0, atol=1e-6)
