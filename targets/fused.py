@@ -94,8 +94,9 @@ class _Builder:
         if part is not None:
             half = view.shape[-1] // 2
             view = view.slice(len(view.shape) - 1, part * half, half)
-        self.loads.append(view)
-        return Load(len(self.loads) - 1, ())
+        if view not in self.loads:
+            self.loads.append(view)
+        return Load(self.loads.index(view), ())
 
     def _operand(self, node: ir.Node, value: ir.Value, part: int | None) -> Expression:
         if value is self.anchor_value or id(value) in self.inside:

@@ -13,7 +13,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression, Load
-from .vector_math import emit
+from .vector_math import emit, let
 
 LONGEST_BUFFER = 2**31 - 1
 
@@ -93,9 +93,12 @@ NARROW = {"bfloat16": Bfloat16, "float16": Float16}
 
 def bfloat16_bits(value: Any) -> Any:
     """A float32 as uint32, so that its upper half is the nearest bfloat16 (of two, the even one)."""
-    bits = T.reinterpret("uint32", value)
-    odd = T.bitwise_and(T.shift_right(bits, T.uint32(16)), T.uint32(1))
-    return bits + T.uint32(0x7FFF) + odd
+
+    def rounded(bits: Any) -> Any:
+        odd = T.bitwise_and(T.shift_right(bits, T.uint32(16)), T.uint32(1))
+        return bits + T.uint32(0x7FFF) + odd
+
+    return let(T.reinterpret("uint32", value), rounded)
 
 
 def raw(operand: Any) -> Any:

@@ -5,6 +5,9 @@ them. The polynomials here stay in registers: ``exp`` by Cody-Waite range reduct
 polynomial (error below 2 units in the last place), ``exp2`` by a minimax polynomial of its own, ``erf`` by
 Abramowitz and Stegun 7.1.26 (absolute error below 2e-7 in float32). Sin, Cos, Log and Pow occur on embeddings
 of a few hundred numbers and call libm.
+
+TIR has trees: what is used twice would be written, simplified and lowered twice, and what it is made of four times.
+Such numbers have names, by ``let``.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Apply, Expression, Literal, Load
@@ -38,6 +42,15 @@ def constant(value: float) -> Any:
     return T.float32(value)
 
 
+def let(value: Any, body: Callable[[Any], Any]) -> Any:
+    """``body`` of a value that is computed once, however often it occurs there.
+
+    As an expression: names of statements are replaced by what they stand for as soon as TVM simplifies.
+    """
+    name = tirx.Var("x", value.ty)
+    return tirx.Let(name, value, body(name))
+
+
 def _horner(coefficients: tuple[float, ...], x: Any) -> Any:
     total = constant(coefficients[0])
     for coefficient in coefficients[1:]:
@@ -50,21 +63,32 @@ def exp(x: Any) -> Any:
 
     A sigmoid of -88 would be a denormal number, and arithmetic on those takes a hundred times as long.
     """
-    x = T.max(T.min(x, constant(87.0)), constant(-87.0))
-    whole = T.floor(x * constant(LOG2_E) + constant(0.5))
-    rest = x - whole * constant(LN2_HIGH) - whole * constant(LN2_LOW)
-    fraction = _horner(EXP_POLYNOMIAL, rest) * rest * rest + rest + constant(1.0)
-    exponent = T.shift_left(T.cast(whole, "int32") + T.int32(127), T.int32(23))
-    return fraction * T.reinterpret("float32", exponent)
+
+    def power(whole: Any, rest: Any) -> Any:
+        fraction = _horner(EXP_POLYNOMIAL, rest) * rest * rest + rest + constant(1.0)
+        exponent = T.shift_left(T.cast(whole, "int32") + T.int32(127), T.int32(23))
+        return fraction * T.reinterpret("float32", exponent)
+
+    def split(x: Any, whole: Any) -> Any:
+        rest = x - whole * constant(LN2_HIGH) - whole * constant(LN2_LOW)
+        return let(rest, lambda rest: power(whole, rest))
+
+    clamped = T.max(T.min(x, constant(87.0)), constant(-87.0))
+    return let(
+        clamped, lambda x: let(T.floor(x * constant(LOG2_E) + constant(0.5)), lambda whole: split(x, whole))
+    )
 
 
 def exp2(x: Any) -> Any:
     """A power of two for x of 0 or less, to 8e-8 of itself; below -125 it stays a number that counts as nothing."""
-    x = T.max(x, constant(-125.0))
-    whole = T.floor(x + constant(0.5))
-    fraction = _horner(EXP2_POLYNOMIAL, x - whole)
-    exponent = T.shift_left(T.cast(whole, "int32"), T.int32(23))
-    return T.reinterpret("float32", T.reinterpret("int32", fraction) + exponent)
+
+    def power(x: Any, whole: Any) -> Any:
+        fraction = let(x - whole, lambda rest: _horner(EXP2_POLYNOMIAL, rest))
+        exponent = T.shift_left(T.cast(whole, "int32"), T.int32(23))
+        return T.reinterpret("float32", T.reinterpret("int32", fraction) + exponent)
+
+    clamped = T.max(x, constant(-125.0))
+    return let(clamped, lambda x: let(T.floor(x + constant(0.5)), lambda whole: power(x, whole)))
 
 
 def coarse_exp2(x: Any) -> Any:
@@ -92,10 +116,15 @@ def tanh(x: Any) -> Any:
 
 
 def erf(x: Any) -> Any:
-    size = T.max(x, constant(0.0) - x)
-    t = constant(1.0) / (size * constant(ERF_SCALE) + constant(1.0))
-    tail = _horner(ERF_POLYNOMIAL, t) * t * exp(constant(0.0) - size * size)
-    return T.Select(x < constant(0.0), tail - constant(1.0), constant(1.0) - tail)
+    def tail(size: Any) -> Any:
+        first = constant(1.0) / (size * constant(ERF_SCALE) + constant(1.0))
+        return let(first, lambda t: _horner(ERF_POLYNOMIAL, t) * t) * exp(constant(0.0) - size * size)
+
+    def signed(x: Any) -> Any:
+        rest = let(T.max(x, constant(0.0) - x), tail)
+        return let(rest, lambda rest: T.Select(x < constant(0.0), rest - constant(1.0), constant(1.0) - rest))
+
+    return let(x, signed)
 
 
 def gelu(x: Any) -> Any:
@@ -159,16 +188,34 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 def emit(expression: Expression, load: Callable[[Load], Any], value: Callable[[int], Any]) -> Any:
-    """The TIR form of an expression; ``load`` reads an operand, ``value`` is what the kernel computed."""
-    match expression:
-        case Load():
-            return load(expression)
-        case Literal():
-            return constant(expression.value)
-        case Apply():
-            if expression.op == "Pow" and expression.args[1] == Literal(2.0):
-                base = emit(expression.args[0], load, value)
-                return base * base
-            return OPERATORS[expression.op](*(emit(arg, load, value) for arg in expression.args))
-        case _:
-            return value(expression.part)
+    """The TIR form of an expression; ``load`` reads an operand, ``value`` is what the kernel computed.
+
+    What occurs in several places is computed once.
+    """
+    known: dict[Expression, Any] = {}
+    named: list[tuple[Any, Any]] = []
+
+    def walk(node: Expression) -> Any:
+        if isinstance(node, Literal):
+            return constant(node.value)
+        if node not in known:
+            found = made(node)
+            known[node] = tirx.Var("x", found.ty)
+            named.append((known[node], found))
+        return known[node]
+
+    def made(node: Expression) -> Any:
+        match node:
+            case Load():
+                return load(node)
+            case Apply("Pow", (base, Literal(2.0))):
+                return walk(base) * walk(base)
+            case Apply(op, args):
+                return OPERATORS[op](*map(walk, args))
+            case _:
+                return value(node.part)
+
+    result = walk(expression)
+    for name, found in reversed(named):
+        result = tirx.Let(name, found, result)
+    return result

@@ -14,30 +14,24 @@ import tempfile
 from pathlib import Path
 from typing import IO, Any
 
-import tvm
-
 from .kernel import Kernel
+from .pipeline import compiled
 
 LENGTH = struct.Struct("<Q")
 
 
 def compile_kernel(kernel: Kernel, name: str, llvm_target: dict[str, object]) -> bytes:
     """The object file that defines ``__tvm_ffi_<name>``."""
-    executable = _compiled(kernel, name, llvm_target)
+    module = compiled(kernel, name, llvm_target)
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "kernel.o")
-        executable.mod.write_to_file(path, "o")
+        module.write_to_file(path, "o")
         return Path(path).read_bytes()
 
 
 def assembly(kernel: Kernel, llvm_target: dict[str, object]) -> str:
     """The same code as text."""
-    return str(_compiled(kernel, "kernel", llvm_target).mod.inspect_source("s"))
-
-
-def _compiled(kernel: Kernel, name: str, llvm_target: dict[str, object]) -> Any:
-    module = tvm.IRModule({name: kernel.prim_func(name)})
-    return tvm.compile(module, tvm.target.Target(llvm_target))
+    return str(compiled(kernel, "kernel", llvm_target).inspect_source("s"))
 
 
 class Worker:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tvm
 from hypothesis import strategies as st
+from tvm.runtime import Executable
 
 from fick.compiler.bundle.file import Entry, weights_entry, write_bundle
 from fick.compiler.bundle.link import kernels_source, link
@@ -18,6 +18,7 @@ from fick.compiler.cache import cache_folder
 from fick.targets import profile as profiles
 from fick.targets.compiled import Call, Compiled, Launch, Operand, StateTensor
 from fick.targets.cpu.kernel import WORDS, Kernel
+from fick.targets.cpu.pipeline import compiled
 from fick.targets.cpu.worker import compile_kernel
 from fick.targets.memory import aligned
 from fick.targets.profile import Profile, Target
@@ -34,8 +35,7 @@ class Host:
     def run(self, kernel: Kernel, *operands: np.ndarray) -> None:
         """Calls the kernel; the arrays that are outputs are written in place."""
         assert [str(array.dtype) for array in operands] == [WORDS.get(one, one) for one in kernel.dtypes]
-        module = tvm.IRModule({"kernel": kernel.prim_func("kernel")})
-        built = tvm.compile(module, tvm.target.Target(self.profile.llvm_target())).jit()["kernel"]
+        built = Executable(compiled(kernel, "kernel", self.profile.llvm_target())).jit()["kernel"]
         built(*(ctypes.c_void_p(array.ctypes.data) for array in operands))
 
 
