@@ -119,7 +119,7 @@ class WordPanels(Panels):
     first are the int32 numbers that its columns' sums begin with. Numbers of fewer than eight bits are raised.
     """
 
-    kind: Literal["words"] = "words"  # type: ignore[assignment]
+    kind: Literal["words"] = "words"
     together: int
     bias: int = 0
 
@@ -143,7 +143,7 @@ class TilePanels(Panels):
     columns the reduction indices that share a word, and a step is as many words as a tile has rows.
     """
 
-    kind: Literal["tiles"] = "tiles"  # type: ignore[assignment]
+    kind: Literal["tiles"] = "tiles"
     together: int = 2
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
@@ -180,7 +180,7 @@ class WinogradPanels(Layout):
 class WinogradPairs(WinogradPanels):
     """The same with two channels of a column together: [n * n, panels, C / 2, width, 2]."""
 
-    kind: Literal["winograd-pairs"] = "winograd-pairs"  # type: ignore[assignment]
+    kind: Literal["winograd-pairs"] = "winograd-pairs"
 
     def place(self, source: NDArray[Any]) -> NDArray[Any]:
         panels = super().place(source)
