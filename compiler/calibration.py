@@ -77,7 +77,7 @@ class Calibration(BaseModel):
                 why = (
                     "and it is none of one sample that comes out again; leave them out."
                     if sampler
-                    else "whose sampler is not known; name it with fick compile --sampler, or leave them out."
+                    else "whose sampler is not known; name it as --sampler, or leave them out."
                 )
                 raise UserError(f"the recipe gives values to loops of {model}, {why}")
             calls = drawn_calls(program, min(self.calls, self.steps), seed)

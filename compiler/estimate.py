@@ -10,13 +10,14 @@ from typing import Any
 
 from ..hwmodel import topology
 from ..hwmodel.estimate import estimate as price
-from ..hwmodel.hardware import load
+from ..hwmodel.hardware import Hardware, load
 from ..ir.errors import UserError
+from ..ir.program import Program
 from ..runtime.schedule import order
 from .costs.priced import Priced
 from .programs import random_weights, structure
 from .progress import Silent
-from .recipes import NOTHING, read_recipe
+from .recipes import NOTHING, Recipe, read_recipe
 
 
 def estimate(
@@ -27,6 +28,7 @@ def estimate(
     dram: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     recipe: str | os.PathLike[str] | None = None,
+    sampler: Mapping[str, Any] | None = None,
     reporter: Silent | None = None,
 ) -> dict[str, Any]:
     """Cycles, joules and bytes of an image of ``steps`` calls of ``model``, each of the variant that its schedule says;
@@ -35,8 +37,8 @@ def estimate(
     ``model`` is whatever `fick.compile` takes, a bundle for any target (its program is estimated), or a SCALE-Sim
     topology ``.csv``. ``hardware`` is the name of a spec or the path of a ``.toml``, ``dram`` a table in place of
     the spec's, ``shapes`` fixes sizes of inputs by name, and ``recipe`` is a file of optional passes, whose effect is
-    listed as ``passes``. Only sizes count: ``random_weights`` says whether the
-    weights came from a configuration alone.
+    listed as ``passes``; without prompts it is calibrated in loops of the ``sampler`` (the folder's own by default).
+    Only sizes count: ``random_weights`` says whether the weights came from a configuration alone.
 
     Raises UserError for whatever the user can mend: no such model or hardware, a spec with a field at fault, an
     operand wider than the core takes, a layer that no buffer holds.
@@ -45,6 +47,8 @@ def estimate(
     suffix = Path(model).suffix.lower() if isinstance(model, str | os.PathLike) else ""
     wanted = read_recipe(Path(recipe)) if recipe is not None else NOTHING
     wanted.check_hardware(machine.spec.kind, machine.spec.name)
+    if sampler and not wanted.passes:
+        raise UserError("--sampler is what a recipe is calibrated in; give the --recipe, or leave it out.")
     if shapes and suffix in (".csv", ".fick"):
         raise UserError(f"{model} has its shapes already; give shapes with a model that leaves them open.")
     if suffix == ".csv":
@@ -54,12 +58,31 @@ def estimate(
             "random_weights": False,
             "passes": [],
         }
+    program = looped(
+        model, machine, wanted, steps=steps, dram=dram, shapes=shapes, sampler=sampler, reporter=reporter
+    )
+    optional = {one.name for one in wanted.passes}
+    passes = [one.facts() for one in program.history if one.pass_name in optional]
+    return price(program, machine, steps, dram) | {"random_weights": random_weights(model), "passes": passes}
+
+
+def looped(
+    model: Any,
+    machine: Hardware,
+    recipe: Recipe,
+    *,
+    steps: int,
+    dram: str | None,
+    shapes: Mapping[str, Sequence[int]] | None,
+    sampler: Mapping[str, Any] | None,
+    reporter: Silent | None,
+) -> Program:
+    """The fused program, whose passes with a budget go by costs on the machine, with the order of ``steps`` calls."""
+    costs = Priced(machine, dram)
     program = structure(
-        model, shapes=shapes, recipe=wanted, reporter=reporter, cost_model=Priced(machine, dram)
+        model, shapes=shapes, recipe=recipe, sampler=sampler, reporter=reporter, cost_model=costs
     )
     if program.schedule and steps > 0:
         # None may be for so many steps: then one is followed as the runtime follows it.
         program = replace(program, schedule={steps: order(program.schedule, steps)})
-    optional = {one.name for one in wanted.passes}
-    passes = [one.facts() for one in program.history if one.pass_name in optional]
-    return price(program, machine, steps, dram) | {"random_weights": random_weights(model), "passes": passes}
+    return program

@@ -29,9 +29,8 @@ from ..hwmodel.specs import Bits
 from ..hwmodel.workload import Workload
 from ..ir.errors import UserError, first_line
 from ..ir.files import write_whole
-from ..runtime.schedule import order
-from .costs.priced import Priced
-from .programs import random_weights, structure
+from .estimate import looped
+from .programs import random_weights
 from .progress import Silent
 from .quality.table import NAME, digest_of_weights, read_table, weights_of
 from .recipes import NOTHING, read_recipe
@@ -59,10 +58,12 @@ def state(
     steps: int = 50,
     dram: str | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    sampler: Mapping[str, Any] | None = None,
     quality: Path | None = None,
     reporter: Silent | None = None,
 ) -> Stated:
-    """What is to be searched. Every software of the space is made once, by its recipe.
+    """What is to be searched. Every software of the space is made once, by its recipe, which without prompts is
+    calibrated in loops of the ``sampler`` (the folder's own by default).
 
     Raises UserError for whatever the user can mend, above all in the space; the sentence says where.
     """
@@ -74,7 +75,9 @@ def state(
     energy.dram(dram or read.hardware.spec.energy.dram)
     measured = _qualities(model, read, steps, quality, any(one.name == "quality" for one in wanted))
     made = {
-        label: _workload(model, one, read, steps, dram, shapes, reporter)
+        label: _workload(
+            model, one, read, steps=steps, dram=dram, shapes=shapes, sampler=sampler, reporter=reporter
+        )
         for label, one in read.software.items()
     }
     widths = read.widths()
@@ -132,29 +135,18 @@ def explain(stated: Stated, number: int) -> dict[str, Any]:
     return advice(stated.problem, number)
 
 
-def _workload(
-    model: Any,
-    software: Software,
-    space: Space,
-    steps: int,
-    dram: str | None,
-    shapes: Mapping[str, Sequence[int]] | None,
-    reporter: Silent | None,
-) -> Callable[[Bits], Workload]:
-    """What the model asks of hardware after a recipe's passes, for the widths of what they leave as it was."""
+def _workload(model: Any, software: Software, space: Space, **settings: Any) -> Callable[[Bits], Workload]:
+    """What the model asks of hardware after a recipe's passes, for the widths of what they leave as it was.
+
+    ``settings`` are those of ``looped``.
+    """
     recipe = read_recipe(space.folder / software.recipe) if software.recipe else NOTHING
     recipe.check_hardware(space.hardware.spec.kind, space.hardware.spec.name)
     if str(model).lower().endswith(".csv"):
-        if recipe.passes or shapes:
+        if recipe.passes or settings["shapes"]:
             raise UserError(f"{model} is a table of shapes, which nothing can change; give the model itself.")
         return partial(topology.load, model)
-    program = structure(
-        model, shapes=shapes, recipe=recipe, reporter=reporter, cost_model=Priced(space.hardware, dram)
-    )
-    if program.schedule:
-        # None may be for so many steps: then one is followed as the runtime follows it.
-        program = replace(program, schedule={steps: order(program.schedule, steps)})
-    return partial(extract, program)
+    return partial(extract, looped(model, space.hardware, recipe, **settings))
 
 
 def _qualities(model: Any, space: Space, steps: int, given: Path | None, needed: bool) -> dict[str, float]:

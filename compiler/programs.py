@@ -70,6 +70,7 @@ def structure(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     recipe: Recipe = NOTHING,
+    sampler: Mapping[str, Any] | None = None,
     reporter: Silent | None = None,
     cost_model: CostModel | None = None,
 ) -> Program:
@@ -84,7 +85,7 @@ def structure(
         return unpack(check_bundle(model, [program_entry(component)]).entries[program_entry(component)])
     # Of a whole pipeline that is what its bundle runs: both branches of guidance as one batch.
     source = open_model(model, shapes=shapes).main
-    settings = [recipe.settings(), repr(cost_model)] if recipe.passes else []
+    settings = [recipe.settings(), repr(cost_model), sampler] if recipe.passes else []
     name = digest({"main": source}, [shapes, settings])
     place = cache_folder() / "programs" / f"{name}.zip"
     if name and place.is_file():
@@ -92,9 +93,10 @@ def structure(
             return unpack(place.read_bytes())
         except UserError:
             pass  # damaged: made again below
-    data = pack(
-        fused(source.imported(), recipe=recipe, model=model, reporter=reporter, cost_model=cost_model)
-    )
+    made = fused(
+        source.imported(), recipe=recipe, model=model, sampler=sampler, reporter=reporter, cost_model=cost_model,
+    )  # fmt: skip
+    data = pack(made)
     if name:
         # What cannot be kept is made again next time, and is no reason to fail now.
         with contextlib.suppress(OSError):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,7 +61,21 @@ RecipeOption = Annotated[
     Path | None,
     typer.Option("--recipe", metavar="FILE.toml", help="Optional passes, in order, and their parameters."),
 ]
-
+SamplerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="JSON",
+        help='How the model is sampled, e.g. \'{"kind": "euler"}\', which a bundle keeps; a recipe without prompts is '
+        "calibrated in such loops. [default: the folder's scheduler]",
+    ),
+]
+PrecisionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="FORMAT",
+        help="Of weights and of values in memory: float32, bfloat16 or, on GPUs and Arm, float16.",
+    ),
+]
 StepsOption = Annotated[int, typer.Option(min=1, max=1000, help="Calls of the model for an image.")]
 DramOption = Annotated[
     str | None,
@@ -77,6 +92,22 @@ def shapes(given: list[str] | None) -> dict[str, list[int]] | None:
             raise UserError(f"--shape {text!r} is not of the form NAME=1,4,64,64")
         found[match[1]] = [int(part) for part in match[2].split(",")]
     return found or None
+
+
+def sampler_of(text: str | None) -> dict[str, Any] | None:
+    """What ``samplers.create`` takes."""
+    if text is None:
+        return None
+    from ...runtime import samplers
+
+    try:
+        spec = json.loads(text)
+    except (ValueError, RecursionError):
+        spec = {"kind": text}
+    if not isinstance(spec, dict):
+        raise UserError(f"--sampler {text!r} is neither a sampler's name nor a JSON object with its kind")
+    samplers.create(spec)
+    return spec
 
 
 def size_of(text: str) -> int:

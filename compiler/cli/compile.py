@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -10,15 +9,17 @@ from typing import Annotated, Any
 
 import typer
 
-from ...ir.errors import UserError
 from ...passes.budget import written
 from .arguments import (
     JsonOption,
     ModelArgument,
+    PrecisionOption,
     RecipeOption,
+    SamplerOption,
     ShapeOption,
     TargetOption,
     duration_of,
+    sampler_of,
     shapes,
     size_of,
 )
@@ -47,14 +48,7 @@ def command(
             metavar="600MB", help="Refuse to compile what needs more. [default: the target's memory]"
         ),
     ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="JSON",
-            help='The bundle\'s own sampler, e.g. \'{"kind": "euler"}\'; a recipe without prompts is calibrated in its '
-            "loops.",
-        ),
-    ] = None,
+    sampler: SamplerOption = None,
     recipe: RecipeOption = None,
     budget: Annotated[
         str | None,
@@ -94,13 +88,7 @@ def command(
             help="Also write what the recipe's pruning leaves of the UNet, as a diffusers folder of floats.",
         ),
     ] = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMAT",
-            help="Of weights and of values in memory: float32, bfloat16 or, on GPUs and Arm, float16.",
-        ),
-    ] = "float32",
+    precision: PrecisionOption = "float32",
     tuned: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `fick tune` measured on the target.")
     ] = None,
@@ -129,7 +117,7 @@ def command(
             output,
             shapes=shapes(shape),
             seed=seed,
-            sampler=_sampler(sampler),
+            sampler=sampler_of(sampler),
             memory_limit_bytes=size_of(memory_limit) if memory_limit else None,
             recipe=recipe,
             budget=budget,
@@ -197,18 +185,3 @@ def _assigned(history: list[dict[str, Any]]) -> dict[str, str]:
         "predicted cost": ", ".join(costs),
         "output error": f"{100 * last['output_error']:.2f} % of the output",
     }
-
-
-def _sampler(text: str | None) -> Mapping[str, Any] | None:
-    if text is None:
-        return None
-    from ...runtime import samplers
-
-    try:
-        spec = json.loads(text)
-    except (ValueError, RecursionError):
-        spec = {"kind": text}
-    if not isinstance(spec, dict):
-        raise UserError(f"--sampler {text!r} is neither a sampler's name nor a JSON object with its kind")
-    samplers.create(spec)
-    return spec

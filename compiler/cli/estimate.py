@@ -14,10 +14,12 @@ from .arguments import (
     DramOption,
     JsonOption,
     RecipeOption,
+    SamplerOption,
     ShapeOption,
     StepsOption,
     json_place,
     place,
+    sampler_of,
     shapes,
 )
 from .output import megabytes, out, show, write_json, write_result
@@ -47,6 +49,7 @@ def command(
     dram: DramOption = None,
     shape: ShapeOption = None,
     recipe: RecipeOption = None,
+    sampler: SamplerOption = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -73,8 +76,9 @@ def command(
     with terminal() as reporter:
         reporter.stage("estimate")
         facts = estimate(
-            model, hardware, steps=steps, dram=dram, shapes=shapes(shape), recipe=recipe, reporter=reporter
-        )
+            model, hardware, steps=steps, dram=dram, shapes=shapes(shape), recipe=recipe,
+            sampler=sampler_of(sampler), reporter=reporter,
+        )  # fmt: skip
         reporter.finish()
     if output is not None:
         write_result(output, page(facts).encode())

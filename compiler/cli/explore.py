@@ -15,9 +15,11 @@ from .arguments import (
     DramOption,
     JsonInsideOption,
     ModelArgument,
+    SamplerOption,
     ShapeOption,
     StepsOption,
     place_or_inside,
+    sampler_of,
     shapes,
 )
 from .output import out, show
@@ -70,6 +72,7 @@ def command(
     steps: StepsOption = 50,
     dram: DramOption = None,
     shape: ShapeOption = None,
+    sampler: SamplerOption = None,
     quality: Annotated[
         Path | None,
         typer.Option(
@@ -93,8 +96,8 @@ def command(
     with terminal() as reporter:
         reporter.stage("programs")
         stated = state(
-            model, space, objectives=objectives, steps=steps, dram=dram, shapes=shapes(shape), quality=quality,
-            reporter=reporter,
+            model, space, objectives=objectives, steps=steps, dram=dram, shapes=shapes(shape),
+            sampler=sampler_of(sampler), quality=quality, reporter=reporter,
         )  # fmt: skip
         if output is None:
             assert design is not None

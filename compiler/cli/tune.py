@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from .arguments import JsonOption, ModelArgument, RecipeOption, ShapeOption, TargetOption, shapes
+from .arguments import (
+    JsonOption,
+    ModelArgument,
+    PrecisionOption,
+    RecipeOption,
+    SamplerOption,
+    ShapeOption,
+    TargetOption,
+    sampler_of,
+    shapes,
+)
 from .output import show
 
 EXAMPLE = (
@@ -25,12 +35,8 @@ def command(
     target: TargetOption = "host",
     shape: ShapeOption = None,
     recipe: RecipeOption = None,
-    precision: Annotated[
-        str,
-        typer.Option(
-            metavar="FORMAT", help="Of weights and of values in memory: float32, bfloat16, float16."
-        ),
-    ] = "float32",
+    sampler: SamplerOption = None,
+    precision: PrecisionOption = "float32",
     choices: Annotated[
         int, typer.Option(min=2, max=100, help="Of every problem, the predicted one among them.")
     ] = 6,
@@ -53,6 +59,7 @@ def command(
             rounds=rounds,
             shapes=shapes(shape),
             recipe=recipe,
+            sampler=sampler_of(sampler),
             precision=precision,
             reporter=reporter,
         )

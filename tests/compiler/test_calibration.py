@@ -85,7 +85,7 @@ def test_values_that_nothing_takes_are_refused() -> None:
     program = small_unet.program()
     with pytest.raises(UserError, match=r"values of hardness, which is no .*those are encoder_hidden_states"):
         Calibration(values={"hardness": [1.0]}).context(program, "terrain.onnx", 0, Silent(), DDIM)
-    with pytest.raises(UserError, match=r"gives values to loops of terrain.onnx.*name it with .* --sampler"):
+    with pytest.raises(UserError, match=r"gives values to loops of terrain.onnx.*name it as --sampler"):
         Calibration(values=VALUES).context(program, "terrain.onnx", 0, Silent())
     program.rates["encoder_hidden_states"] = Rate.SAMPLE
     with pytest.raises(UserError, match=r"is none of one sample that comes out again; leave them out"):

@@ -36,6 +36,9 @@ from fick.compiler import cli
         (["explore", "model.onnx", "--space", "none.toml", "-o", "out"], "give a TOML file as docs/explore.md has it"),
         (["runner", "-o", "-"], "standard output takes JSON alone; give the path of a file"),
         (["estimate", "none.csv", "--hardware", "sda"], "No such file or directory; give a .csv"),
+        (["estimate", "model.onnx", "--hardware", "sda", "--sampler", "[1]"], "neither a sampler's name nor"),
+        (["explore", "model.onnx", "--space", "none.toml", "-o", "out", "--sampler", "magic"], "'magic' is not known"),
+        (["tune", "model.onnx", "-o", "out.json", "--sampler", "magic"], "'magic' is not known"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(

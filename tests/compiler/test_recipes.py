@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
 import fick
+from fick.compiler.explore import state
+from fick.compiler.frontends import import_model
+from fick.compiler.programs import fused
 from fick.compiler.recipes import PASSES, Recipe, read_recipe
 from fick.ir.errors import UserError
 from fick.ir.files import LARGEST_BYTES
 from fick.passes.pssa import PruneScores
 from fick.passes.tips import Tips
 
+from ..passes import small_unet
 from . import pipelines
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "recipes"
@@ -142,7 +148,24 @@ def test_an_estimate_with_a_recipe_is_that_of_the_changed_program(tmp_path: Path
         fick.estimate("bk-sdm-tiny", "dbsc", recipe=path)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parents[2] / "examples" / "recipes").glob("*.toml")))
-def test_recipes_that_come_with_fick_can_be_read(path: Path) -> None:
-    read = read_recipe(path)
-    assert read.passes
+def test_an_estimate_and_a_space_are_calibrated_in_loops_of_the_sampler(tmp_path: Path) -> None:
+    model, ddim = tmp_path / "small.onnx", {"kind": "ddim", "prediction_type": "epsilon"}
+    ir.save(small_unet.program().variants["full"], model)
+    path = recipe(
+        tmp_path,
+        "[calibration]\npictures = 2\nsteps = 3\nvalues = {encoder_hidden_states = [0.5]}\n"
+        "[[pass]]\nname = 'quantise'\nleast_depth = 1\n",
+    )
+    space = tmp_path / "space.toml"
+    space.write_text(
+        f"hardware = 'sda'\n[parameters]\nclock_hz = [2e8]\n[software.w8a8]\nrecipe = {path.name!r}\n"
+    )
+    for make in (partial(fick.estimate, model, "sda", recipe=path), partial(state, model, space)):
+        with pytest.raises(UserError, match=r"whose sampler is not known; name it as --sampler"):
+            make()
+    made = fick.estimate(model, "sda", recipe=path, sampler=ddim)
+    compiled = fused(import_model(model), recipe=read_recipe(path), model=model, sampler=ddim)
+    assert made["passes"] == [one.facts() for one in compiled.history if one.pass_name == "quantise"]
+    assert [*state(model, space, sampler=ddim).problem.workloads]
+    with pytest.raises(UserError, match="--sampler is what a recipe is calibrated in; give the --recipe"):
+        fick.estimate(model, "sda", sampler=ddim)
