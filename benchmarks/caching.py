@@ -36,6 +36,7 @@ from tables import show_table
 
 import fick
 from fick.compiler.bench.rounds import measure
+from fick.compiler.bundle.skeleton import manifest_of
 from fick.compiler.figures import png
 from fick.compiler.programs import structure
 from fick.compiler.progress import Silent, terminal
@@ -186,14 +187,12 @@ def row(
         program = structure(path)
         if taken in program.schedule:
             write_whole(folder / f"{path.stem}-{steps}.png", draw(program, taken))
-        with fick.load(path) as model:
-            history = model.manifest["components"]["unet"]["history"]
         reporter.stage(f"{stage}: time")
         return {
             "policy": ROWS[name][0] if share == 1 else FEWER,
             "steps": steps,
             "order": " ".join(program.schedule.get(taken, ["full"] * taken)),
-            "history": history,
+            "history": manifest_of(path)["components"]["unet"]["history"],
             **worth(facts),
             "image_s": in_turns(reference, path, prompts[0].text, steps, taken, reporter),
         }

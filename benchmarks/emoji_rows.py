@@ -1,4 +1,4 @@
-"""What the tables of emoji-sd have in common: a row is a recipe, whose bundle draws the prompts and is judged."""
+"""What tables of recipes have in common: a row is one, whose bundle is timed and, of emoji-sd, draws and is judged."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import typer
 
 import fick
+from fick.compiler.bench.compare import example_inputs
+from fick.compiler.bench.rounds import measure
 from fick.compiler.calibration import Calibration
 from fick.compiler.compile import Report
 from fick.compiler.progress import Silent
@@ -21,9 +23,12 @@ from fick.compiler.recipes import NOTHING, Recipe
 from fick.ir.files import write_whole
 from fick.passes.base import Pass
 from fick.passes.quantise import Quantise, QuantiseConfig
+from fick.runtime import Model
 
 MODEL = Path(__file__).resolve().parents[1] / "models" / "emoji-sd"
 GUIDANCE = 5.0
+ROUNDS = 41
+"""In which calls are timed."""
 
 Passes = tuple[Pass[Any], ...]
 
@@ -39,12 +44,25 @@ def quantise(**settings: Any) -> Quantise:
     return Quantise(QuantiseConfig(**settings))
 
 
-def asked(count: int, only: Sequence[str] | None, rows: Collection[str]) -> list[Prompt]:
-    """The first prompts. Raises BadParameter for a row that there is not."""
-    unknown = sorted({*(only or ())} - {*rows})
-    if unknown:
+def check(only: Sequence[str] | None, rows: Collection[str]) -> None:
+    """Raises BadParameter for a row that there is not."""
+    if unknown := sorted({*(only or ())} - {*rows}):
         raise typer.BadParameter(f"there is no row {unknown[0]!r}; the rows are {', '.join(rows)}")
+
+
+def asked(count: int, only: Sequence[str] | None, rows: Collection[str]) -> list[Prompt]:
+    """The first prompts. Raises as ``check``."""
+    check(only, rows)
     return read_prompts(MODEL / "prompts.txt")[:count]
+
+
+def recipe_of(passes: Passes, calibration: Calibration | None) -> Recipe:
+    return Recipe(passes=passes, calibration=calibration) if passes else NOTHING
+
+
+def place_of(name: str, folder: Path) -> Path:
+    """Of a row's bundle."""
+    return folder / f"{name.replace(', ', '-').replace(' ', '-')}.fick"
 
 
 def bundle(
@@ -54,9 +72,8 @@ def bundle(
     reporter.stage(f"{name}: compile")
     prompts = MODEL / "prompts-held-out.txt"
     calibration = Calibration(prompts=prompts, steps=steps, guidance_scale=GUIDANCE) if looks else None
-    recipe = Recipe(passes=passes, calibration=calibration) if passes else NOTHING
-    path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.fick"
-    return path, fick.compile(MODEL, output=path, recipe=recipe, reporter=reporter)
+    path = place_of(name, folder)
+    return path, fick.compile(MODEL, output=path, recipe=recipe_of(passes, calibration), reporter=reporter)
 
 
 def drawn(
@@ -76,6 +93,17 @@ def drawn(
         path, reference, prompts, steps=steps, seeds=1, guidance_scale=GUIDANCE, folder=folder / "drawings",
         judge=Judge(MODEL / "judge"), progress=reporter.update, reference_steps=reference_steps,
     )  # fmt: skip
+
+
+def paced(ours: Model, theirs: Model, reporter: Silent) -> tuple[float, float]:
+    """Seconds of a call, and what share that is of the other model's in the same rounds."""
+    feeds = example_inputs(theirs, 0)
+    runs = {
+        name: lambda model=model: next(iter(model.run(**feeds).values()))
+        for name, model in (("theirs", theirs), ("ours", ours))
+    }
+    found = measure(runs, ROUNDS, reporter.update)
+    return found["ours"].summary()["median"], found["ours"].ratio_to(found["theirs"])
 
 
 def made_of(path: Path, reference: Path, prompts: Sequence[Prompt], *settings: int) -> list[Any]:

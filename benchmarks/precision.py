@@ -27,14 +27,13 @@ from emoji_rows import (
     interval,
     kept,
     made_of,
+    paced,
     quantise,
 )
 from json_file import JsonFile, write_json
 from tables import show_table
 
 import fick
-from fick.compiler.bench.compare import example_inputs
-from fick.compiler.bench.rounds import measure
 from fick.compiler.progress import Silent, terminal
 from fick.compiler.quality.evaluate import Prompt
 from fick.passes.assign import Assign, AssignConfig
@@ -48,7 +47,7 @@ from fick.passes.quantise import QuantiseByStep, QuantiseByStepConfig
 from fick.passes.split_joins import SplitJoins
 from fick.runtime import TextToImage
 
-STEPS, ROUNDS = 20, 41
+STEPS = 20
 
 
 def pruned(share: float) -> PruneBlocks:
@@ -121,7 +120,7 @@ def main(
             rows[name] = row(name, reference, given, folder, reporter)
         for name, facts in rows.items():
             reporter.stage(f"{name}: time")
-            facts["step"] = paced(Path(facts["bundle"]), reference, reporter)
+            facts["step"] = step(Path(facts["bundle"]), reference, reporter)
         reporter.finish()
     show(rows, len(given))
     write_json(json_file, rows)
@@ -133,13 +132,11 @@ def row(name: str, reference: Path, prompts: list[Prompt], folder: Path, reporte
 
     def make() -> dict[str, Any]:
         facts = drawn(name, path, reference, prompts, folder, reporter, steps=STEPS)
-        with fick.load(path) as model:
-            history = model.manifest["components"]["unet"]["history"]
-        bits = [one["effect"]["weight_bits"] for one in history if "weight_bits" in one["effect"]]
+        bits = [one["effect"]["weight_bits"] for one in report.history if "weight_bits" in one["effect"]]
         return {
             "weight_bytes": report.weight_bytes,
             "weight_bits": bits[-1] if bits else 32.0,
-            "history": history,
+            "history": report.history,
             **{key: facts[key] for key in ("fidelity", "judged", "cost")},
         }
 
@@ -147,17 +144,12 @@ def row(name: str, reference: Path, prompts: list[Prompt], folder: Path, reporte
     return {"bundle": str(path), **kept(place, made_of(path, reference, prompts, STEPS), make)}
 
 
-def paced(bundle: Path, reference: Path, reporter: Silent) -> dict[str, float]:
+def step(bundle: Path, reference: Path, reporter: Silent) -> dict[str, float]:
     """Seconds of a UNet's call, and what share that is of the float bundle's in the same rounds."""
     with fick.load(bundle) as ours, fick.load(reference) as theirs:
         assert isinstance(ours, TextToImage) and isinstance(theirs, TextToImage)
-        feeds = example_inputs(theirs.unet, 0)
-        runs = {
-            name: lambda unet=one.unet: next(iter(unet.run(**feeds).values()))
-            for name, one in (("theirs", theirs), ("ours", ours))
-        }
-        found = measure(runs, ROUNDS, reporter.update)
-    return {"step_s": found["ours"].summary()["median"], "ratio": found["ours"].ratio_to(found["theirs"])}
+        seconds, ratio = paced(ours.unet, theirs.unet, reporter)
+    return {"step_s": seconds, "ratio": ratio}
 
 
 def show(rows: dict[str, dict[str, Any]], prompts: int) -> None:

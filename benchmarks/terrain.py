@@ -16,19 +16,16 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from emoji_rows import BEST, Only, Passes, interval, quantise
+from emoji_rows import BEST, Only, Passes, check, interval, paced, place_of, quantise, recipe_of
 from json_file import JsonFile, write_json
 from numpy.typing import NDArray
 from tables import show_table
 
 import fick
 from fick.compiler import pictures
-from fick.compiler.bench.compare import example_inputs
-from fick.compiler.bench.rounds import measure
 from fick.compiler.calibration import Calibration
 from fick.compiler.progress import Silent, terminal
 from fick.compiler.quality.interval import mean
-from fick.compiler.recipes import NOTHING, Recipe
 from fick.passes.assign import Assign, AssignConfig
 from fick.passes.correct import CorrectBias
 from fick.passes.learned.distil import Distil
@@ -44,8 +41,8 @@ PEAK = 2.0
 HIGHEST_DB = 100.0
 """Given for equal maps too, so that means stay finite."""
 
-UNSEEN, ROUNDS = 1000, 41
-"""The seed of the loops that recipes are calibrated in, and rounds in which calls are timed."""
+UNSEEN = 1000
+"""The seed of the loops that recipes are calibrated in."""
 
 W4 = quantise(weights="int4", activations="float32", clip_weights=True)
 W4_BLOCKS = quantise(weights="int4", activations="float32", clip_weights=True, block=32)
@@ -86,8 +83,7 @@ def main(
     json_file: JsonFile = None,
 ) -> None:
     """Compile all rows, draw with them and print a table."""
-    if unknown := sorted({*(only or ())} - {*ROWS}):
-        raise typer.BadParameter(f"there is no row {unknown[0]!r}; the rows are {', '.join(ROWS)}")
+    check(only, ROWS)
     folder.mkdir(parents=True, exist_ok=True)
     source = fetch()
     with terminal() as reporter:
@@ -103,7 +99,7 @@ def main(
             found[name] = {
                 "weight_bytes": weight_bytes(path),
                 "psnr_db": {steps: vars(mean(nearness(wanted[steps], got[steps]))) for steps in LOOPS},
-                **paced(path, float_bundle, reporter),
+                **call(path, float_bundle, reporter),
             }
         reporter.finish()
     png.save(pictures.grid(first, columns=6), folder / "maps.png")
@@ -115,8 +111,7 @@ def bundle(source: Path, name: str, folder: Path, reporter: Silent) -> Path:
     reporter.stage(f"{name}: compile")
     values = {"difficulty": [0.0, 0.25, 0.5, 0.75, 1.0]}
     calibration = Calibration(pictures=10, values=values)
-    recipe = Recipe(passes=ROWS[name], calibration=calibration) if ROWS[name] else NOTHING
-    path = folder / f"{name.replace(', ', '-').replace(' ', '-')}.fick"
+    path, recipe = place_of(name, folder), recipe_of(ROWS[name], calibration)
     fick.compile(source, output=path, recipe=recipe, sampler=SAMPLER, seed=UNSEEN, reporter=reporter)
     return path
 
@@ -149,16 +144,11 @@ def weight_bytes(path: Path) -> int:
         return model.manifest["memory"]["weights_bytes"]
 
 
-def paced(path: Path, reference: Path, reporter: Silent) -> dict[str, float]:
-    """Seconds of a call, and what share that is of the float bundle's in the same rounds."""
+def call(path: Path, reference: Path, reporter: Silent) -> dict[str, float]:
+    """Seconds of one, and what share that is of the float bundle's in the same rounds."""
     with Model(path) as ours, Model(reference) as theirs:
-        feeds = example_inputs(theirs, 0)
-        runs = {
-            name: lambda model=model: next(iter(model.run(**feeds).values()))
-            for name, model in (("theirs", theirs), ("ours", ours))
-        }
-        times = measure(runs, ROUNDS, reporter.update)
-    return {"call_s": times["ours"].summary()["median"], "ratio": times["ours"].ratio_to(times["theirs"])}
+        seconds, ratio = paced(ours, theirs, reporter)
+    return {"call_s": seconds, "ratio": ratio}
 
 
 def show(found: dict[str, dict[str, Any]], maps: int) -> None:
