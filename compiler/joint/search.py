@@ -71,11 +71,8 @@ def recipe_within(
     reporter.stage("import")
     program = unchanged(whole.main.imported())
     heard = _Heard(reporter)
-    context = calibration.context(program, folder, seed, heard)
-    context = replace(
-        context, quality=None, cost_model=cost_model, progress=heard.update,
-        work_folder=cache_folder() / "passes" / str(digest({}, [])),
-    )  # fmt: skip
+    context = Recipe(calibration=calibration).context(program, folder, seed, heard)
+    context = replace(context, quality=None, cost_model=cost_model, progress=heard.update)
     parting = Parting(program, context, read(budget), calibration.steps)
     judge = Judge(folder / "judge") if (folder / "judge").is_dir() else None
     rungs = _rungs(program, folder, calibration, judge, seed, heard)
