@@ -16,7 +16,7 @@ from fick.targets.expressions import Apply, Load, Value
 from fick.targets.packing import WordPanels, bfloat16_words
 
 from .kernels import ARM, Host
-from .test_kernels import few
+from .test_kernels import attended, few
 
 MACHINES = [one for one in (*map(Host, profiles.fitting()), *ARM) if one.profile.bfloat16_dot]
 INSTRUCTIONS = [profiles.load(name) for name in ("x86-64-v4-bf16", "cortex-x3")]
@@ -115,10 +115,5 @@ def test_attention(machine, runs, keys, pairs, width, heads, vectors, rows, bloc
     )  # fmt: skip
     out = np.full((1, queries, heads, width), np.nan, np.float32)
     machine.run(made, q, k, values, np.full(made.scratch_floats, np.nan, np.float32), out)
-    scores = np.einsum("bqhd,bkhd->bhqk", wide(q), wide(k)) * depth**-0.5
-    if causal:
-        scores = np.where(np.arange(keys) <= np.arange(queries)[:, None], scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    wanted, sizes = (np.einsum("bhqk,bkhd->bqhd", weights, one) for one in (wide(v), np.abs(wide(v))))
+    wanted, sizes = (attended(wide(q), wide(k), one, causal=causal) for one in (wide(v), np.abs(wide(v))))
     assert np.all(np.abs(out - wanted) <= 2 * (2**-9 + 1e-4) * sizes)

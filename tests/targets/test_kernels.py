@@ -32,6 +32,16 @@ def noise(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
 
 
+def attended(q, k, v, masks=(), causal=False) -> np.ndarray:
+    """Of (batch, token, head, channel), with a mask (batch, head, query, key) or none, in float64."""
+    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * q.shape[3] ** -0.5
+    scores = sum(masks, scores)
+    if causal:
+        scores = np.where(np.tri(q.shape[1], k.shape[1], dtype=bool), scores, -np.inf)
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v.astype(np.float64))
+
+
 def sum_tolerance(terms: int) -> float:
     return 8 * terms * UNIT
 
@@ -167,12 +177,7 @@ def test_attention_never_stores_the_scores_and_agrees(
     )  # fmt: skip
     out = np.full_like(q, np.nan)
     machine.run(kernel, q, k, v, np.zeros(kernel.scratch_floats, np.float32), out, *mask)
-    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * depth**-0.5
-    scores = sum(mask, scores)
-    if causal:
-        scores = np.where(np.tri(queries, keys, dtype=bool), scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    wanted = np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v.astype(np.float64))
+    wanted = attended(q, k, v, mask, causal)
     # The exponent's error is that of a score (depth terms, at most ~10), carried into a mean of values below ~5.
     np.testing.assert_allclose(out, wanted, rtol=0, atol=5 * sum_tolerance(depth + keys))
 

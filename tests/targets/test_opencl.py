@@ -31,7 +31,7 @@ from fick.targets.opencl.reduction import Reduction
 from fick.targets.opencl.text import lanes_for
 
 from .kernels import write_calls
-from .test_kernels import REFERENCE, noise, sum_tolerance
+from .test_kernels import REFERENCE, attended, noise, sum_tolerance
 
 UNIT = 2.0**-24
 Array = NDArray[np.generic]
@@ -150,12 +150,7 @@ def attention(draw: Draw) -> Case:
         out_strides=strides(queries), tile=draw(st.sampled_from([1, 8])), block=min(32, keys), items=64,
         causal=bool(causal), mask_strides=(queries * keys, 0, keys, 1) if masked else (),
     )  # fmt: skip
-    scores = np.einsum("bqhd,bkhd->bhqk", q.astype(np.float64), k.astype(np.float64)) * depth**-0.5
-    scores = sum(mask, scores)
-    if causal:
-        scores = np.where(np.tri(queries, keys, dtype=bool), scores, -np.inf)
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    wanted = np.einsum("bhqk,bkhd->bqhd", weights / weights.sum(-1, keepdims=True), v.astype(np.float64))
+    wanted = attended(q, k, v, mask, causal)
     operands = [q, k, v, np.full_like(q, np.nan), *mask]
     return Case(kernel, operands, 3, wanted, 5 * sum_tolerance(depth + keys))
 

@@ -21,7 +21,7 @@ from fick.targets.packing import TilePanels, bfloat16_words
 
 from .kernels import Host, allow_tiles
 from .test_int8 import integers
-from .test_kernels import UNIT, few, noise, sum_tolerance
+from .test_kernels import UNIT, attended, few, noise, sum_tolerance
 
 PROFILE = profiles.load("x86-64-amx")
 MACHINE = Host(PROFILE)
@@ -159,10 +159,7 @@ def test_attention(queries, keys, depth, value_depth, heads, blocks, rounds):
     )
     packed = np.full(kernel.packed_words, 0x7FC0, np.uint16)
     MACHINE.run(kernel, q, k, v, packed, np.full(kernel.scratch_floats, np.nan, np.float32), out)
-    scores = np.einsum("qhd,khd->hqk", widened(q), widened(k)) * depth**-0.5
-    weights = np.exp(scores - scores.max(-1, keepdims=True))
-    weights /= weights.sum(-1, keepdims=True)
-    wanted = np.einsum("hqk,khd->qhd", weights, widened(v))
+    (wanted,) = attended(*(widened(one)[None] for one in (q, k, v)))
     # A weight is rounded to 8 bits and its power of two is good to 8e-5.
     tolerance = (2**-9 + 2e-4) * np.abs(widened(v)).max()
     got = widened(out) if rounds else out
