@@ -149,3 +149,10 @@ def merge_axes(
     if not kept:
         return (1,), [(0,) for _ in operands]
     return tuple(kept), [tuple(done) for done in strides]
+
+
+def merged(views: Sequence[View], axes: Sequence[int]) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """Loops over these ``axes`` of the first view, and the strides of all along them, as ``merge_axes`` folds them."""
+    return merge_axes(
+        [views[0].shape[axis] for axis in axes], [[view.strides[axis] for axis in axes] for view in views]
+    )

@@ -16,6 +16,7 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from ..heads import HeadShapes
 from .dots import DOTS, add_products, left_factors
 from .kernel import Kernel, fill, flat, lane_chunks, local, store, words
 from .vector_math import LOG2_E, exp2
@@ -25,24 +26,7 @@ LOWEST = -1.0e30
 
 
 @dataclass(frozen=True)
-class HeadsKernel(Kernel):
-    """What every template of attention has to know. Strides are those of (batch, head, token, channel)."""
-
-    batch: int
-    heads: int
-    queries: int
-    keys: int
-    depth: int
-    value_depth: int
-    scale: float
-    q_strides: tuple[int, ...]
-    k_strides: tuple[int, ...]
-    v_strides: tuple[int, ...]
-    out_strides: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Attention(HeadsKernel):
+class Attention(HeadShapes, Kernel):
     """Operands: q, k, v, scratch, out, [mask].
 
     A task takes runs of ``tile`` queries of one head, all of them in ``blocks`` tasks, against ``block`` keys at a

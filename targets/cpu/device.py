@@ -13,7 +13,7 @@ from ..lowering import Frame, Lowering
 from ..planning import device as planned
 from ..planning.device import Bound, Device, Heads, Images, Product, Rows
 from ..profile import Profile
-from ..views import View, merge_axes
+from ..views import View, merged
 from . import build, lower_frames
 from .elementwise import Map
 from .gather import Gather
@@ -28,11 +28,8 @@ class Processor(Device):
     profile: Profile
 
     def map(self, lowering: Lowering, out: View, loads: Sequence[View], bound: Bound, name: str) -> None:
-        order = out.order()
         views = [out, *loads]
-        extents, strides = merge_axes(
-            [out.shape[axis] for axis in order], [[view.strides[axis] for axis in order] for view in views]
-        )
+        extents, strides = merged(views, out.order())
         kernel = Map(
             dtypes=lowering.dtypes(views),
             extents=extents,

@@ -10,6 +10,7 @@ from typing import Any
 from tvm.script.ir_builder import tirx as T
 
 from ..expressions import Expression
+from ..framing import Framing
 from .kernel import Kernel, evaluate, flat, lane_chunks, store, unflatten
 
 SERIAL_BELOW = 1 << 13
@@ -95,20 +96,9 @@ class Frame(Kernel):
 
 
 @dataclass(frozen=True)
-class Pad(Kernel):
-    """Operand 0: out, dense [planes, height, width]; operand 1: the image, framed by zeros in out.
+class Pad(Framing, Kernel):
+    """Operand 0: out, dense; operand 1: the images, framed by zeros in out."""
 
-    The unit is a run of ``channels`` floats; ``image`` is (rows, columns) of such runs, ``before`` the rows
-    and columns of zeros that come first.
-    """
-
-    planes: int
-    height: int
-    width: int
-    channels: int
-    image: tuple[int, int]
-    before: tuple[int, int]
-    in_strides: tuple[int, int, int, int]
     lanes: int
 
     def body(self, operands: Sequence[Any]) -> None:

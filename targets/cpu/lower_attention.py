@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, replace
 from functools import partial
 
+from ..heads import HeadShapes
 from ..lowering import Lowering
 from ..planning.device import Heads
 from ..profile import Profile
@@ -37,24 +39,12 @@ def lower_attention(lowering: Lowering, heads: Heads, profile: Profile) -> None:
 
 
 def _on_tiles(lowering: Lowering, attention: Heads, profile: Profile) -> None:
-    q, k, v, out = attention.q, attention.k, attention.v, attention.out
-    batch, heads, queries, _ = q.shape
-    keys = v.shape[2]
+    q, k, v, out, shapes = attention.q, attention.k, attention.v, attention.out, attention.shapes
     kernel = TileAttention(
         dtypes=(*lowering.dtypes([q, k, v]), "bfloat16", "float32", *lowering.dtypes([out])),
-        batch=batch,
-        heads=heads,
-        queries=queries,
-        keys=keys,
-        depth=q.shape[3],
-        value_depth=v.shape[3],
-        scale=attention.scale,
-        q_strides=q.strides,
-        k_strides=k.strides,
-        v_strides=v.strides,
-        out_strides=out.strides,
-        block=min(BLOCK, math.ceil(keys / STEP) * STEP),
-        blocks=min(math.ceil(queries / QUERIES), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
+        **asdict(shapes),
+        block=min(BLOCK, math.ceil(shapes.keys / STEP) * STEP),
+        blocks=_blocks(shapes, QUERIES, profile),
     )
     packed = lowering.fresh((kernel.packed_words,), dtype="bfloat16")
     scratch = lowering.fresh((kernel.scratch_floats,))
@@ -80,9 +70,7 @@ def _paired(lowering: Lowering, values: View, lanes: int, name: str) -> View:
 
 def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile, dot: str | None) -> None:
     q, k, v, out, masks = attention.q, attention.k, attention.v, attention.out, attention.masks
-    batch, heads, queries, depth = q.shape
-    keys, value_depth = k.shape[2], v.shape[3]
-    name = str(attention.node.name)
+    queries, keys, name = q.shape[2], k.shape[2], str(attention.node.name)
     if keys >= MANY_KEYS:
         k = lowering.materialised(k)
     k_strides = k.strides
@@ -92,31 +80,19 @@ def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile, dot: str
     else:
         dot = None
         v = lowering.materialised(v) if keys >= MANY_KEYS else v
-    problem = (
-        f"attention, {batch * heads} of {queries} queries and {keys} keys, {depth} and {value_depth} wide"
-    )
-    vectors = lowering.chooser(name)(problem, _vectors(queries, profile))
+    shapes = replace(replace(attention, k=k, v=v).shapes, k_strides=k_strides)
+    vectors = lowering.chooser(name)(shapes.described, _vectors(queries, profile))
     most = most_rows(vectors, profile)
     tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most, 1 if dot is None else 2)
     make = Attention if dot is None else partial(DotAttention, instruction=dot)
     kernel = make(
         dtypes=(*lowering.dtypes([q, k, v]), "float32", *lowering.dtypes([out, *masks])),
-        batch=batch,
-        heads=heads,
-        queries=queries,
-        keys=keys,
-        depth=depth,
-        value_depth=value_depth,
-        scale=attention.scale,
-        q_strides=q.strides,
-        k_strides=k_strides,
-        v_strides=v.strides,
-        out_strides=out.strides,
+        **asdict(shapes),
         tile=tile,
         rows=rows,
-        channels=_evenly(value_depth, most_rows(vectors, profile, SINGLE, profile.vector_lanes)),
+        channels=_evenly(shapes.value_depth, most_rows(vectors, profile, SINGLE, profile.vector_lanes)),
         block=block,
-        blocks=min(math.ceil(queries / tile), math.ceil(TASKS_A_CORE * profile.cores / (batch * heads))),
+        blocks=_blocks(shapes, tile, profile),
         lanes=profile.vector_lanes,
         by_lane=profile.by_lane,
         causal=attention.causal,
@@ -124,6 +100,12 @@ def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile, dot: str
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
     lowering.call(kernel, [q, k, v, scratch, out, *masks], name)
+
+
+def _blocks(shapes: HeadShapes, tile: int, profile: Profile) -> int:
+    """Tasks that share a head's runs of ``tile`` queries."""
+    tasks = TASKS_A_CORE * profile.cores
+    return min(math.ceil(shapes.queries / tile), math.ceil(tasks / (shapes.batch * shapes.heads)))
 
 
 def _vectors(queries: int, profile: Profile) -> dict[str, int]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from ...ir.errors import UserError
+from ..framing import framing
 from ..fused import result_view
 from ..graph_facts import describe
 from ..lowering import Lowering
@@ -111,24 +113,10 @@ def padded(
     name: str,
 ) -> View:
     """(N, C, spatial...) with a frame of zeros, channels innermost: as it was computed, or a copy."""
-    spatial = list(x.shape[2:])
     whole, frame = lowering.framed.get(x, (x, None))
     if frame == (tuple(before), tuple(after)):
         return whole
-    framed = [size + a + b for size, a, b in zip(spatial, before, after, strict=True)]
-    order = (0, *range(2, len(x.shape)), 1)
-    out = lowering.fresh((x.shape[0], x.shape[1], *framed), order, *lowering.dtypes([x]))
-    single = len(spatial) == 1  # a signal is an image of one row
-    kernel = Pad(
-        dtypes=lowering.dtypes([out, x]),
-        planes=x.shape[0],
-        height=1 if single else framed[0],
-        width=framed[-1],
-        channels=x.shape[1],
-        image=(1 if single else spatial[0], spatial[-1]),
-        before=(0 if single else before[0], before[-1]),
-        in_strides=(x.strides[0], 0 if single else x.strides[2], x.strides[-1], x.strides[1]),
-        lanes=profile.vector_lanes,
-    )
+    out, frame = framing(lowering, x, before, after)
+    kernel = Pad(lowering.dtypes([out, x]), **asdict(frame), lanes=profile.vector_lanes)
     lowering.call(kernel, [out, x], name)
     return out

@@ -16,9 +16,10 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
+from ..heads import HeadShapes
 from ..packing import TILE_ROWS
-from .attention import LOWEST, HeadsKernel
-from .kernel import fill, flat, local, store
+from .attention import LOWEST
+from .kernel import Kernel, fill, flat, local, store
 from .tiles import LEFT, RIGHT, ROW_BYTES, STEP, SUMS, WIDTH, configure, load_tile, store_tile, unit
 from .vector_math import LOG2_E, coarse_exp2, exp2
 
@@ -44,7 +45,7 @@ def _up(count: int, unit_size: int) -> int:
 
 
 @dataclass(frozen=True)
-class TileAttention(HeadsKernel):
+class TileAttention(HeadShapes, Kernel):
     """Operands: q, k, v, packed keys and values (bfloat16), scratch (float32), out.
 
     First keys are copied and values turned, both padded with zeros to whole tiles; then each task takes runs of 32

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..compiled import Launch
+from ..heads import HeadShapes
 from .kernel import ADDRESSES, Kernel
 from .text import Code, flat, kind, lanes_for, sum_of
 
@@ -22,23 +23,12 @@ LOWEST = -3.0e38
 
 
 @dataclass(frozen=True)
-class Attention(Kernel):
-    """Operands: q, k, v, out, [mask], each at its strides along (batch, head, token, channel).
+class Attention(HeadShapes, Kernel):
+    """Operands: q, k, v, out, [mask].
 
     ``tile`` queries and ``block`` keys at a time; ``items`` work-items.
     """
 
-    batch: int
-    heads: int
-    queries: int
-    keys: int
-    depth: int
-    value_depth: int
-    scale: float
-    q_strides: tuple[int, ...]
-    k_strides: tuple[int, ...]
-    v_strides: tuple[int, ...]
-    out_strides: tuple[int, ...]
     tile: int
     block: int
     items: int

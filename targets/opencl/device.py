@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from ..compiled import Launch
+from ..framing import framing
+from ..heads import HeadShapes
 from ..lowering import Lowering
 from ..planning import device as planned
 from ..planning.device import Bound, Device, Heads, Images, Product, Rows
 from ..profile import GpuProfile
-from ..views import View, merge_axes
+from ..views import View, merged
 from .attention import Attention
 from .elementwise import Gather, Map, Pad
 from .kernel import Kernel
@@ -46,31 +48,15 @@ class Gpu(Device):
     profile: GpuProfile
 
     def map(self, lowering: Lowering, out: View, loads: Sequence[View], bound: Bound, name: str) -> None:
-        order = out.order()
         views = [out, *loads]
-        extents, strides = merge_axes(
-            [out.shape[axis] for axis in order], [[view.strides[axis] for axis in order] for view in views]
-        )
+        extents, strides = merged(views, out.order())
         lowering.call(Map(lowering.dtypes(views), extents, strides[0], bound(1, strides[1:])), views, name)
 
     def padded(
         self, lowering: Lowering, x: View, before: Sequence[int], after: Sequence[int], name: str
     ) -> View:
-        framed = [size + a + b for size, a, b in zip(x.shape[2:], before, after, strict=True)]
-        order = (0, *range(2, len(x.shape)), 1)
-        out = lowering.fresh((x.shape[0], x.shape[1], *framed), order, *lowering.dtypes([x]))
-        single = len(framed) == 1  # a signal is an image of one row
-        kernel = Pad(
-            dtypes=lowering.dtypes([out, x]),
-            planes=x.shape[0],
-            height=1 if single else framed[0],
-            width=framed[-1],
-            channels=x.shape[1],
-            image=(1 if single else x.shape[2], x.shape[-1]),
-            before=(0 if single else before[0], before[-1]),
-            in_strides=(x.strides[0], 0 if single else x.strides[2], x.strides[-1], x.strides[1]),
-        )
-        lowering.call(kernel, [out, x], name)
+        out, frame = framing(lowering, x, before, after)
+        lowering.call(Pad(lowering.dtypes([out, x]), **asdict(frame)), [out, x], name)
         return out
 
     def gather(self, lowering: Lowering, out: View, table: View, indices: View, name: str) -> None:
@@ -117,35 +103,20 @@ class Gpu(Device):
         lowering.call(kernel, operands, str(rows.node.name))
 
     def attention(self, lowering: Lowering, heads: Heads) -> None:
-        batch, count, queries, depth = heads.q.shape
-        keys, value_depth = heads.v.shape[2], heads.v.shape[3]
+        shapes = heads.shapes
         operands = [heads.q, heads.k, heads.v, heads.out, *heads.masks]
-        problem = (
-            f"attention, {batch * count} of {queries} queries and {keys} keys, {depth} and {value_depth} wide"
-        )
-        tiles = self._queries(queries, depth, value_depth)
         kernel = Attention(
             dtypes=lowering.dtypes(operands),
-            batch=batch,
-            heads=count,
-            queries=queries,
-            keys=keys,
-            depth=depth,
-            value_depth=value_depth,
-            scale=heads.scale,
-            q_strides=heads.q.strides,
-            k_strides=heads.k.strides,
-            v_strides=heads.v.strides,
-            out_strides=heads.out.strides,
-            tile=lowering.chooser(str(heads.node.name))(problem, tiles),
-            block=min(KEYS, keys),
+            **asdict(shapes),
+            tile=lowering.chooser(str(heads.node.name))(shapes.described, self._queries(shapes)),
+            block=min(KEYS, shapes.keys),
             items=min(ITEMS, self.profile.work_group),
             causal=heads.causal,
             mask_strides=heads.masks[0].strides if heads.masks else (),
         )
         lowering.call(kernel, operands, str(heads.node.name))
 
-    def _queries(self, queries: int, depth: int, value_depth: int) -> dict[str, int]:
+    def _queries(self, shapes: HeadShapes) -> dict[str, int]:
         """Of a work-group, by name: first as many as half of the registers hold sums of, and half of the local memory
         their scores, then fewer.
         """
@@ -155,9 +126,9 @@ class Gpu(Device):
             for tile in QUERIES
             if tile == 1
             or (
-                tile < 2 * queries
-                and tile * value_depth <= items * self.profile.registers // 2
-                and 4 * tile * (depth + KEYS + 3) <= self.profile.local_bytes // 2
+                tile < 2 * shapes.queries
+                and tile * shapes.value_depth <= items * self.profile.registers // 2
+                and 4 * tile * (shapes.depth + KEYS + 3) <= self.profile.local_bytes // 2
             )
         }
 

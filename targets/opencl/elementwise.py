@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ..compiled import Launch
 from ..expressions import Expression, loads_of, operations
+from ..framing import Framing
 from .kernel import Kernel, spread
 from .text import Code, flat, lanes_for
 
@@ -46,19 +47,8 @@ class Map(Kernel):
 
 
 @dataclass(frozen=True)
-class Pad(Kernel):
-    """Operand 0: out, dense [planes, height, width, channels]; operand 1: the image, framed by zeros in out.
-
-    ``image`` is (rows, columns), ``before`` the rows and columns of zeros that come first.
-    """
-
-    planes: int
-    height: int
-    width: int
-    channels: int
-    image: tuple[int, int]
-    before: tuple[int, int]
-    in_strides: tuple[int, int, int, int]
+class Pad(Framing, Kernel):
+    """Operand 0: out, dense; operand 1: the images, framed by zeros in out."""
 
     @property
     def lanes(self) -> int:

@@ -17,6 +17,7 @@ import onnx_ir as ir
 from ..compiled import Launch
 from ..expressions import Expression
 from ..fused import Fused
+from ..heads import HeadShapes
 from ..lowering import Frame, Lowering
 from ..views import View
 from .factors import Factors
@@ -103,6 +104,15 @@ class Heads:
     masks: tuple[View, ...]
     scale: float
     causal: bool
+
+    @property
+    def shapes(self) -> HeadShapes:
+        batch, heads, queries, depth = self.q.shape
+        views = (self.q, self.k, self.v, self.out)
+        return HeadShapes(
+            batch, heads, queries, self.k.shape[2], depth, self.v.shape[3], self.scale,
+            *(view.strides for view in views),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

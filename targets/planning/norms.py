@@ -9,7 +9,7 @@ from ...ir.groups import Group
 from ..fused import Fused, fuse, result_view
 from ..graph_facts import describe, shape_of
 from ..lowering import Lowering
-from ..views import View, merge_axes
+from ..views import View, merged
 from .device import Images, Rows
 
 
@@ -25,9 +25,7 @@ def lower_group_norm(lowering: Lowering, group: Group) -> None:
     fused = fuse(lowering, group, node)
     out = lowering.device.image(lowering, fused.result, shape, str(node.name))
     views = [x, out, *fused.loads]
-    pixels, strides = merge_axes(
-        [shape[axis] for axis in spatial], [[view.strides[axis] for axis in spatial] for view in views]
-    )
+    pixels, strides = merged(views, spatial)
     images = Images(
         node=node,
         fused=fused,
@@ -73,9 +71,7 @@ def _lower_rows(lowering: Lowering, node: ir.Node, fused: Fused, axis: int, epsi
     rows = [other for other in x.order() if other != axis]
     out = lowering.fresh(x.shape, (*rows, axis), lowering.dtype(fused.result))
     views: list[View] = [x, out, *fused.loads]
-    extents, strides = merge_axes(
-        [x.shape[other] for other in rows], [[view.strides[other] for other in rows] for view in views]
-    )
+    extents, strides = merged(views, rows)
     ends = [view.strides[axis] for view in views]
     full = [(*along, end) for along, end in zip(strides, ends, strict=True)]
     lowering.device.row_norm(

@@ -14,7 +14,7 @@ from ..expressions import Apply, Expression, Literal, Load, Value, bound
 from ..fused import Fused
 from ..graph_facts import describe, numbers, shape_of
 from ..lowering import Lowering
-from ..views import View, merge_axes
+from ..views import View, merged
 from .device import Reduction
 
 ITSELF = Load(0, ())
@@ -114,15 +114,11 @@ def reduce(
 
     ``factors`` are what the terms load, of the shape (*out.shape, *sizes), and ``loads`` what the epilogue does.
     """
-    rank, order = len(out.shape), out.order()
+    rank = len(out.shape)
     views = [out, *factors, *loads]
-    extents, along = merge_axes(
-        [out.shape[axis] for axis in order], [[view.strides[axis] for axis in order] for view in views]
-    )
+    extents, along = merged(views, out.order())
     inner = sorted(range(rank, rank + len(sizes)), key=lambda axis: -factors[0].strides[axis])
-    reduced, inside = merge_axes(
-        [sizes[axis - rank] for axis in inner], [[view.strides[axis] for axis in inner] for view in factors]
-    )
+    reduced, inside = merged(factors, inner)
     count = len(factors)
     walked = [(*within, *outside) for within, outside in zip(inside, along[1:], strict=False)]
     lowering.device.reduction(
