@@ -30,23 +30,10 @@ def model(tmp_path: Path) -> Path:
 
 
 def test_a_front_is_what_estimate_says_of_its_specs(model: Path) -> None:
-    out = model.parent / "out"
-    said = CliRunner().invoke(
-        app,
-        [
-            *(
-                "explore",
-                str(model),
-                "--space",
-                str(model.parent / "space.toml"),
-                "--jobs",
-                "1",
-                "--steps",
-                "4",
-            ),
-            *("-o", str(out), "--json", str(out.with_suffix(".json"))),
-        ],
-    )
+    out, space = model.parent / "out", model.parent / "space.toml"
+    asked = ("explore", str(model), "--space", str(space), "--jobs", "1", "--steps", "4")
+    written = ("-o", str(out), "--json", str(out.with_suffix(".json")))
+    said = CliRunner().invoke(app, [*asked, *written])
     assert said.exit_code == 0, said.output
     facts = json.loads(out.with_suffix(".json").read_text())
     specs = sorted((out / "front").glob("*.toml"))

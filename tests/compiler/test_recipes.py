@@ -106,17 +106,8 @@ def test_parameters_are_documented_with_their_unit(name: str) -> None:
 
 def test_a_processor_without_the_core_refuses_before_any_work(tmp_path: Path) -> None:
     path = recipe(tmp_path, "[[pass]]\nname = 'tips'\n")
-    command = [
-        sys.executable,
-        "-m",
-        "fick",
-        "compile",
-        "sd-1.5",
-        "--target",
-        "x86-64-v3",
-        "--recipe",
-        str(path),
-    ]
+    arguments = ("compile", "sd-1.5", "--target", "x86-64-v3", "--recipe", str(path))
+    command = [sys.executable, "-m", "fick", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=100)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
     assert "pass tips needs a bit-slice core, which x86-64-v3 does not have" in done.stderr

@@ -85,18 +85,9 @@ def test_the_header_is_c_and_cxx(tmp_path: Path) -> None:
         (tmp_path / name).write_text(
             '#include "fick.h"\nint main(void) { return fick_abi_version() == 0; }\n'
         )
-        command = [
-            sys.executable,
-            "-m",
-            "ziglang",
-            "c++" if name == "a.cpp" else "cc",
-            standard,
-            "-Wall",
-            "-Wextra",
-        ]
-        subprocess.run(
-            [*command, "-Werror", "-c", f"-I{HEADER.parent}", name], cwd=tmp_path, check=True, timeout=120
-        )
+        compiler = "c++" if name == "a.cpp" else "cc"
+        command = [sys.executable, "-m", "ziglang", compiler, standard, "-Wall", "-Wextra", "-Werror", "-c"]
+        subprocess.run([*command, f"-I{HEADER.parent}", name], cwd=tmp_path, check=True, timeout=120)
 
 
 def test_the_core_builds_for_arm(core_cache: Path) -> None:

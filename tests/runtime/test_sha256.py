@@ -27,17 +27,8 @@ def sha256(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         assert source.count("  if (has_sha_extensions()) {") == 1
         source = source.replace("  if (has_sha_extensions()) {", "  if (has_sha_extensions() && 0) {")
     (folder / "sha256.c").write_text(source)
-    command = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "cc",
-        "-target",
-        load("host").triple,
-        "-O2",
-        "-fPIC",
-        "-shared",
-    ]
+    target = load("host").triple
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", target, "-O2", "-fPIC", "-shared"]
     subprocess.run([*command, f"-I{NATIVE}", "sha256.c", "-o", "sha256.so"], cwd=folder, check=True)
     return ctypes.CDLL(str(folder / "sha256.so"))
 

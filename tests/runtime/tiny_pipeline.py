@@ -105,17 +105,8 @@ SCALES = np.linspace(-0.5, 1, LATENT, dtype=np.float32)[::-1].copy()
 def kernels(folder: Path, target: str) -> dict[str, bytes]:
     """The first object has all of them."""
     made: dict[str, bytes] = {}
-    command = [
-        sys.executable,
-        "-m",
-        "ziglang",
-        "cc",
-        "-target",
-        system_of(load(target).triple),
-        "-O1",
-        "-fPIC",
-        "-c",
-    ]
+    system = system_of(load(target).triple)
+    command = [sys.executable, "-m", "ziglang", "cc", "-target", system, "-O1", "-fPIC", "-c"]
     for name, source in (("all", SOURCE), ("none", "typedef int nothing;")):
         (folder / f"{name}.c").write_text(source)
         subprocess.run([*command, f"{name}.c", "-o", f"{name}.o"], cwd=folder, check=True)
