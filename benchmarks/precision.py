@@ -56,7 +56,7 @@ def pruned(share: float) -> PruneBlocks:
 
 W4A8 = {"weights": "int4", **BEST}
 
-MIXED = Assign(AssignConfig(budget="bytes=0.175x", formats=("w8a8", "w4a8"), **BEST))
+MIXED = Assign(AssignConfig(budget="bytes=0.171x", formats=("w8a8", "w4a8"), **BEST))
 """4.5 bits a weight or so, wherever they hurt least."""
 
 ROWS: dict[str, Passes] = {
