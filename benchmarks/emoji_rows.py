@@ -66,12 +66,23 @@ def place_of(name: str, folder: Path) -> Path:
 
 
 def bundle(
-    name: str, passes: Passes, folder: Path, reporter: Silent, *, steps: int = 20, looks: bool = True
+    name: str,
+    passes: Passes,
+    folder: Path,
+    reporter: Silent,
+    *,
+    pictures: int = 8,
+    steps: int = 20,
+    looks: bool = True,
 ) -> tuple[Path, Report]:
     """A row's, compiled; what looks at pictures does so at those of concepts that the model has never seen."""
     reporter.stage(f"{name}: compile")
     prompts = MODEL / "prompts-held-out.txt"
-    calibration = Calibration(prompts=prompts, steps=steps, guidance_scale=GUIDANCE) if looks else None
+    calibration = (
+        Calibration(prompts=prompts, pictures=pictures, steps=steps, guidance_scale=GUIDANCE)
+        if looks
+        else None
+    )
     path = place_of(name, folder)
     return path, fick.compile(MODEL, output=path, recipe=recipe_of(passes, calibration), reporter=reporter)
 

@@ -48,6 +48,8 @@ from fick.passes.split_joins import SplitJoins
 from fick.runtime import TextToImage
 
 STEPS = 20
+PICTURES = 32
+"""Of the calibration: what is learned from eight is learned by heart."""
 
 
 def pruned(share: float) -> PruneBlocks:
@@ -99,7 +101,7 @@ ROWS: dict[str, Passes] = {
         CorrectBias(),
         CorrectNoise(),
     ),
-    "W4A8 assigned, learned": (SplitJoins(), MIXED, Distil(), CorrectNoise()),
+    "W4A8 assigned, learned": (SplitJoins(), MIXED, LearnRounding(), CorrectNoise()),
 }
 FLOAT = "float32"
 
@@ -128,7 +130,7 @@ def main(
 
 def row(name: str, reference: Path, prompts: list[Prompt], folder: Path, reporter: Silent) -> dict[str, Any]:
     """The measures of one recipe, with intervals; from the folder if it was made of the same bytes."""
-    path, report = bundle(name, ROWS[name], folder, reporter, steps=STEPS)
+    path, report = bundle(name, ROWS[name], folder, reporter, pictures=PICTURES, steps=STEPS)
 
     def make() -> dict[str, Any]:
         facts = drawn(name, path, reference, prompts, folder, reporter, steps=STEPS)

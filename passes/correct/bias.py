@@ -24,8 +24,9 @@ from ...ir.operators import PRODUCTS, VIEWS
 from ...ir.program import Program
 from ...ir.rates import Rate, analyse
 from ..base import Arrays, Context, Pass, PassConfig
+from ..calls import timesteps
 from ..measuring import side_by_side, watch
-from .judging import judges, require_first, timesteps
+from .judging import judges, require_first
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Of a number a channel, by the name of the value that they are channels of."""

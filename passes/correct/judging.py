@@ -6,8 +6,6 @@ from collections.abc import Hashable, Sequence
 
 from ...ir.errors import UserError
 from ...ir.program import Program
-from ...ir.rates import Rate
-from ..base import Arrays
 
 SHARE = 4
 """One in so many calls judges, or the last where a timestep has fewer."""
@@ -19,12 +17,6 @@ def require_first(program: Program, name: str) -> None:
         raise UserError(
             f"pass {name} stands in the recipe twice; what it corrects is corrected, name it once."
         )
-
-
-def timesteps(program: Program, calls: Sequence[Arrays]) -> list[float]:
-    """That of each call; of a program that reads none they are all alike."""
-    names = [name for name, rate in program.rates.items() if rate is Rate.STEP]
-    return [float(inputs[names[0]].flat[0]) if names else 0.0 for inputs in calls]
 
 
 def judges(places: Sequence[Hashable]) -> list[bool]:

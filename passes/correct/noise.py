@@ -25,9 +25,10 @@ from ...ir.making import Maker, supersede
 from ...ir.program import Program
 from ...ir.rates import Rate
 from ..base import Arrays, Context, Pass, PassConfig
+from ..calls import timesteps
 from ..measuring import Order, own_calls, side_by_side
 from ..per_step import input_like, per_step, share_tensors, step_input
-from .judging import judges, require_first, timesteps
+from .judging import judges, require_first
 from .regression import Correction, Sums, candidates, products, square
 
 Place = tuple[str, float]

@@ -99,11 +99,16 @@ def teach(
         optimiser.zero_grad()
         # By its number alone, so that a lesson that goes on draws what it would have drawn.
         draw = torch.Generator().manual_seed(context.seed * 1_000_003 + iteration)
+        made = student.values()
+        # Cut off, so that what makes the values runs once for all calls, forwards and backwards.
+        values = {name: one.detach().requires_grad_(one.requires_grad) for name, one in made.items()}
         for index in torch.randint(len(examples), (course.batch,), generator=draw):
             inputs, wanted = examples[int(index)]
-            results = region({**inputs, **student.values()})
+            results = region({**inputs, **values})
             shares = [(results[name] - one).square().sum() / counts[name] for name, one in wanted.items()]
             torch.autograd.backward(sum(shares, torch.zeros((), device=course.device)) / course.batch)
+        slopes = {name: one.grad for name, one in values.items() if one.grad is not None}
+        torch.autograd.backward([made[name] for name in slopes], list(slopes.values()))
         optimiser.step()  # pyright: ignore[reportUnknownMemberType]
         if context.progress is not None:
             context.progress(iteration + 1, course.iterations)

@@ -17,7 +17,7 @@ from . import require_torch
 
 
 class LearningConfig(PassConfig):
-    calls: int = Field(default=32, ge=1, description="Calibration's calls that are looked at [calls].")
+    calls: int = Field(default=64, ge=1, description="Calibration's calls that are looked at [calls].")
     held_out: float = Field(
         default=0.25,
         gt=0,
@@ -43,7 +43,7 @@ def material(learning: Pass[Any], context: Context) -> Material:
     calls: Sequence[Arrays] = context.require("calibration", learning.name)
     reference: Program = context.require("reference", learning.name)
     require_torch(learning.name)
-    return Material(reference, *split(calls, config.calls, config.held_out))
+    return Material(reference, *split(reference, calls, config.calls, config.held_out))
 
 
 def place(learning: Pass[Any], program: Program, given: Material, context: Context) -> Path | None:

@@ -51,6 +51,8 @@ class Student:
         self.tables = list(dict.fromkeys(_activation_scales(self._graph, rates)))
         for table in self.tables:
             self._learn_factor(table)
+        rounded = [one.name for one in self.weights]
+        self._rounded = TorchGraph(self._graph, rounded, given=set(self._fixed), device=device)
 
     @property
     def variables(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -58,10 +60,16 @@ class Student:
 
     def graph(self, outputs: Sequence[str]) -> TorchGraph:
         """Values of the program as a function of its inputs and of ``values``."""
-        return TorchGraph(self._graph, outputs, given=set(self._fixed), device=self._device)
+        given = [*self._rounded.outputs, *(str(table.name) for table in self.tables)]
+        return TorchGraph(self._graph, outputs, given=set(given), device=self._device)
 
     def values(self) -> dict[str, Tensor]:
-        """Weights before rounding, and scales, as they are learned so far."""
+        """Weights as they are rounded, and scales of activations, as they are learned so far."""
+        found = self._before_rounding()
+        return self._rounded(found) | {str(one.name): found[str(one.name)] for one in self.tables}
+
+    def _before_rounding(self) -> dict[str, Tensor]:
+        """Weights, and all scales."""
         found = dict(self._fixed)
         for name, (left, right) in self._thin.items():
             found[name] = found[name] + (left @ right).reshape(found[name].shape)
@@ -70,9 +78,9 @@ class Student:
     def integers(self) -> dict[str, Integers]:
         """By the name of what products read."""
         with torch.no_grad():
-            values = self.values()
+            values = self._before_rounding()
             names = [str(one.rounding.outputs[0].name) for one in self.weights]
-            made = self.graph(names)(values)
+            made = TorchGraph(self._graph, names, given=set(self._fixed), device=self._device)(values)
         found: dict[str, Integers] = {}
         for one, name in zip(self.weights, names, strict=True):
             scale = one.rounding.inputs[1]
@@ -83,7 +91,7 @@ class Student:
     def scales(self) -> Mapping[str, NDArray[np.float32]]:
         """Numbers of the tables by name."""
         with torch.no_grad():
-            values = self.values()
+            values = self._before_rounding()
         return {str(table.name): _array(values[str(table.name)]) for table in self.tables}
 
     def _fix(self, value: ir.Value) -> Tensor:

@@ -37,7 +37,7 @@ class Prune(Pass[PruneConfig]):
         wanted: list[tuple[Candidate, By]] = [(one, self._way(program, one)) for one in chosen]
         fitted = any(by in FITTED for _, by in wanted)
         calls = context.require("calibration", self.name) if fitted or config.repair else context.calibration
-        fitting, judged = split(calls, config.calls, 0.5) if calls else ([], [])
+        fitting, judged = split(program, calls, config.calls, 0.5) if calls else ([], [])
         gone = removals(context, program, wanted, fitting, config.ridge)
         changed = pruned(program, gone, self.name)
         effect: dict[str, Any] = {"removed": {one.name: by for one, by in wanted}}

@@ -21,7 +21,7 @@ from ...ir.macs import macs
 from ...ir.program import Program
 from ..base import Context, Pass, PassConfig
 from ..budget import Budget, amounts, described, described_beside, read
-from ..correct.judging import timesteps
+from ..calls import timesteps
 from ..costs import Cost, CostModel
 from ..held_out import split
 from ..learned import require_torch
@@ -79,7 +79,7 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         calls = context.require("calibration", self.name)
         require_torch(self.name)
         channels = find(graph, whole_heads=config.widths == "free")
-        measured, judged = split(calls, config.calls, 0.5)
+        measured, judged = split(program, calls, config.calls, 0.5)
         from .taylor import Draws, importance
 
         worth = importance(

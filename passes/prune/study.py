@@ -78,7 +78,7 @@ class Study:
                 f"pass {NAME} finds no block of kind {', '.join(config.kinds)} that {', '.join(config.by)} could stand "
                 "for; allow others."
             )
-        self._fitting, judged = split(given, config.calls, 0.5)
+        self._fitting, judged = split(program, given, config.calls, 0.5)
         self.options: list[Removal] = removals(context, program, wanted, self._fitting, config.ridge)
         settings = [config.ridge, config.criterion, config.pictures, config.steps, context.seed]
         told = origin([program], [*self._fitting, *judged], settings)

@@ -151,7 +151,7 @@ def test_blocks_err_less_on_calls_that_were_not_learned_from(whole: tuple[Progra
 def test_the_errors_told_are_those_of_the_referee(whole: tuple[Program, Program]) -> None:
     before, after = whole
     effect = after.history[-1].effect
-    held_out = split(calls(), CALLS, LearnRoundingConfig().held_out)[1]
+    held_out = split(small_unet.program(), calls(), CALLS, LearnRoundingConfig().held_out)[1]
     assert len(held_out) == 3
     # Sums in another order, and whatever steep attention makes of them.
     for name in ("half", "up", "narrow"):
