@@ -110,7 +110,7 @@ def main(
 def bundle(source: Path, name: str, folder: Path, reporter: Silent) -> Path:
     reporter.stage(f"{name}: compile")
     values = {"difficulty": [0.0, 0.25, 0.5, 0.75, 1.0]}
-    calibration = Calibration(pictures=10, values=values)
+    calibration = Calibration(pictures=32, values=values)
     path, recipe = place_of(name, folder), recipe_of(ROWS[name], calibration)
     fick.compile(source, output=path, recipe=recipe, sampler=SAMPLER, seed=UNSEEN, reporter=reporter)
     return path
