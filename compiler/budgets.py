@@ -20,6 +20,9 @@ from .recipes import Recipe
 FORMATS: tuple[FormatName, ...] = ("float32", "w8a8", "w4a8")
 """Those that are both small and fast."""
 
+LEARNED_FROM = 32
+"""Pictures: what is learned from the few that ranges are content with is learned by heart."""
+
 
 def formats_within(budget: str) -> list[Pass[Any]]:
     """The passes that keep to it by formats alone, not corrected."""
@@ -56,4 +59,7 @@ def recipe_within(budget: str, model: Any, prompts: Path | None, distil: bool = 
         passes.append(CorrectBias())
     if reads:
         passes.append(CorrectNoise())
-    return Recipe(passes=tuple(passes), calibration=Calibration(prompts=prompts))
+    calibration = Calibration(prompts=prompts)
+    if distil and reads:
+        calibration = calibration.model_copy(update={"pictures": LEARNED_FROM})
+    return Recipe(passes=tuple(passes), calibration=calibration)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from ..ir.errors import UserError
 from ..ir.program import HistoryEntry, Program
 from .costs import CostModel
+from .guidance import UNGUIDED, Guidance
 
 
 class PassConfig(BaseModel):
@@ -52,6 +53,7 @@ class Context:
     ``reference``    the program before the recipe's passes: what the float model computes, by the same names of values
     ``quality``      what a program's pictures are worth against the float model's
     ``draw``         whole pictures along a program's own trajectories
+    ``guidance``     how the sampler joins the rows of these calls
     ``forward_snr``  signal over noise of the diffusion at a timestep, in power: alpha^2 / sigma^2
     ``cost_model``   what a program costs on its target, node by node
     ``work_folder``  where a pass keeps, by content, what took it long
@@ -64,6 +66,7 @@ class Context:
     reference: Program | None = None
     quality: Callable[[Program], Mapping[str, float]] | None = None
     draw: Draw | None = None
+    guidance: Guidance = UNGUIDED
     forward_snr: Callable[[float], float] | None = None
     cost_model: CostModel | None = None
     progress: Callable[[int, int], None] | None = None

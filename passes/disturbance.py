@@ -41,17 +41,19 @@ class Disturbance:
     @property
     def peak_over_signal(self) -> float:
         """The largest output's square over the mean square: what a PSNR has more than a signal-to-noise ratio."""
-        whole = np.concatenate([value.ravel() for one in self._exact for value in one.values()])
+        taken = self._context.guidance.taken
+        whole = np.concatenate([taken(value).ravel() for one in self._exact for value in one.values()])
         return float(np.square(whole, dtype=np.float64).max() / np.square(whole, dtype=np.float64).mean())
 
     def noise(self, changed: Program) -> float:
-        """Noise over signal, in power, of all outputs of all calls together."""
+        """Noise over signal, in power, of all outputs of all calls together, as a sampler takes them."""
         noise = signal = 0.0
+        taken = self._context.guidance.taken
         for exact, got in zip(self._exact, watch(self._context, changed, [], self._calls), strict=True):
             for name, wanted in exact.items():
                 wide = wanted.astype(np.float64)
-                noise += float(np.square(got[name] - wide).sum())
-                signal += float(np.square(wide).sum())
+                noise += float(np.square(taken(got[name] - wide)).sum())
+                signal += float(np.square(taken(wide)).sum())
         return noise / signal if signal else 0.0
 
     def unlikeness(self, changed: Program) -> float:

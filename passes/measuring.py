@@ -125,13 +125,13 @@ def _gauge(node: ir.Node, value: ir.Value) -> str:
 def output_error(
     context: Context, before: Program, after: Program, calls: Sequence[Arrays], order: Order = ()
 ) -> float:
-    """|after - before| / |before| of all outputs of all calls together."""
+    """|after - before| / |before| of all outputs of all calls together, as a sampler takes them."""
     difference = size = 0.0
     for theirs, ours in side_by_side(context, (before, after), calls, order=order):
         for name, wanted in theirs.items():
             exact = wanted.astype(np.float64)
-            difference += float(np.square(ours[name] - exact).sum())
-            size += float(np.square(exact).sum())
+            difference += float(np.square(context.guidance.taken(ours[name] - exact)).sum())
+            size += float(np.square(context.guidance.taken(exact)).sum())
     return float(np.sqrt(difference / size)) if size else 0.0
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..ir.program import Program
 from ..ir.saved import pack
 
-VERSION = 1
+VERSION = 2
 """Of what is found from the same programs, calls and settings."""
 
 

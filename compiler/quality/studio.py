@@ -17,6 +17,7 @@ from ...ir.errors import UserError
 from ...ir.interpreter import Interpreter
 from ...ir.program import Program
 from ...passes.base import Context, Trajectory
+from ...passes.guidance import Guidance
 from ...passes.per_step import step_input
 from .calls import Calls, Spread, chosen
 from .drawing import Drawing, pipeline_artist
@@ -50,6 +51,8 @@ class Studio:
         config = folder / self._artist.NETWORK / "config.json"
         self._config = json.loads(config.read_text(encoding="utf-8"))
         self._settings = steps, guidance_scale
+        # Without guidance the network gets one branch, as often as its batch is.
+        self._guidance = Guidance(guidance_scale if guidance_scale > 1 else None)
         self._progress = progress or (lambda done, total: None)
         self._kept = Gallery(folder_kept, fingerprint(folder)) if folder_kept else None
 
@@ -106,5 +109,5 @@ class Studio:
 
         return Context(
             seed=seed, referee=Interpreter, calibration=calls, reference=program, quality=quality, draw=draw,
-            forward_snr=self._artist.forward_snr, progress=self._progress,
+            guidance=self._guidance, forward_snr=self._artist.forward_snr, progress=self._progress,
         )  # fmt: skip

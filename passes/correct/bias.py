@@ -237,8 +237,9 @@ def _errors(
         "mean_error": [(wanted[name], found[name]) for name in shapes],
     }
     squares = {kind: np.zeros(2) for kind in pairs}
+    taken = {"output_error": context.guidance.taken, "mean_error": np.asarray}
     for theirs, ours in side_by_side(context, (exact, changed), calls, names):
         for kind, same in pairs.items():
             for mine, yours in ((ours[b], theirs[a].astype(np.float64)) for a, b in same):
-                squares[kind] += np.square(mine - yours).sum(), np.square(yours).sum()
+                squares[kind] += [np.square(taken[kind](one)).sum() for one in (mine - yours, yours)]
     return {kind: float(np.sqrt(error / (size or 1.0))) for kind, (error, size) in squares.items()}

@@ -30,7 +30,7 @@ class Learner:
         self._walks = Walk(program, calls, device), Walk(given.reference, calls, device)
         exact = given.reference.variants["full"].graph
         self._exact = {str(value.name) for node in exact for value in node.outputs}
-        self._learning = len(given.learning)
+        self._learning, self._guidance = len(given.learning), given.guidance
 
     def fit(self, unit: Unit, later: Sequence[Unit], seed: int, progress: Callable[[int], None]) -> Learned:
         """The integers of a unit's weights: learned, or the nearest where learning is no better on new calls."""
@@ -47,11 +47,11 @@ class Learner:
 
         def error(integers: Mapping[str, torch.Tensor]) -> float:
             weights = {name: roundings[name].dequantised(one) for name, one in integers.items()}
-            return relative_error(region, weights, unseen)
+            return relative_error(region, weights, unseen, self._guidance)
 
         own_seed = hashlib.sha256(f"{seed} {unit.name}".encode()).digest()[:7]
         draw = torch.Generator().manual_seed(int.from_bytes(own_seed))
-        learn(region, roundings, learning, self._schedule, draw, progress)
+        learn(region, roundings, learning, self._schedule, self._guidance, draw, progress)
         found = {name: one.hard() for name, one in roundings.items()}
         before, after = error(nearest), error(found)
         if after >= before:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...ir.files import write_whole
 from ..base import Arrays, Context
+from ..guidance import Guidance
 from .material import Material
 from .torch_graph import TorchGraph
 
@@ -76,7 +77,7 @@ def teach(
     questions = _examples(TorchGraph(graph, names, device=course.device), given.unseen, course.device)
     region = student.graph(within)
     sizes = {
-        name: sum(float(wanted[name].square().sum()) for _, wanted in examples) / len(examples) or 1.0
+        name: sum(float(given.guidance.square(wanted[name])) for _, wanted in examples) / len(examples) or 1.0
         for name in within
     }
     counts = {name: sizes[name] / (course.weight if name in course.features else 1.0) for name in within}
@@ -85,7 +86,7 @@ def teach(
 
     def error() -> float:
         with torch.no_grad():
-            return _error(region, student, questions)
+            return _error(region, student, questions, given.guidance)
 
     state = _State(place, variables, optimiser)
     done, before, best = state.restore() or (0, error(), math.inf)
@@ -105,7 +106,9 @@ def teach(
         for index in torch.randint(len(examples), (course.batch,), generator=draw):
             inputs, wanted = examples[int(index)]
             results = region({**inputs, **values})
-            shares = [(results[name] - one).square().sum() / counts[name] for name, one in wanted.items()]
+            shares = [
+                given.guidance.square(results[name] - one) / counts[name] for name, one in wanted.items()
+            ]
             torch.autograd.backward(sum(shares, torch.zeros((), device=course.device)) / course.batch)
         slopes = {name: one.grad for name, one in values.items() if one.grad is not None}
         torch.autograd.backward([made[name] for name in slopes], list(slopes.values()))
@@ -134,14 +137,14 @@ def _examples(teacher: TorchGraph, calls: Sequence[Arrays], device: str) -> list
     return found
 
 
-def _error(region: TorchGraph, student: Pupil, questions: Sequence[Example]) -> float:
+def _error(region: TorchGraph, student: Pupil, questions: Sequence[Example], guidance: Guidance) -> float:
     noise = signal = 0.0
     values = student.values()
     for inputs, wanted in questions:
         given = region({**inputs, **values})
         for name, one in wanted.items():
-            noise += float((given[name] - one).square().sum())
-            signal += float(one.square().sum())
+            noise += float(guidance.taken(given[name] - one).square().sum())
+            signal += float(guidance.taken(one).square().sum())
     return math.sqrt(noise / signal) if signal else 0.0
 
 

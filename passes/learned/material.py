@@ -11,6 +11,7 @@ from pydantic import Field
 
 from ...ir.program import Program
 from ..base import Arrays, Context, Pass, PassConfig
+from ..guidance import Guidance
 from ..held_out import split
 from ..origin import origin
 from . import require_torch
@@ -35,6 +36,7 @@ class Material:
     reference: Program
     learning: list[Arrays]
     unseen: list[Arrays]
+    guidance: Guidance
 
 
 def material(learning: Pass[Any], context: Context) -> Material:
@@ -43,13 +45,13 @@ def material(learning: Pass[Any], context: Context) -> Material:
     calls: Sequence[Arrays] = context.require("calibration", learning.name)
     reference: Program = context.require("reference", learning.name)
     require_torch(learning.name)
-    return Material(reference, *split(reference, calls, config.calls, config.held_out))
+    return Material(reference, *split(reference, calls, config.calls, config.held_out), context.guidance)
 
 
 def place(learning: Pass[Any], program: Program, given: Material, context: Context) -> Path | None:
     """In the work folder, without an ending, of what the pass learns; None where there is no such folder."""
     if context.work_folder is None:
         return None
-    settings = [learning.config.model_dump(mode="json"), context.seed]
+    settings = [learning.config.model_dump(mode="json"), context.seed, given.guidance.scale]
     told = origin([program, given.reference], [*given.learning, *given.unseen], settings)
     return context.work_folder / learning.name / told[:32]

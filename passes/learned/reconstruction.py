@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..guidance import Guidance
 from .torch_graph import TorchGraph
 from .torch_values import spread
 
@@ -96,20 +97,24 @@ class Rounding:
         return integers.clamp(*self._limits)
 
 
-def relative_error(region: TorchGraph, weights: Values, samples: Sequence[Sample]) -> float:
-    """|given - wanted| / |wanted| over all outputs and samples together."""
-    wanted = sum(float(one.square().sum()) for sample in samples for one in sample.wanted.values())
-    return math.sqrt(sum(_errors(region, weights, samples).values()) / wanted) if wanted else 0.0
+def relative_error(
+    region: TorchGraph, weights: Values, samples: Sequence[Sample], guidance: Guidance
+) -> float:
+    """|given - wanted| / |wanted| over all outputs and samples together, of rows and of what is taken of them."""
+    wanted = sum(float(guidance.square(one)) for sample in samples for one in sample.wanted.values())
+    return math.sqrt(sum(_errors(region, weights, samples, guidance).values()) / wanted) if wanted else 0.0
 
 
-def _errors(region: TorchGraph, weights: Values, samples: Sequence[Sample]) -> dict[str, float]:
+def _errors(
+    region: TorchGraph, weights: Values, samples: Sequence[Sample], guidance: Guidance
+) -> dict[str, float]:
     """The square of each output's error, over all samples."""
     found = dict.fromkeys(region.outputs, 0.0)
     with torch.no_grad():
         for sample in samples:
             given = region({**sample.inputs, **weights})
             for name, wanted in sample.wanted.items():
-                found[name] += float((given[name] - wanted).square().sum())
+                found[name] += float(guidance.square(given[name] - wanted))
     return found
 
 
@@ -118,12 +123,18 @@ def learn(
     roundings: Mapping[str, Rounding],
     samples: Sequence[Sample],
     schedule: Schedule,
+    guidance: Guidance,
     draw: torch.Generator,
     progress: Callable[[int], None],
 ) -> None:
-    """Fit the variables of ``roundings``, which are by the names of the values that the region reads."""
+    """Fit the variables of ``roundings``, which are by the names of the values that the region reads.
+
+    A block's results are no sampler's, but those behind it treat both branches nearly alike, so that their errors reach
+    the output joined as the output is.
+    """
     nearest = {name: one.dequantised(one.nearest) for name, one in roundings.items()}
-    units = {name: error / len(samples) for name, error in _errors(region, nearest, samples).items()}
+    found = _errors(region, nearest, samples, guidance)
+    units = {name: error / len(samples) for name, error in found.items()}
     if not any(units.values()):
         return
     variables = [one.variable for one in roundings.values()]
@@ -139,7 +150,7 @@ def learn(
             error = torch.zeros(())
             for name, wanted in sample.wanted.items():
                 if units[name]:
-                    error = error + ((given[name] - wanted).square().sum() / units[name]).cpu()
+                    error = error + (guidance.square(given[name] - wanted) / units[name]).cpu()
             torch.autograd.backward(error / schedule.batch)
         optimiser.zero_grad()
         torch.autograd.backward(list(weights.values()), [one.grad for one in leaves.values()])

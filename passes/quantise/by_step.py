@@ -108,8 +108,8 @@ class QuantiseByStep(Pass[QuantiseByStepConfig]):
             time = float(np.ravel(call[timestep])[0])
             for name, exact in theirs.items():
                 wide = exact.astype(np.float64)
-                signal[time] += float(np.square(wide).sum())
-                noise[time] += float(np.square(ours[name] - wide).sum())
+                signal[time] += float(np.square(context.guidance.taken(wide)).sum())
+                noise[time] += float(np.square(context.guidance.taken(ours[name] - wide)).sum())
         return {time: signal[time] / max(noise[time], 1e-300) for time in signal}
 
 

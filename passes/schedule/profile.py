@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -48,12 +48,13 @@ def profile(
         outputs = silent.variants[name].graph.outputs
         outputs[:] = [value for value in outputs if not str(value.name).endswith(NEXT)]
     referee = cache(lambda: context.require("referee", "schedule-reuse")(hoisted(silent), []))
-    source = origin([silent], [], [*alternatives, measured])
+    taken = context.guidance.taken
+    source = origin([silent], [], [*alternatives, measured, context.guidance.scale])
     noise = signal = 0.0
     for done, picture in enumerate(drawn):
 
         def squares(calls: Sequence[Arrays] = picture.calls) -> Tensors:
-            return _measured(referee(), alternatives, calls, measured)
+            return _measured(referee(), alternatives, calls, measured, taken)
 
         found = kept_tensors(_place(context, source, picture.calls), squares)
         noise, signal = noise + found["noise"], signal + found["signal"]
@@ -63,24 +64,28 @@ def profile(
 
 
 def _measured(
-    call: Any, alternatives: Sequence[str], calls: Sequence[Arrays], measured: Sequence[int]
+    call: Any,
+    alternatives: Sequence[str],
+    calls: Sequence[Arrays],
+    measured: Sequence[int],
+    taken: Callable[[Any], Any],
 ) -> Tensors:
-    """Squares of one picture, summed over the outputs."""
+    """Squares of one picture, summed over what a sampler takes of the outputs."""
+
+    def outputs(results: Arrays) -> NDArray[np.float64]:
+        return np.concatenate([taken(value.astype(np.float64)).ravel() for value in results.values()])
+
     call.begin()
-    exact = [_outputs(call(inputs)) for inputs in calls]
+    exact = [outputs(call(inputs)) for inputs in calls]
     noise = np.full((len(alternatives), len(calls), len(measured)), np.inf)
     for left in range(len(calls) - 1):
         call(calls[left])
         for column, age in enumerate(measured):
             if (step := left + age) < len(calls):
                 for row, name in enumerate(alternatives):
-                    got = _outputs(call(calls[step], name))
+                    got = outputs(call(calls[step], name))
                     noise[row, step, column] = np.square(got - exact[step]).sum()
     return {"noise": noise, "signal": np.array([np.square(one).sum() for one in exact])}
-
-
-def _outputs(results: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-    return np.concatenate([value.ravel() for value in results.values()]).astype(np.float64)
 
 
 def _between(errors: Errors, measured: Sequence[int]) -> Errors:
