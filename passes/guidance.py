@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class Guidance:
@@ -24,6 +27,10 @@ class Guidance:
             return rows
         half = len(rows) // 2
         return rows[:half] + self.scale * (rows[half:] - rows[:half])
+
+    def weights(self, rows: int) -> NDArray[np.float64]:
+        """Of so many rows, in each of those that are taken: [taken, rows]."""
+        return np.asarray(self.taken(np.eye(rows)))
 
     def square(self, difference: Any) -> Any:
         """Of both branches, and of what is taken of them: what is learned for one scale has to do for others."""

@@ -26,6 +26,7 @@ from ...ir.program import Program
 from ...ir.rates import Rate
 from ..base import Arrays, Context, Pass, PassConfig
 from ..calls import timesteps
+from ..guidance import Guidance
 from ..measuring import Order, own_calls, side_by_side
 from ..per_step import input_like, per_step, share_tensors, step_input
 from .judging import judges, require_first
@@ -74,7 +75,7 @@ class CorrectNoise(Pass[CorrectNoiseConfig]):
         name, channels = str(output.name), _denoised(changed, output)
         fitted, judged = self._sums(context, (reference, program), name, channels, calls, places, judging)
         chosen = {
-            place: min(candidates(sums), key=lambda one: one.error(judged[place]))
+            place: min(candidates(sums), key=lambda one: one.error(judged[place], context.guidance))
             if place in judged
             else _none(sums)
             for place, sums in fitted.items()
@@ -91,7 +92,7 @@ class CorrectNoise(Pass[CorrectNoiseConfig]):
         # Loops of several lengths may meet in a timestep with different alternatives.
         covariance = [np.mean(found, axis=0).tolist() for found in remaining.values()]
         set_residual(changed.variants["full"].graph.outputs[0], list(remaining), covariance)
-        return changed, _effect(chosen, judged)
+        return changed, _effect(chosen, judged, context.guidance)
 
     def _sums(
         self,
@@ -163,11 +164,13 @@ def _branches(products: NDArray[np.float64]) -> NDArray[np.float64]:
     return products if len(products) == 2 else np.mean(np.diagonal(products), keepdims=True)[None]
 
 
-def _effect(chosen: Mapping[Place, Correction], judged: Mapping[Place, Sums]) -> dict[str, Any]:
+def _effect(
+    chosen: Mapping[Place, Correction], judged: Mapping[Place, Sums], guidance: Guidance
+) -> dict[str, Any]:
     """Errors are those of the calls that judge, as shares of the float output."""
-    sizes = {place: square(sums) for place, sums in judged.items()}
-    befores = {place: _none(sums).error(sums) for place, sums in judged.items()}
-    afters = {place: chosen[place].error(sums) for place, sums in judged.items()}
+    sizes = {place: square(sums, guidance) for place, sums in judged.items()}
+    befores = {place: _none(sums).error(sums, guidance) for place, sums in judged.items()}
+    afters = {place: chosen[place].error(sums, guidance) for place, sums in judged.items()}
 
     def share(errors: Mapping[Place, float], *places: Place) -> float:
         return float(

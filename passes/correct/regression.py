@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..guidance import Guidance
+
 Sums = NDArray[np.float64]
 """Products of x of each row, e of each row, and one, summed over a channel: [channels, 2 rows + 1, 2 rows + 1]."""
 
@@ -54,9 +56,9 @@ class Correction:
         factors[:, :, -1] = self.shift[:, None]
         return (factors @ sums @ factors.transpose(0, 2, 1)).sum(0) / sums[:, -1, -1].sum()
 
-    def error(self, sums: Sums) -> float:
-        """Mean square of what remains, over all rows."""
-        return float(np.trace(self.residual(sums))) / (_rows(sums))
+    def error(self, sums: Sums, guidance: Guidance) -> float:
+        """Mean square of what remains, as a sampler takes it."""
+        return _mean_square(self.residual(sums), guidance)
 
 
 def candidates(sums: Sums) -> list[Correction]:
@@ -74,10 +76,16 @@ def candidates(sums: Sums) -> list[Correction]:
     return [Correction(0.0, 0 * e), *(Correction(one, (e - one * x) / count) for one in (0.0, slope))]
 
 
-def square(sums: Sums) -> float:
-    """Mean square of x, over all rows."""
-    each = np.arange(_rows(sums))
-    return float(sums[:, each, each].sum() / (len(each) * sums[:, -1, -1].sum()))
+def square(sums: Sums, guidance: Guidance) -> float:
+    """Mean square of x, as a sampler takes it."""
+    rows = _rows(sums)
+    return _mean_square(sums[:, :rows, :rows].sum(0) / sums[:, -1, -1].sum(), guidance)
+
+
+def _mean_square(products: NDArray[np.float64], guidance: Guidance) -> float:
+    """Over the rows that are taken, from mean products of all [rows, rows]."""
+    weights = guidance.weights(len(products))
+    return float(np.trace(weights @ products @ weights.T)) / len(weights)
 
 
 def _rows(sums: Sums) -> int:

@@ -17,8 +17,9 @@ from fick.ir.rates import Rate
 from fick.passes.base import Context, apply
 from fick.passes.correct import CorrectNoise
 from fick.passes.correct.judging import judges
-from fick.passes.correct.regression import candidates, products
+from fick.passes.correct.regression import candidates, products, square
 from fick.passes.fuse import Fuse
+from fick.passes.guidance import UNGUIDED, Guidance
 from fick.passes.hoist import Hoist
 from fick.passes.quantise import Quantise, QuantiseConfig
 
@@ -48,7 +49,10 @@ def test_slope_means_and_what_is_left_are_found_again(slope: float) -> None:
     if slope >= 0:
         np.testing.assert_allclose(sloped.mean, means, atol=0.004)
         np.testing.assert_allclose(sloped.residual(sums), covariance / (1 + slope) ** 2, rtol=0.02)
-    assert sloped.error(sums) <= shifted.error(sums) * (1 + 1e-9) <= nothing.error(sums)
+    alone, joined = UNGUIDED, Guidance(5.0)
+    assert sloped.error(sums, alone) <= shifted.error(sums, alone) * (1 + 1e-9) <= nothing.error(sums, alone)
+    assert nothing.error(sums, joined) == pytest.approx(np.square(joined.taken(error)).mean())
+    assert square(sums, joined) == pytest.approx(np.square(joined.taken(x.astype(np.float64))).mean())
 
 
 def test_an_output_that_does_not_vary_has_no_slope() -> None:
@@ -57,7 +61,7 @@ def test_an_output_that_does_not_vary_has_no_slope() -> None:
     sloped = candidates(sums)[-1]
     assert sloped.slope == 0
     np.testing.assert_allclose(sloped.mean, 0.5)
-    assert sloped.error(sums) == pytest.approx(0, abs=1e-12)
+    assert sloped.error(sums, UNGUIDED) == pytest.approx(0, abs=1e-12)
 
 
 def test_a_fourth_of_every_timestep_judges() -> None:
