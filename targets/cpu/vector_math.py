@@ -19,7 +19,7 @@ from typing import Any
 from tvm import tirx
 from tvm.script.ir_builder import tirx as T
 
-from ..expressions import Apply, Expression, Literal, Load
+from ..expressions import Apply, Expression, Literal, Load, Value
 
 LOG2_E = 1.4426950408889634
 COARSE_LANES = 16
@@ -197,7 +197,7 @@ def emit(expression: Expression, load: Callable[[Load], Any], value: Callable[[i
 
     def walk(node: Expression) -> Any:
         if isinstance(node, Literal):
-            return constant(node.value)
+            return made(node)
         if node not in known:
             found = made(node)
             known[node] = tirx.Var("x", found.ty)
@@ -212,8 +212,10 @@ def emit(expression: Expression, load: Callable[[Load], Any], value: Callable[[i
                 return walk(base) * walk(base)
             case Apply(op, args):
                 return OPERATORS[op](*map(walk, args))
-            case _:
-                return value(node.part)
+            case Literal(number):
+                return constant(number)
+            case Value(part):
+                return value(part)
 
     result = walk(expression)
     for name, found in reversed(named):
