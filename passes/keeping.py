@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.numpy as safetensors
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from ..ir.arrays import arrays_file
 from ..ir.files import write_whole
 
 Tensors = Mapping[str, NDArray[Any]]
@@ -27,7 +27,7 @@ def kept_tensors(place: Path | None, make: Callable[[], Tensors]) -> Tensors:
     except (OSError, ValueError, SafetensorError):
         found = make()
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, safetensors.save({name: np.ascontiguousarray(one) for name, one in found.items()}))
+    write_whole(place, arrays_file(found))
     return found
 
 

@@ -16,6 +16,7 @@ import safetensors.numpy as safetensors
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
+from ...ir.arrays import arrays_file
 from ...ir.errors import UserError
 from ...runtime.errors import FickError
 from ...runtime.loader import LIBRARY, check_bundle
@@ -100,8 +101,7 @@ class Skeleton:
         """For a later ``kept``: in the bundle's own format, so that its checks hold here too."""
         path.parent.mkdir(parents=True, exist_ok=True)
         literals = [
-            Entry.of(literals_entry(name), safetensors.save(part.literals))
-            for name, part in self.parts.items()
+            Entry.of(literals_entry(name), arrays_file(part.literals)) for name, part in self.parts.items()
         ]
         write_bundle(path, [*self._small_entries(), *literals], self.manifest)
 

@@ -12,6 +12,7 @@ import safetensors.numpy as safetensors
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from ...ir.arrays import arrays_file
 from ...ir.files import write_whole
 
 WORTH = "worth"
@@ -48,7 +49,7 @@ def save(learned: Learned, path: Path) -> None:
         parts = {"values": one.values, "scale": one.scale, "zero": one.zero}
         tensors |= {f"{part} {name}": array for part, array in parts.items() if array is not None}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, safetensors.save(tensors))
+    write_whole(path, arrays_file(tensors))
 
 
 def load(path: Path) -> Learned | None:

@@ -38,6 +38,30 @@ class Learning(Recipe):
         return Context(referee=Interpreter, calibration=[self.call], reference=program)
 
 
+def test_a_kept_compilation_is_the_first_to_the_byte(tmp_path: Path) -> None:
+    """Constants that a pass made lie in memory by columns or by rows, as numpy left them."""
+    given, feeds = imported("a transformer")
+    sources = tensors(given.model)
+    recipe = Learning(
+        passes=(LowRank(LowRankConfig(bits=2)), Quantise(QuantiseConfig(least_depth=1))), call=feeds
+    )
+    skeleton = build(
+        {"graph": imported("a transformer")[0]},
+        profile.load("host"),
+        cache_folder(),
+        name="graph",
+        recipe=recipe,
+    )
+    literals = [one for part in skeleton.parts.values() for one in part.literals.values()]
+    assert any(one.ndim > 1 and not one.flags.c_contiguous for one in literals)
+    skeleton.keep(tmp_path / "kept")
+    again = kept(tmp_path / "kept")
+    assert again is not None
+    for name, one in (("first", skeleton), ("second", again)):
+        one.write(tmp_path / f"{name}.fick", {"graph": sources})
+    assert (tmp_path / "first.fick").read_bytes() == (tmp_path / "second.fick").read_bytes()
+
+
 def test_learned_integers_are_the_bundles_own(tmp_path: Path) -> None:
     given, feeds = imported("a resnet")
     sources = tensors(given.model)
