@@ -1,7 +1,7 @@
 """What a sampler takes of a call whose rows are the branches of guidance.
 
 An error in what the prompt changes counts as often as the scale says, and one that both branches share counts once: of
-two programs with the same error of a call, the one whose branches err alike draws pictures that are 5 dB nearer.
+two programs with the same error of a call, the one whose branches err alike draws the nearer pictures.
 """
 
 from __future__ import annotations

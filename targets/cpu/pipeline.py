@@ -1,8 +1,8 @@
 """The passes of TVM that a kernel needs.
 
 Kernels leave the builder as loops over flat buffers on one device. TVM's own pipeline is made for schedules with blocks
-and for GPUs as well: what of it only looks at such a kernel took as long as everything else together, and its
-elimination of common subexpressions, which LLVM repeats, as long as LLVM.
+and for GPUs as well, and most of its time goes to passes that find nothing in such a kernel, or that LLVM repeats, such
+as the elimination of common subexpressions.
 """
 
 from __future__ import annotations
