@@ -12,4 +12,4 @@ from numpy.typing import NDArray
 
 def arrays_file(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     """Row by row, whatever order they have in memory: safetensors writes that as it lies, and says nothing of it."""
-    return safetensors.save({name: np.ascontiguousarray(one) for name, one in arrays.items()})
+    return safetensors.save({name: np.asarray(one, order="C") for name, one in arrays.items()})

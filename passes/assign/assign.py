@@ -1,10 +1,11 @@
 """Formats for every product by an optimiser, within a budget of what the target takes.
 
 As MixDQ (Zhao et al., arXiv 2405.17873): how much each product in each format disturbs the output by itself, and an
-integer programme that takes the least sum of disturbances. There the budget is an average of bits; here it is what the
-program costs on its target, predicted or measured, conversions between formats included. Disturbances are noise-to-
-signal ratios of the output; with ``pictures``, those of cross-attention and feed-forward layers are what the pictures
-lose in structural similarity, as there, and the two sums are weighed against each other in several ways.
+integer programme that takes the least sum of disturbances. There each is measured, which gradients tell of all at once
+here (gradients.py), and the budget is an average of bits; here it is what the program costs on its target, predicted or
+measured, conversions between formats included. Disturbances are noise-to-signal ratios of the output; with
+``pictures``, those of cross-attention and feed-forward layers are what the pictures lose in structural similarity, as
+there, and the two sums are weighed against each other in several ways.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class Assign(Pass[AssignConfig]):
             "products": {name: counts[name] for name in study.formats},
             "weight_bits": found.weight_bits,
             "conversions": found.conversions,
+            "errors": study.errors,
             "predicted_error": found.predicted_error,
             "output_error": found.output_error,
             "cost": compared(study.plain, found.predicted_cost, found.cost),

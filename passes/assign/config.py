@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from ..budget import Budget
 from ..quantise.config import ProductsConfig
 from .formats import FormatName
+
+Errors = Literal["gradients", "measured"]
 
 
 class AssignConfig(ProductsConfig):
@@ -22,6 +26,11 @@ class AssignConfig(ProductsConfig):
     pictures: bool = Field(
         default=False,
         description="Whether cross-attention and feed-forward layers are scored by pictures drawn with each: hours.",
+    )
+    errors: Errors = Field(
+        default="gradients",
+        description="What each product loses: by gradients in torch, which is fast, or measured one by one, which "
+        "is done too where torch is missing or lacks an operator.",
     )
     calls: int = Field(
         default=8, ge=1, description="Of the calibration's, by which errors are measured [calls]."

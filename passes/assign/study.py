@@ -14,11 +14,10 @@ from ..base import Context
 from ..budget import Limit, amounts, described, described_beside
 from ..costs import Cost, CostModel
 from ..programme import Matrix, kept_to
-from ..quantise.apply import quantised
 from ..quantise.choices import Choice
 from ..quantise.products import mean_weight_bits, products, require_some
 from ..quantise.ranges import Ranges, measure
-from .config import AssignConfig
+from .config import AssignConfig, Errors
 from .content import CONTENT_WEIGHTS, content
 from .formats import FORMATS, FormatName, bits
 from .programme import Problem
@@ -70,7 +69,22 @@ class Study:
     @cached_property
     def problem(self) -> Problem:
         """With the noise of each product in each format: the slow part."""
-        return replace(self._costs[0], errors=self._alone("noise", [True] * len(self.products)))
+        return replace(self._costs[0], errors=self._noise[1])
+
+    @property
+    def errors(self) -> Errors:
+        """How noise was found."""
+        return self._noise[0]
+
+    @cached_property
+    def _noise(self) -> tuple[Errors, Matrix]:
+        if self._config.errors == "gradients":
+            choices = [FORMATS[name] for name in self.formats]
+            try:
+                return "gradients", self._sensitivity.at_once(self.products, choices, self._progress)
+            except UserError:
+                pass  # torch is not there, or is not taught an operator: one by one takes longer, and is as good
+        return "measured", self._alone("noise", [True] * len(self.products))
 
     @cached_property
     def _objectives(self) -> list[Problem]:
@@ -175,9 +189,7 @@ class Study:
         return -10 * np.log10(noise)
 
     def build(self, assignment: Mapping[str, FormatName]) -> Program:
-        return quantised(
-            self._program, _choices(assignment), self._ranges, clip_weights=self._config.clip_weights
-        )
+        return self._sensitivity.build(_choices(assignment))
 
     def cost(self, assignment: Mapping[str, FormatName]) -> Cost:
         """What the program that comes of it costs."""

@@ -13,10 +13,9 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from ...ir.annotations import BITS
-from ...ir.formats import FloatFormat, Format, IntegerFormat, mark
+from ...ir.formats import FloatFormat, IntegerFormat, mark
 from ...ir.making import Maker
 from ...ir.program import Program
 from ..per_step import input_like, per_step, share_tensors, step_input
@@ -24,7 +23,10 @@ from .choices import AMONG, ActivationFormat, Choice, WeightFormat
 from .floats import rounded
 from .products import Product, attentions, products
 from .ranges import Ranges
-from .weights import by_blocks, by_columns, fitted
+from .weights import Fitted, by_blocks, by_columns, fitted
+
+Fits = dict[tuple[str, int, WeightFormat], Fitted]
+"""By the name of a weight, which is one in all alternatives, its axis of columns, and what it is rounded to."""
 
 SMALLEST_SCALE = 1e-30
 """Of numbers that are all zeros."""
@@ -38,6 +40,7 @@ def quantised(
     clip_weights: bool = False,
     block: int = 0,
     attention: ActivationFormat = "float32",
+    fits: Fits | None = None,
 ) -> Program:
     """A copy of the program with the products that ``choices`` names, by their results, in its formats, in all of its
     alternatives.
@@ -45,10 +48,11 @@ def quantised(
     ``ranges`` has the activations that are to be quantised; with ``clip_weights`` the range of weights ends where their
     squared error is least, else at the largest. So many neighbours as ``block`` says, along a column, have a scale of
     their own where that divides the weights' first axis of the reduction; else a column has one. ``attention`` is the
-    format of queries, keys and values.
+    format of queries, keys and values. ``fits`` are of the same program, block and clipping; what is fitted now joins
+    them.
     """
     changed = program.copy()
-    writer = _Writer(changed, ranges, clip_weights, block)
+    writer = _Writer(changed, ranges, clip_weights, block, {} if fits is None else fits)
     for name in changed.alternatives:
         graph = changed.variants[name].graph
         found = {one.node: one for one in products(graph, program.rates) if one.name in choices}
@@ -65,12 +69,11 @@ def quantised(
 class _Writer:
     """Values that several products read in one format are quantised once."""
 
-    def __init__(self, program: Program, ranges: Ranges, clip_weights: bool, block: int) -> None:
+    def __init__(self, program: Program, ranges: Ranges, clip_weights: bool, block: int, fits: Fits) -> None:
         self._program, self._ranges, self._clip_weights, self._block = program, ranges, clip_weights, block
+        self._fits = fits
         self._activations: dict[tuple[ir.Value, ActivationFormat], ir.Value] = {}
         self._weights: dict[tuple[ir.Value, int, WeightFormat], ir.Value] = {}
-        # Alternatives have the same weights, by name.
-        self._fitted: dict[tuple[str, int, WeightFormat], tuple[Format, NDArray[np.float32]]] = {}
 
     def write(self, product: Product, choice: Choice) -> None:
         if choice.activations != "float32":
@@ -119,9 +122,9 @@ class _Writer:
         blocks = self._block and not floats and sizes[1 - axis] % self._block == 0
         sharing = by_blocks(sizes, axis, self._block) if blocks else by_columns(sizes, axis, keep=floats)
         key = str(value.name), axis, name
-        if key not in self._fitted:
-            self._fitted[key] = fitted(value, sharing, among, clip=self._clip_weights)
-        format, shares = self._fitted[key]
+        if key not in self._fits:
+            self._fits[key] = fitted(value, sharing, among, clip=self._clip_weights)
+        format, shares = self._fits[key]
         maker = Maker(product.node, f"{name}.{value.name}")
         size = maker.add("Abs", (value,), sizes)
         if blocks:

@@ -20,9 +20,15 @@ FLOAT_SHARES = np.concatenate([SHARES, np.arange(104, 204, 4) / 100])
 """For small floats, whose numbers are not evenly spread, larger ends as well: together more than an octave, which is
 what there is to search for in a bias that need not be whole."""
 
-
 ENOUGH = 1 << 18
 """Weights that tell which format suits them."""
+
+SEARCHED = 1 << 15
+"""Weights whose ranges are searched at once: with all that is computed of them they stay in a core's cache."""
+
+
+Fitted = tuple[Format, NDArray[np.float32]]
+"""A format, and the share of the largest weight of each scale that ends its range."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,7 @@ def by_blocks(sizes: Sequence[int], column_axis: int, block: int) -> Sharing:
     return Sharing(shape, (depth_axis + 1,), attributes={"axis": depth_axis, "block_size": block})
 
 
-def fitted(
-    weight: ir.Value, sharing: Sharing, among: Sequence[Format], *, clip: bool
-) -> tuple[Format, NDArray[np.float32]]:
+def fitted(weight: ir.Value, sharing: Sharing, among: Sequence[Format], *, clip: bool) -> Fitted:
     """Which of the formats loses the least squares, and the share of the largest weight that ends the range: one, or
     with ``clip`` that of each scale which loses least. So small floats have their biases searched (arXiv 2408.06995).
     """
@@ -82,6 +86,15 @@ def fitted(
 
 def _searched(rows: NDArray[np.float32], format: Format, clip: bool) -> tuple[NDArray[np.float32], float]:
     """The best share of each row's largest number, and what all lose with these."""
+    count = max(1, SEARCHED // rows.shape[1])
+    some = [rows[start : start + count] for start in range(0, len(rows), count)]
+    found = [_searched_at_once(one, format, clip) for one in some]
+    return np.concatenate([best for best, _ in found]), sum(lost for _, lost in found)
+
+
+def _searched_at_once(
+    rows: NDArray[np.float32], format: Format, clip: bool
+) -> tuple[NDArray[np.float32], float]:
     peaks = np.maximum(np.abs(rows).max(1), np.finfo(np.float32).tiny)
     scaled = rows / peaks[:, None]
     best = np.ones(len(rows), np.float32)

@@ -139,7 +139,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     def run(most: int) -> Program:
         made.clear()
-        config = AssignConfig(budget="bytes=0.5x", least_depth=1, calls=1)
+        config = AssignConfig(budget="bytes=0.5x", least_depth=1, calls=1, errors="measured")
         return apply(
             [Assign(config)], small_unet.program(), replace(context(tmp_path), referee=counting(most))
         )
