@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ...ir.program import Program
 from ...ir.saved import pack
 from ...targets.compiled import Compiled
+from ...targets.cpu.build import workers_kept
 from ...targets.lower import lower
 from ...targets.profile import Target
 from ..frontends import Imported
@@ -28,6 +29,7 @@ from .manifest import component_facts, memory_facts, target_facts
 from .skeleton import GOLDEN, Part, Skeleton
 
 
+@workers_kept()
 def build(
     components: Mapping[str, Imported],
     profile: Target,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
@@ -71,13 +72,36 @@ def _weight(kernel: Kernel) -> int:
     return {"Attention": 2, "Contraction": 1}.get(type(kernel).__name__, 0)
 
 
+_resting: list[Worker] | None = None
+"""Processes that have nothing to compile just now; None where none is kept."""
+
+
+@contextlib.contextmanager
+def workers_kept() -> Generator[None]:
+    """Within this, processes that have compiled kernels wait for those of the next call of ``build``: to start one
+    takes longer than most kernels do.
+    """
+    global _resting
+    if _resting is not None:  # kept for longer already
+        yield
+        return
+    _resting = []
+    try:
+        yield
+    finally:
+        for worker in _resting:
+            worker.close()
+        _resting = None
+
+
 def _compile_all(
     queue: list[str], kernels: dict[str, Kernel], llvm_target: dict[str, object]
 ) -> Iterator[tuple[str, bytes]]:
     """Compile on as many processes as there are cores; yields in order of completion."""
     workers: SimpleQueue[Worker] = SimpleQueue()
-    started = [Worker() for _ in range(min(len(os.sched_getaffinity(0)), len(queue)))]
-    for worker in started:
+    count = min(len(os.sched_getaffinity(0)), len(queue))
+    taken = [_resting.pop() if _resting else Worker() for _ in range(count)]
+    for worker in taken:
         workers.put(worker)
 
     def one(name: str) -> tuple[str, bytes]:
@@ -87,12 +111,17 @@ def _compile_all(
         finally:
             workers.put(worker)
 
-    with ThreadPoolExecutor(len(started)) as pool:
+    whole = False
+    with ThreadPoolExecutor(count) as pool:
         futures = [pool.submit(one, name) for name in queue]
         try:
             for future in as_completed(futures):
                 yield future.result()
+            whole = True
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-            for worker in started:
-                worker.close()
+            if whole and _resting is not None:
+                _resting.extend(taken)
+            else:  # one of them may still compile
+                for worker in taken:
+                    worker.close()

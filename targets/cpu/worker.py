@@ -38,7 +38,9 @@ class Worker:
     """The parent's end. Use from one thread at a time."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-c", f"from {__name__} import serve; serve()"]
+        # TVM imports torch where it finds it: that takes as long as TVM itself, and compiles nothing.
+        code = f"import sys; sys.modules['torch'] = None; from {__name__} import serve; serve()"
+        command = [sys.executable, "-c", code]
         environment = {**os.environ, "TVM_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
