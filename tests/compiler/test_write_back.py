@@ -25,8 +25,6 @@ from fick.passes.base import Context, apply
 from fick.passes.prune import Prune, PruneChannels, PruneChannelsConfig, PruneConfig
 from fick.passes.quantise import Quantise
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
 TEXT = 16
 
 

@@ -25,8 +25,6 @@ from . import distilling, small_unet
 from .distilling import interrupted
 from .serialised import serialised
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
 CALLS = 15
 QUICK = {"iterations": 100, "rank": 4, "learning_rate": 5e-3, "scale_rate": 5e-3}
 

@@ -26,8 +26,6 @@ from . import distilling, small_unet
 from .distilling import interrupted
 from .serialised import serialised
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
 CALLS = 12
 
 context = partial(distilling.context, CALLS)

@@ -36,8 +36,6 @@ from fick.passes.quantise.ranges import Ranges
 from . import small_unet
 from .serialised import serialised
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
 CALLS = 12
 QUICK = {"iterations": 100, "learning_rate": 0.03, "regulariser": 1.0, "drop": 0.5, "calls": CALLS}
 ONE_BLOCK = {"least_depth": 64}

@@ -31,8 +31,6 @@ from . import small_unet
 from .serialised import serialised
 from .test_prune_blocks import SLOW
 
-pytestmark = pytest.mark.usefixtures("one_torch_thread")
-
 WIDE, INNER, FEATURES, GROUPS = 8, 12, 10, 4
 FORM = """<ir_version: 11, opset_import: ["" : 24]>
 unet (float[2,4,4,4] sample, float[1,3] time, WEIGHTS) => (float[2,4,4,4] output)
