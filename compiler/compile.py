@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..ir.errors import UserError
-from ..ir.files import check_place
+from ..ir.files import check_new_folder, check_place
 from ..targets import profile as profiles
 from .budgets import recipe_within
 from .bundle.skeleton import Skeleton, kept
@@ -102,6 +102,8 @@ def compile(
     whole = open_model(model, shapes=shapes, seed=seed)
     path = Path(output) if output is not None else Path(f"{whole.name}.fick")
     check_place(path, Path(model) if isinstance(model, str | os.PathLike) else None)
+    if write_back is not None:
+        check_new_folder(Path(write_back))
     job = _Job(model, whole, profile, spare, recipe, precision, seed, shapes, sampler, self_test, reporter)
     if budget is not None and within_s is not None:
         job = replace(job, recipe=_searched(job, budget, within_s, distil, path))

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from ..ir.constants import numbers_of
 from ..ir.errors import UserError, first_line
+from ..ir.files import check_new_folder
 from ..ir.interpreter import Interpreter
 from ..ir.program import Program
 from ..ir.shapes import shape_of
@@ -81,8 +82,7 @@ def write_back(
 
     Raises UserError for what no configuration of the class says, naming it, and where the folder is taken.
     """
-    if folder.exists() or not folder.parent.is_dir():
-        raise UserError(f"cannot write {folder}: give the name of a new folder in one that exists.")
+    check_new_folder(folder)
     config = _config(source)
     module = built(apply(passes, program, context), config)
     where = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))

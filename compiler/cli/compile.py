@@ -78,7 +78,8 @@ def command(
         typer.Option(
             metavar="30min",
             help="With a --budget: formats share it with blocks that go and steps that reuse, and for so long recipes "
-            "are tried. The best is written beside the bundle as NAME.toml, all as NAME.png. The same again goes on.",
+            "are tried. The best is written beside the bundle as NAME.toml, all as NAME.png, over nothing of yours. "
+            "The same again goes on.",
         ),
     ] = None,
     write_back: Annotated[
@@ -118,12 +119,12 @@ def command(
             shapes=shapes(shape),
             seed=seed,
             sampler=sampler_of(sampler),
-            memory_limit_bytes=size_of(memory_limit) if memory_limit else None,
+            memory_limit_bytes=None if memory_limit is None else size_of(memory_limit),
             recipe=recipe,
             budget=budget,
             calibrate=calibrate,
             distil=distil,
-            within_s=duration_of(within) if within else None,
+            within_s=None if within is None else duration_of(within),
             write_back=write_back,
             precision=precision,
             tuned=tuned,

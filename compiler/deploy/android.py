@@ -11,6 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ...ir.errors import UserError
+from ...ir.files import check_new_folder
 from ...runtime.loader import check_bundle
 from ..bundle.link import native_folder
 from ..cache import cache_folder
@@ -57,10 +58,7 @@ def package(bundle: Path, output: Path, progress: Callable[[str], None] = lambda
         )
     if target.get("kind") == "opencl" and "spare" not in target:
         raise UserError(f"{bundle} is for a GPU alone; compile it with --fallback android-arm64")
-    if output.exists():
-        raise UserError(f"{output} exists; remove it or give another name")
-    if not output.parent.is_dir():
-        raise UserError(f"cannot write {output}: give a name in a folder that exists")
+    check_new_folder(output)
     progress("build")
     library = android.library(arch, cache_folder() / "core")
     progress("write")

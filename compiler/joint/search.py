@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ...ir.errors import UserError
-from ...ir.files import write_whole
 from ...ir.program import Program
 from ...passes.budget import read
 from ...passes.costs import CostModel
@@ -23,6 +22,7 @@ from ..quality.evaluate import Prompt, read_prompts
 from ..quality.judge import Judge
 from ..quality.studio import Studio
 from ..recipes import Recipe, read_recipe
+from .beside import Beside
 from .halving import FACTOR, Clock, Rung, Trial, best, search
 from .plot import draw
 from .split import Parting
@@ -58,8 +58,8 @@ def recipe_within(
     trials as NAME.png.
 
     Trials lie in the cache, under the digest of the pipeline, the budget and the ``settings``: the same again goes on,
-    or finds its time spent and takes what is known. Raises UserError for packages that are missing, and if no trial
-    was judged within the time.
+    or finds its time spent and takes what is known. Raises UserError for packages that are missing, for files of
+    these names that no search wrote, and if no trial was judged within the time.
     """
     if not all(map(find_spec, PACKAGES)):
         raise UserError("--within needs more packages; install them with `pip install 'fick[explore]'`.")
@@ -68,6 +68,7 @@ def recipe_within(
     name = digest(whole.components, ["joint", budget, *read_by, seed, *settings])
     place = cache_folder() / "searches"
     place.mkdir(parents=True, exist_ok=True)
+    beside = Beside(bundle, place / "written")
     reporter.stage("import")
     program = unchanged(whole.main.imported())
     heard = _Heard(reporter)
@@ -95,20 +96,17 @@ def recipe_within(
             f"{why}); what was measured is kept: give more time, or a larger budget."
         )
     reporter.stage("write")
-    recipe = bundle.with_suffix(".toml")
     measures = ", ".join(f"{name} {value:.4g}" for name, value in found.measures[found.pictures].items())
     costs = ", ".join(f"{name} {found.cost[name] / parting.plain[name]:.4g}x" for name in parting.wanted)
     said = f"# --budget {budget}: {costs} of the float model's; {measures} in {found.pictures} pictures."
     prompts = os.path.relpath(calibration.prompts, bundle.parent)
     told = {**calibration.model_dump(mode="json", exclude_defaults=True), "prompts": prompts}
     head = [said, "", "[calibration]", *fields(told), ""]
-    write_whole(recipe, ("\n".join(head) + found.recipe).encode())
+    beside.write(beside.recipe, ("\n".join(head) + found.recipe).encode())
     title = f"{folder.resolve().name}, --budget {budget}: {len(trials)} trials"
-    write_whole(
-        bundle.with_suffix(".png"), draw(trials, found, parting.plain, next(iter(parting.wanted)), title)
-    )
+    beside.write(beside.picture, draw(trials, found, parting.plain, next(iter(parting.wanted)), title))
     reporter.finish()
-    return read_recipe(recipe)
+    return read_recipe(beside.recipe)
 
 
 class _Heard(Silent):

@@ -122,6 +122,22 @@ def test_options_that_exclude_each_other(unet: Path, tmp_path: Path) -> None:
         fick.compile(unet, write_back=tmp_path / "folder")
 
 
+def test_what_is_in_the_way_is_told_before_the_search(pipeline: Path, tmp_path: Path) -> None:
+    def search(name: str, write_back: Path | None = None) -> None:
+        fick.compile(
+            pipeline / "tiny-sd", output=tmp_path / name, budget="latency=0.5x", within_s=3600,
+            calibrate=pipeline / "prompts.txt", write_back=write_back,
+        )  # fmt: skip
+
+    mine = tmp_path / "mine.toml"
+    mine.write_text("[[pass]]\n")
+    with pytest.raises(UserError, match=r"mine\.toml: it is there, and not as --within left it; rename it"):
+        search("mine.fick")
+    with pytest.raises(UserError, match="give the name of a new folder"):
+        search("other.fick", write_back=tmp_path)
+    assert [*tmp_path.iterdir()] == [mine] and mine.read_text() == "[[pass]]\n"
+
+
 def test_the_command_line_says_what_was_assigned(unet: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "fick", "compile", str(unet), "--budget", "bytes=0.6x"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)

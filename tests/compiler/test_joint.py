@@ -12,6 +12,7 @@ import pytest
 from fick.compiler.cli.arguments import duration_of
 from fick.compiler.costs.predicted import Predicted
 from fick.compiler.joint import plot
+from fick.compiler.joint.beside import Beside
 from fick.compiler.joint.halving import ALONE, Clock, OutOfTime, Rung, Trial, best, search
 from fick.compiler.joint.split import Made, Parting, Split
 from fick.compiler.joint.written import tables
@@ -159,3 +160,21 @@ def test_times_are_read() -> None:
     for text in ("30", "0s", "half an hour", "-3min"):
         with pytest.raises(UserError, match="is not a time such as 90s, 30min or 2h"):
             duration_of(text)
+
+
+def test_a_search_writes_again_over_what_searches_wrote_and_nothing_else(tmp_path: Path) -> None:
+    bundle, folder = tmp_path / "cat.fick", tmp_path / "written"
+    beside = Beside(bundle, folder)
+    for data in (b"first", b"second"):
+        beside.write(beside.recipe, data)
+    assert Beside(bundle, folder).recipe.read_bytes() == b"second"
+    beside.picture.write_bytes(b"a cat")
+    with pytest.raises(UserError, match=r"cat\.png: it is there, and not as --within left it"):
+        Beside(bundle, folder)
+    beside.picture.unlink()
+    beside.recipe.write_bytes(b"second, and distil")
+    with pytest.raises(UserError, match=r"cat\.toml: it is there"):
+        beside.write(beside.recipe, b"third")
+    assert beside.recipe.read_bytes() == b"second, and distil"
+    with pytest.raises(UserError, match=r"give the bundle a name that ends in \.fick"):
+        Beside(tmp_path / "cat.png", folder)

@@ -207,9 +207,11 @@ def test_32_bit_arm_draws_what_fick_run_draws(core_cache: Path, tmp_path: Path) 
 
 def test_the_folder_is_the_same_every_time(packaged: Path, bundle: Path, tmp_path: Path) -> None:
     again = package(bundle, tmp_path / "again").folder
-    with pytest.raises(UserError, match="again exists; remove it or give another name"):
+    with pytest.raises(
+        UserError, match=r"cannot write .*again: give the name of a new folder in one that exists"
+    ):
         package(bundle, again)
-    with pytest.raises(UserError, match=r"cannot write .*none/app: give a name in a folder that exists"):
+    with pytest.raises(UserError, match=r"cannot write .*none/app: give the name of a new folder"):
         package(bundle, tmp_path / "none" / "app")
 
     def contents(folder: Path) -> dict[str, bytes]:
