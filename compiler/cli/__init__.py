@@ -29,6 +29,7 @@ from . import (
     tune,
     validate_hardware,
 )
+from .apart import apart
 
 app = typer.Typer(
     name="fick",
@@ -43,7 +44,8 @@ VERBS = (
     tune, repack,
 )  # fmt: skip
 for verb in VERBS:
-    app.command(name=verb.__name__.rpartition(".")[2].replace("_", "-"), epilog=verb.EXAMPLE)(verb.command)
+    name = verb.__name__.rpartition(".")[2].replace("_", "-")
+    app.command(name=name, epilog=verb.EXAMPLE)(apart(verb.command))
 
 
 NO_PLACE = {

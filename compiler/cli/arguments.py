@@ -112,10 +112,11 @@ def sampler_of(text: str | None) -> dict[str, Any] | None:
 
 def size_of(text: str) -> int:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([KMG]?)(i?)B?", text.strip(), re.IGNORECASE)
-    if not match:
+    base = 1024 if match and match[3] else 1000
+    size = int(float(match[1]) * base ** " KMG".index(match[2].upper() or " ")) if match else 0
+    if not size:
         raise UserError(f"--memory-limit {text!r} is not a size such as 600MB or 2GB")
-    base = 1024 if match[3] else 1000
-    return int(float(match[1]) * base ** " KMG".index(match[2].upper() or " "))
+    return size
 
 
 def duration_of(text: str) -> float:

@@ -84,7 +84,7 @@ def command(
         write_result(output, page(facts).encode())
     if trace_file is not None:
         write_json(trace_file, trace(facts))
-    show(f"{escape(facts['model'])} on {escape(facts['hardware'])}", _headline(facts), json_file, facts)
+    show(f"{facts['model']} on {facts['hardware']}", _headline(facts), json_file, facts)
     if str(json_file) != "-":
         out.print(_stages(facts))
         out.print(_operators(facts))

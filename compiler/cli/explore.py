@@ -117,7 +117,7 @@ def command(
         "front": f"{len(facts['front']):,} designs, hypervolume {facts['hypervolume']:.4f}",
         "results": f"{output}: report.html, points.csv, points.parquet, front/",
     }
-    show(f"{escape(facts['model'])} by {facts['method']}", rows, json_file, facts)
+    show(f"{facts['model']} by {facts['method']}", rows, json_file, facts)
     if str(json_file) != "-":
         out.print(_front(facts))
 
@@ -152,7 +152,7 @@ def _explained(facts: Mapping[str, Any], json_file: Path | None) -> None:
         "units busy": ", ".join(f"{name} {share:.0%}" for name, share in facts["units"].items()),
         "next": next((_step(one) for one in facts["neighbours"]), "no neighbour betters it"),
     }
-    show(f"design {facts['design']}", {name: escape(text) for name, text in rows.items()}, json_file, facts)
+    show(f"design {facts['design']}", rows, json_file, facts)
     if str(json_file) != "-" and facts["neighbours"]:
         table = Table(
             "change", box=None, title=f"Neighbours that better {facts['objective']}", title_justify="left"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ...ir.errors import UserError
@@ -19,9 +20,10 @@ out = Console()
 
 def show(title: str, rows: Mapping[str, str], json_file: Path | None, facts: Any) -> None:
     if json_file is None or str(json_file) != "-":
-        table = Table(title=title, title_justify="left", show_header=False, box=None)
+        # Names of files and of nodes may have brackets, which are no markup.
+        table = Table(title=escape(title), title_justify="left", show_header=False, box=None)
         for name, text in rows.items():
-            table.add_row(name, text)
+            table.add_row(escape(name), escape(text))
         out.print(table)
     if json_file is not None:
         write_json(json_file, facts)

@@ -10,7 +10,6 @@ import typer
 
 from ...ir.errors import UserError, first_line
 from ...runtime import ClassToImage, Model, TextToImage, load, png, samplers
-from ...runtime.latent_diffusion import LatentDiffusion
 from .arguments import BundleArgument, JsonOption, ThreadsOption, place, size_of
 from .output import show, write_result
 
@@ -32,7 +31,10 @@ def command(
     class_label: Annotated[
         str | None, typer.Option(metavar="NUMBER|NAME", help="What to draw, for a class-to-image bundle.")
     ] = None,
-    guidance: Annotated[float, typer.Option(help="How closely to follow the prompt.")] = 5.0,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="How closely to follow the prompt, for a bundle that reads prompts. [default: 5]"),
+    ] = None,
     init: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A picture to start from instead of noise.")
     ] = None,
@@ -67,7 +69,7 @@ def command(
         raise UserError(f"cannot write {output}: give a name that ends in .png or .npy")
     if strength is not None and init is None:
         raise UserError("--strength says how much of a picture may change; give the picture with --init")
-    limit = size_of(memory_limit) if memory_limit else 0
+    limit = 0 if memory_limit is None else size_of(memory_limit)
     with load(bundle, threads=threads, memory_limit_bytes=limit) as model:
         asked = _asked(
             bundle,
@@ -76,16 +78,14 @@ def command(
                 "--prompt": prompt,
                 "--negative": negative,
                 "--class-label": class_label,
+                "--guidance": guidance,
                 "--init": init,
+                "--strength": strength,
                 "--prompt-input": prompt_input,
             },
         )
-        if isinstance(model, LatentDiffusion):
-            asked |= {"guidance_scale": guidance}
-            if init is not None:
-                asked |= {"init": pictures.read(init, model.picture_size)}
-            if strength is not None:
-                asked |= {"strength": strength}
+        if init is not None:
+            asked["init"] = pictures.read(init, model.picture_size)
         chosen = {**_noise_of(model.manifest), "kind": sampler} if sampler else None
         samples: list[Any] = []
         started = time.perf_counter()
@@ -119,9 +119,11 @@ def _noise_of(manifest: dict[str, Any]) -> dict[str, Any]:
     return dict(own.get("config", own))
 
 
+DRAWING = {"--init": "init", "--strength": "strength", "--guidance": "guidance_scale"}
+
 TAKES: dict[type, dict[str, str]] = {
-    TextToImage: {"--prompt": "prompt", "--negative": "negative_prompt", "--init": "init"},
-    ClassToImage: {"--class-label": "label", "--init": "init"},
+    TextToImage: {"--prompt": "prompt", "--negative": "negative_prompt", **DRAWING},
+    ClassToImage: {"--class-label": "label", **DRAWING},
     Model: {"--prompt-input": ""},
 }
 """What tells a bundle what to draw, as options and as arguments of ``generate``; no pipeline does without the first."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from fick.compiler import cli
+from fick.compiler.cli.output import show
 
 
 @pytest.mark.parametrize(
@@ -28,8 +29,8 @@ from fick.compiler import cli
         (["bench", "made.fick", "--model", "none.onnx", "--against", "onnxruntime"], "none.onnx is neither a file"),
         (["inspect", "made.fick", "--shape", "x=1,4"], "made.fick has its shapes already"),
         (["inspect", "model.onnx", "--json", "pipe"], "cannot write pipe"),
-        (["evaluate", "made.fick", "--reference", "made.fick", "--prompts", "w.safetensors", "-o", "made.fick"],
-         "cannot write into made.fick: a file is in its place"),
+        (["evaluate", "made.fick", "--reference", "made.fick", "--prompts", "w.safetensors", "-o", "model.onnx"],
+         "cannot write into model.onnx: a file is in its place"),
         (["evaluate", "made.fick", "--reference", "made.fick", "--prompts", "made.fick", "--clip", "none"],
          "none is not there; give your"),
         (["explore", "model.onnx", "--space", "none.toml", "-o", "made.fick/out"], "a file is in its place"),
@@ -39,6 +40,14 @@ from fick.compiler import cli
         (["estimate", "model.onnx", "--hardware", "sda", "--sampler", "[1]"], "neither a sampler's name nor"),
         (["explore", "model.onnx", "--space", "none.toml", "-o", "out", "--sampler", "magic"], "'magic' is not known"),
         (["tune", "model.onnx", "-o", "out.json", "--sampler", "magic"], "'magic' is not known"),
+        (["tune", "model.onnx", "-o", "out.json", "--json", "out.json"], "cannot write out.json twice; give --json"),
+        (["inspect", "model.onnx", "--json", "./model.onnx"], "cannot write model.onnx: it is what is read"),
+        (["bench", "made.fick", "--json", "made.fick"], "cannot write made.fick: it is what is read"),
+        (["compile", "model.onnx", "--recipe", "made.fick", "-o", "made.fick"], "it is what is read"),
+        (["compile", "model.onnx", "-o", "/proc/new.fick"], "cannot write /proc/new.fick: No such file or directory"),
+        (["inspect", "model.onnx", "--json", "long" * 80], "File name too long; give another place"),
+        (["compile", "model.onnx", "--budget", "bytes=1x", "--within", ""], "--within '' is not a time"),
+        (["run", "made.fick", "--memory-limit", "0", "-o", "a.png"], "--memory-limit '0' is not a size"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence(
@@ -62,6 +71,24 @@ def test_a_mistake_is_one_sentence(
     assert left.value.code == 2 and said in shown and len(shown.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     assert (tmp_path / "model.onnx").read_bytes() == (tmp_path / "made.fick").read_bytes() == b"precious"
+
+
+def test_guidance_is_refused_where_nothing_is_guided(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    arguments = ["run", str(bundle), "--guidance", "3", "-o", str(tmp_path / "x.png")]
+    monkeypatch.setattr(sys, "argv", ["fick", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2 and "takes no --guidance" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
+def test_brackets_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    show("cat[red].fick", {"[/layers]": "[bold]0"}, None, None)
+    shown = capsys.readouterr().out
+    assert all(one in shown for one in ("cat[red].fick", "[/layers]", "[bold]0"))
 
 
 COMMAND = [sys.executable, "-m", "fick", "targets", "--json", "-"]
