@@ -44,14 +44,10 @@ def estimate(
     operand wider than the core takes, a layer that no buffer holds.
     """
     machine = load(hardware)
-    suffix = Path(model).suffix.lower() if isinstance(model, str | os.PathLike) else ""
     wanted = read_recipe(Path(recipe)) if recipe is not None else NOTHING
     wanted.check_hardware(machine.spec.kind, machine.spec.name)
-    if sampler and not wanted.passes:
-        raise UserError("--sampler is what a recipe is calibrated in; give the --recipe, or leave it out.")
-    if shapes and suffix in (".csv", ".fick"):
-        raise UserError(f"{model} has its shapes already; give shapes with a model that leaves them open.")
-    if suffix == ".csv":
+    check_told(model, [wanted], shapes, sampler)
+    if suffix_of(model) == ".csv":
         if wanted.passes:
             raise UserError(f"{model} is a table of shapes and no pass can change it; give the model itself.")
         return price(topology.load(model, machine.spec.bits), machine, steps, dram) | {
@@ -64,6 +60,23 @@ def estimate(
     optional = {one.name for one in wanted.passes}
     passes = [one.facts() for one in program.history if one.pass_name in optional]
     return price(program, machine, steps, dram) | {"random_weights": random_weights(model), "passes": passes}
+
+
+def check_told(
+    model: Any,
+    recipes: Sequence[Recipe],
+    shapes: Mapping[str, Sequence[int]] | None,
+    sampler: Mapping[str, Any] | None,
+) -> None:
+    """Raises UserError for what a ``model`` and its ``recipes`` would not heed."""
+    if sampler and not any(one.passes for one in recipes):
+        raise UserError("--sampler is what a recipe is calibrated in; give a recipe, or leave it out.")
+    if shapes and suffix_of(model) in (".csv", ".fick"):
+        raise UserError(f"{model} has its shapes already; give shapes with a model that leaves them open.")
+
+
+def suffix_of(model: Any) -> str:
+    return Path(model).suffix.lower() if isinstance(model, str | os.PathLike) else ""
 
 
 def looped(

@@ -29,11 +29,11 @@ from ..hwmodel.specs import Bits
 from ..hwmodel.workload import Workload
 from ..ir.errors import UserError, first_line
 from ..ir.files import write_whole
-from .estimate import looped
+from .estimate import check_told, looped, suffix_of
 from .programs import random_weights
 from .progress import Silent
 from .quality.table import NAME, digest_of_weights, read_table, weights_of
-from .recipes import NOTHING, read_recipe
+from .recipes import NOTHING, Recipe, read_recipe
 
 PACKAGES = ("optuna", "sqlalchemy", "moocore", "pyarrow")
 
@@ -74,11 +74,13 @@ def state(
         raise UserError(f"an image of {steps} steps cannot be estimated; give 1 or more.")
     energy.dram(dram or read.hardware.spec.energy.dram)
     measured = _qualities(model, read, steps, quality, any(one.name == "quality" for one in wanted))
+    recipes = {label: _recipe(one, read) for label, one in read.software.items()}
+    check_told(model, [*recipes.values()], shapes, sampler)
     made = {
         label: _workload(
             model, one, read, steps=steps, dram=dram, shapes=shapes, sampler=sampler, reporter=reporter
         )
-        for label, one in read.software.items()
+        for label, one in recipes.items()
     }
     widths = read.widths()
     workloads = {(label, bits): workload(bits) for label, workload in made.items() for bits in widths}
@@ -135,15 +137,19 @@ def explain(stated: Stated, number: int) -> dict[str, Any]:
     return advice(stated.problem, number)
 
 
-def _workload(model: Any, software: Software, space: Space, **settings: Any) -> Callable[[Bits], Workload]:
+def _recipe(software: Software, space: Space) -> Recipe:
+    recipe = read_recipe(space.folder / software.recipe) if software.recipe else NOTHING
+    recipe.check_hardware(space.hardware.spec.kind, space.hardware.spec.name)
+    return recipe
+
+
+def _workload(model: Any, recipe: Recipe, space: Space, **settings: Any) -> Callable[[Bits], Workload]:
     """What the model asks of hardware after a recipe's passes, for the widths of what they leave as it was.
 
     ``settings`` are those of ``looped``.
     """
-    recipe = read_recipe(space.folder / software.recipe) if software.recipe else NOTHING
-    recipe.check_hardware(space.hardware.spec.kind, space.hardware.spec.name)
-    if str(model).lower().endswith(".csv"):
-        if recipe.passes or settings["shapes"]:
+    if suffix_of(model) == ".csv":
+        if recipe.passes:
             raise UserError(f"{model} is a table of shapes, which nothing can change; give the model itself.")
         return partial(topology.load, model)
     return partial(extract, looped(model, space.hardware, recipe, **settings))
@@ -197,7 +203,7 @@ def _facts(stated: Stated, found: Found, study: str, method: str, seed: int) -> 
             continue
     return {
         "model": next(iter(problem.workloads.values())).name,
-        "random_weights": not str(stated.model).lower().endswith(".csv") and random_weights(stated.model),
+        "random_weights": suffix_of(stated.model) != ".csv" and random_weights(stated.model),
         "hardware": problem.space.hardware.spec.name,
         "steps": problem.steps,
         "dram": problem.dram or problem.space.hardware.spec.energy.dram,
@@ -219,7 +225,8 @@ def _write(stated: Stated, found: Found, facts: Mapping[str, Any], output: Path)
     specs = output / "front"
     specs.mkdir(exist_ok=True)
     for old in specs.glob("*.toml"):
-        old.unlink()
+        if results.is_spec_name(old.stem):  # whoever works on a design gives it a name
+            old.unlink()
     for number in found.front.costs:
         place = specs / f"{results.spec_name(problem, number)}.toml"
         recipe = problem.space.software[problem.space.software_of(number)].recipe

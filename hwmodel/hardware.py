@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from ..ir.errors import UserError
+from ..ir.files import read_text
 from .labelled import Provenance, unlabelled
 from .specs import Spec
 
@@ -64,8 +65,8 @@ def load(name: str | os.PathLike[str]) -> Hardware:
     given = os.fspath(name)
     if given.endswith(".toml"):
         try:
-            text = Path(given).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError):
+            text = read_text(Path(given))
+        except (OSError, ValueError):
             raise UserError(
                 f"hardware {given!r} is not a readable file; give the path of a TOML spec or one of {_known()}."
             ) from None

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..ir.errors import UserError
+from ..ir.files import read_text
 
 
 class Target(BaseModel):
@@ -156,9 +157,10 @@ def load(name: str) -> Target:
         if not path.is_file():
             raise UserError(f"target {name!r}: no such file; give the path of a profile or one of {_known()}")
         try:
-            return _parse(path.read_text(encoding="utf-8"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+            text = read_text(path)
+        except (OSError, ValueError) as error:
             raise UserError(f"target {name!r} cannot be read: {error}") from None
+        return _parse(text, str(path))
     if name not in names():
         raise UserError(f"target {name!r} is not known; the targets are {_known()}, or a .toml file")
     return _parse(

@@ -35,12 +35,13 @@ def read_prompts(path: Path) -> list[Prompt]:
     Raises UserError for a file that cannot be read or holds none.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read as prompts ({first_line(error)}); give a text file, one a line"
         ) from None
-    rows = [line.split("\t") for line in lines if line.strip()]
+    # Not splitlines, which would also part a prompt at characters that a page it was copied from had in it.
+    rows = [line.split("\t") for line in text.split("\n") if line.strip()]
     if not rows:
         raise UserError(f"{path} holds no prompts; give one a line")
     return [Prompt(row[0].strip(), row[1].strip() if len(row) > 1 else None) for row in rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -51,6 +52,11 @@ def parquet(some: list[Row]) -> bytes:
 
 def spec_name(problem: Problem, number: int) -> str:
     return f"{problem.space.hardware.spec.name}-{number}"
+
+
+def is_spec_name(name: str) -> bool:
+    """Whether ``spec_name`` may have given it, for whatever problem."""
+    return re.fullmatch(r".+-\d+", name) is not None
 
 
 def spec_file(problem: Problem, outcome: Outcome, command: str) -> bytes:

@@ -56,8 +56,14 @@ def test_a_front_is_what_estimate_says_of_its_specs(model: Path) -> None:
 def test_the_same_search_writes_the_same_bytes(model: Path) -> None:
     stated = state(model, model.parent / "space.toml", steps=4)
     folders = [model.parent / name for name in ("one", "two")]
+    front = folders[0] / "front"
+    front.mkdir(parents=True)
+    for name in ("sda-999999", "mine"):
+        (front / f"{name}.toml").touch()
     for folder in folders:
         explore(stated, folder, method="nsga2", count=80, seed=3)
+    # Another search's designs go; what somebody made of one stays.
+    assert not (front / "sda-999999.toml").exists() and (front / "mine.toml").exists()
     for name in ("points.csv", "points.parquet", "report.html"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
 

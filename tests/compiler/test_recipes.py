@@ -14,6 +14,7 @@ import fick
 from fick.compiler.explore import state
 from fick.compiler.frontends import import_model
 from fick.compiler.programs import fused
+from fick.compiler.quality.evaluate import Prompt, read_prompts
 from fick.compiler.recipes import PASSES, Recipe, read_recipe
 from fick.ir.errors import UserError
 from fick.ir.files import LARGEST_BYTES
@@ -158,5 +159,27 @@ def test_an_estimate_and_a_space_are_calibrated_in_loops_of_the_sampler(tmp_path
     compiled = fused(import_model(model), recipe=read_recipe(path), model=model, sampler=ddim)
     assert made["passes"] == [one.facts() for one in compiled.history if one.pass_name == "quantise"]
     assert [*state(model, space, sampler=ddim).problem.workloads]
-    with pytest.raises(UserError, match="--sampler is what a recipe is calibrated in; give the --recipe"):
+    with pytest.raises(UserError, match="--sampler is what a recipe is calibrated in; give a recipe"):
         fick.estimate(model, "sda", sampler=ddim)
+
+
+def test_what_nothing_would_heed_is_refused(tmp_path: Path) -> None:
+    space = tmp_path / "space.toml"
+    space.write_text("hardware = 'sda'\n[parameters]\nclock_hz = [2e8]\n")
+    with pytest.raises(UserError, match="--sampler is what a recipe is calibrated in"):
+        state("sd-1.5", space, sampler={"kind": "ddim"})
+    for model in ("made.fick", "layers.csv"):
+        for ask in (partial(state, model, space), partial(fick.estimate, model, "sda")):
+            with pytest.raises(UserError, match=f"{model} has its shapes already"):
+                ask(shapes={"sample": [1, 4, 8, 8]})
+
+
+def test_a_mark_at_the_beginning_is_no_text(tmp_path: Path) -> None:
+    """As some editors write it."""
+    (tmp_path / "prompts.txt").write_text("cat\tanimals\na dog\u2028on a log\n", encoding="utf-8-sig")
+    assert read_prompts(tmp_path / "prompts.txt") == [
+        Prompt("cat", "animals"),
+        Prompt("a dog\u2028on a log"),
+    ]
+    path = recipe(tmp_path, "\ufeff[[pass]]\nname = 'tips'\n")
+    assert [type(one) for one in read_recipe(path).passes] == [Tips]
