@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ Values = Mapping[str, Sequence[float]]
 
 
 def inputs_of(program: Program, rate: Rate) -> list[ir.Value]:
-    """What the caller gives that changes so often."""
+    """What the caller of a model gives that changes so often."""
     graph = program.variants["full"].graph
     return [value for value in graph.inputs if program.rates.get(str(value.name)) is rate]
 
@@ -85,13 +86,15 @@ class Loops:
         self, program: Program, *, pictures: int, steps: int, most_calls: int, spread: Spread
     ) -> Context:
         """What passes over ``program`` may ask for. A sampler that lists its own noise levels takes those."""
-        self._check(inputs_of(program, Rate.PROMPT))
+        stays = inputs_of(program, Rate.PROMPT)
+        self._check(stays)
         samplers.create(self.sampler)  # before its levels are counted
-        found = self.draw(program, len(self.sampler.get("sigmas") or range(steps)), pictures)
+        draw = partial(self._draw, stays)
+        found = draw(program, len(self.sampler.get("sigmas") or range(steps)), pictures)
         (step,) = inputs_of(program, Rate.STEP)
         calls = [dict(call) for one in found for call in one.calls]
         return Context(
-            seed=self.seed, referee=Interpreter, reference=program, draw=self.draw, progress=self.progress,
+            seed=self.seed, referee=Interpreter, reference=program, draw=draw, progress=self.progress,
             calibration=chosen(calls, str(step.name), most_calls, spread, self.seed),
         )  # fmt: skip
 
@@ -113,15 +116,19 @@ class Loops:
                     f"the recipe calibrates with {wrong[0]:g} for {name}, which takes whole numbers{most}."
                 )
 
-    def draw(self, program: Program, steps: int, pictures: int) -> list[Trajectory]:
-        """The first ``pictures``, by any program with the model's inputs."""
+    def _draw(
+        self, stays: Sequence[ir.Value], program: Program, steps: int, pictures: int
+    ) -> list[Trajectory]:
+        """The first ``pictures``, by any program made of the model whose inputs ``stays`` are: in which variant it
+        reads them, and whether at all, makes no difference to what they are given.
+        """
         loop = samplers.create(self.sampler, steps)
         network = Recorder(program, len(loop.steps))
         found: list[Trajectory] = []
         for picture in range(pictures):
             self.progress(picture, pictures)
             network.begin()
-            result = self._picture(loop, network, self._given(program, picture), picture)
+            result = self._picture(loop, network, self._given(stays, picture), picture)
             found.append(Trajectory(network.calls, result[0]))
         self.progress(pictures, pictures)
         return found
@@ -131,6 +138,7 @@ class Loops:
     ) -> NDArray[np.float32]:
         by_rate = {one.rate: one for one in network.inputs.values()}
         sample, step = by_rate[Rate.SAMPLE.value], by_rate[Rate.STEP.value]
+        given = {name: value for name, value in given.items() if name in network.inputs}
         steps, noise = as_type(loop.steps, step), Noise(self.seed + picture)
 
         def predict(x: NDArray[np.float32], index: int) -> NDArray[np.float32]:
@@ -140,10 +148,10 @@ class Loops:
 
         return denoise(loop, predict, loop.initial(noise.standard_normal(sample.shape)), noise)
 
-    def _given(self, program: Program, picture: int) -> dict[str, NDArray[Any]]:
+    def _given(self, stays: Sequence[ir.Value], picture: int) -> dict[str, NDArray[Any]]:
         rng = np.random.default_rng((self.seed, picture))
         found: dict[str, NDArray[Any]] = {}
-        for value in inputs_of(program, Rate.PROMPT):
+        for value in stays:
             found[str(value.name)] = drawn = drawn_input(value, rng)
             if values := self.values.get(str(value.name)):
                 drawn[...] = values[picture % len(values)]

@@ -79,6 +79,10 @@ class PruneChannels(Pass[PruneChannelsConfig]):
         calls = context.require("calibration", self.name)
         require_torch(self.name)
         channels = find(graph, whole_heads=config.widths == "free")
+        if not channels.summed:
+            raise UserError(
+                f"pass {self.name} finds no layer whose channels it could take; put it before what quantises."
+            )
         measured, judged = split(program, calls, config.calls, 0.5)
         from .taylor import Draws, importance
 

@@ -22,6 +22,9 @@ from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
 from fick.ir.rates import Rate
 from fick.passes.base import Context, apply
+from fick.passes.caching import Fora
+from fick.passes.caching.fora import ForaConfig
+from fick.passes.hoist import hoisted
 from fick.passes.quantise import Quantise
 from fick.runtime.errors import FickError
 from fick.runtime.noise import Noise
@@ -71,6 +74,23 @@ def test_a_model_with_a_sampler_is_calibrated_in_its_loops() -> None:
         (x, *_) = scheduler.step(torch.from_numpy(output), int(timestep), x, return_dict=False)
     second = context.require_draw("a test")(program, 4, 2)[1]
     np.testing.assert_allclose(second.latents, x[0], atol=1e-5)
+
+
+def test_loops_of_what_hoisting_leaves_are_those_of_the_model() -> None:
+    """What the prompt alone decides is a variant of its own then, which reads the prompt in place of "full"."""
+    program = small_unet.program()
+    draw = Calibration(pictures=2, steps=3).context(program, "x", 0, Silent(), DDIM).require_draw("a test")
+    split = hoisted(program)
+    assert "encoder_hidden_states" not in {str(one.name) for one in split.variants["full"].graph.inputs}
+    for wanted, got in zip(draw(program, 3, 2), draw(split, 3, 2), strict=True):
+        np.testing.assert_allclose(got.latents, wanted.latents, atol=1e-5)
+
+
+def test_a_schedule_is_made_and_quantised_without_prompts() -> None:
+    program = small_unet.program()
+    context = Calibration(pictures=2, steps=3).context(program, "x", 0, Silent(), DDIM)
+    made = apply([Fora(ForaConfig(steps=(3,))), Quantise()], program, context)
+    assert made.schedule[3][0] == "full" and "output_error" in made.history[1].effect
 
 
 def test_loops_take_the_levels_that_a_sampler_lists() -> None:

@@ -26,6 +26,7 @@ from fick.passes.prune.channels import FIXED, find
 from fick.passes.prune.families import chosen, families
 from fick.passes.prune.slices import sliced
 from fick.passes.prune.taylor import Draws, importance
+from fick.passes.quantise import Quantise, QuantiseConfig
 
 from . import small_unet
 from .serialised import serialised
@@ -234,6 +235,14 @@ def test_a_whole_unet_stays_valid() -> None:
 def test_too_small_a_share_is_told() -> None:
     with pytest.raises(UserError, match=r"finds no layer of which 0\.01 is a channel of every group"):
         apply([PruneChannels(PruneChannelsConfig(share=0.01, calls=6))], program(drawn()), context())
+
+
+def test_after_what_quantises_there_are_no_channels_to_follow() -> None:
+    given = small_unet.context(2)
+    with pytest.raises(
+        UserError, match="finds no layer whose channels it could take; put it before what quantises"
+    ):
+        apply([Quantise(QuantiseConfig(least_depth=1)), PruneChannels()], small_unet.program(), given)
 
 
 def test_what_heads_are_made_of_goes_without_moving_the_rest() -> None:
