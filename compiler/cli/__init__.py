@@ -51,6 +51,7 @@ for verb in VERBS:
 NO_PLACE = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room, or give another place"),
     **dict.fromkeys((errno.EROFS, errno.EACCES), "allow it, or give another place"),
+    errno.ENAMETOOLONG: "give a shorter one",
 }
 """What files may meet anywhere, and how the user can mend it."""
 
@@ -89,10 +90,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
-        if os.environ.get("FICK_TRACE"):
-            raise
         if isinstance(error, OSError) and error.errno in NO_PLACE:
             _stop(f"{error.filename or 'the output'}: {error.strerror}; {NO_PLACE[error.errno]}")
+        if os.environ.get("FICK_TRACE"):
+            raise
         told = f"{type(error).__name__}: {error}".splitlines()[0]
         _stop(f"a fault of fick's own ({told}); FICK_TRACE=1 shows where")
 

@@ -84,7 +84,7 @@ def command(
                 "--prompt-input": prompt_input,
             },
         )
-        if init is not None:
+        if init is not None and not isinstance(model, Model):
             asked["init"] = pictures.read(init, model.picture_size)
         chosen = {**_noise_of(model.manifest), "kind": sampler} if sampler else None
         samples: list[Any] = []

@@ -46,6 +46,7 @@ from fick.compiler.cli.output import show
         (["compile", "model.onnx", "--recipe", "made.fick", "-o", "made.fick"], "it is what is read"),
         (["compile", "model.onnx", "-o", "/proc/new.fick"], "cannot write /proc/new.fick: No such file or directory"),
         (["inspect", "model.onnx", "--json", "long" * 80], "File name too long; give another place"),
+        (["inspect", "long" * 80], "File name too long; give a shorter one"),
         (["compile", "model.onnx", "--budget", "bytes=1x", "--within", ""], "--within '' is not a time"),
         (["run", "made.fick", "--memory-limit", "0", "-o", "a.png"], "--memory-limit '0' is not a size"),
     ],
