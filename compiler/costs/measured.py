@@ -6,6 +6,7 @@ import hashlib
 import json
 import statistics
 import tempfile
+import time
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from ...passes.costs import Cost
 from ...runtime import Model
 from ...targets.profile import Target
 from ..bench.compare import example_inputs
+from ..bench.rounds import SETTLE_S
 from ..cache import digest
 from .joining import anchors, named, owned
 from .predicted import Predicted
@@ -24,7 +26,8 @@ from .predicted import Predicted
 
 @dataclass(frozen=True)
 class Measured:
-    """Program -> medians of ``rounds`` runs on noise, by the profile's kernels, which this machine must be able to run.
+    """Program -> lower quartiles of ``rounds`` runs on noise, by the profile's kernels, which this machine must be able
+    to run. What else a machine does adds to times, and mostly for longer than a run takes: runs are apart.
 
     Bytes are those of the prediction, which are exact. What was measured is kept in ``folder`` by content.
     """
@@ -32,7 +35,7 @@ class Measured:
     profile: Target
     folder: Path
     precision: str = "float32"
-    rounds: int = 5
+    rounds: int = 24
 
     def __call__(self, program: Program) -> Cost:
         sizes = Predicted(self.profile, self.precision)(program)
@@ -45,7 +48,7 @@ class Measured:
         return Cost({**sizes.by_node, "latency": json.loads(place.read_bytes())})
 
     def _seconds(self, program: Program) -> dict[str, float]:
-        """Medians by anchor."""
+        """By anchor."""
         from ..bundle.build import build, tensors  # slow to load, and they load recipes, which load this
         from ..frontends import Imported
         from ..programs import structure
@@ -66,6 +69,7 @@ class Measured:
                 feeds = example_inputs(opened, 0)
                 opened.run(**feeds)
                 for _ in range(self.rounds):
+                    time.sleep(SETTLE_S)
                     opened.run(**feeds)
                     once: dict[str, float] = defaultdict(float)
                     calls = [call for call in opened.profile() if call.variant == "full"]
@@ -73,4 +77,4 @@ class Measured:
                         once[node] += call.seconds
                     for node, seconds in once.items():
                         rounds[node].append(seconds)
-        return {node: statistics.median(seconds) for node, seconds in rounds.items()}
+        return {node: statistics.quantiles(seconds, n=4)[0] for node, seconds in rounds.items()}

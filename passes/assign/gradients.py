@@ -5,8 +5,8 @@ random signs (Hutchinson, Communications in Statistics 18, 1989): v . J = g is o
 one by one, n products cost n runs of the model; so they cost a few. A mean of so many squares is known to a factor of
 1 +- sqrt(2 / (calls * probes)).
 
-Graphs run chunk by chunk, forward and then backward, so that no more than a chunk's values are held beside those
-that chunks hand on.
+Graphs run chunk by chunk, forward and then backward, so that no more than a chunk's values and weights are held beside
+what chunks hand on.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from ..learned.torch_graph import TorchGraph, needed_for
 from ..quantise.products import Product
 
 CHUNK_BYTES = 1 << 29
-"""Of the values that one run of nodes computes."""
+"""Of the values that one run of nodes computes, and of its weights."""
 
 Values = dict[str, Tensor]
 
@@ -55,9 +55,10 @@ class Gradients:
         self._guidance, self._probes = guidance, probes
         self._given = {str(value.name) for value in self._graph.inputs}
         rates = analyse(self._graph, program.rates)
-        varying = [node for node in self._graph if rates[str(node.outputs[0].name)] is not Rate.CONSTANT]
-        self._constant = [node for node in self._graph if rates[str(node.outputs[0].name)] is Rate.CONSTANT]
-        self._chunks = list(_chunks(varying))
+        constant = {name for name, rate in rates.items() if rate is Rate.CONSTANT}
+        self._constant = [node for node in self._graph if node.outputs[0].name in constant]
+        varying = [node for node in self._graph if node.outputs[0].name not in constant]
+        self._chunks = list(_chunks(varying, constant))
         self._outputs = [str(value.name) for value in self._graph.outputs]
 
     def squares(self, calls: Sequence[Arrays], seed: int) -> dict[str, NDArray[np.float64]]:
@@ -177,11 +178,12 @@ def _leaf(value: Tensor) -> Tensor:
     return value.detach().requires_grad_(value.is_floating_point())
 
 
-def _chunks(nodes: Sequence[ir.Node]) -> Iterator[list[ir.Node]]:
-    """Runs of nodes whose results together take about as much as is said above."""
+def _chunks(nodes: Sequence[ir.Node], constant: Collection[str]) -> Iterator[list[ir.Node]]:
+    """Runs of nodes whose results, and the constants that they read, together take about as much as is said above."""
     chunk, held = list[ir.Node](), 0
     for node in nodes:
-        size = sum(_bytes(value) for value in node.outputs)
+        read = [value for value in node.inputs if value is not None and value.name in constant]
+        size = sum(_bytes(value) for value in (*node.outputs, *read))
         if chunk and held + size > CHUNK_BYTES:
             yield chunk
             chunk, held = [], 0
@@ -192,6 +194,6 @@ def _chunks(nodes: Sequence[ir.Node]) -> Iterator[list[ir.Node]]:
 
 
 def _bytes(value: ir.Value) -> int:
-    if value.shape is None or value.dtype is None or not value.uses():
-        return 0
+    if value.shape is None or value.dtype is None:
+        return 0  # of an operand or a result that nothing knows the size of, which is a small one
     return int(math.prod(value.shape.numpy()) * value.dtype.itemsize)
