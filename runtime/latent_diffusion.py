@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import samplers
+from .components import open_together
 from .errors import FickError
 from .loader import LIBRARY, Checked, check_bundle
 from .loop import EachStep, Progress, denoise, guided, of_sample
@@ -61,13 +62,12 @@ class LatentDiffusion(ABC):
         pipeline = self.manifest["pipeline"]
         self._read(checked.entries, pipeline)
         self._latent_to_rgb = np.asarray(pipeline["latent_to_rgb"], dtype=np.float32)
-        options: dict[str, Any] = {"threads": threads, "memory_limit_bytes": memory_limit_bytes}
-        self.unet = Model(checked, verify=verify, **options)
-        # One file: what was hashed for the first component need not be for the others.
-        self._others = {
-            name: Model(checked, component=name, verify=False, **options)
-            for name in (*self.ENCODERS, "vae_decoder", "vae_encoder")
-        }
+        names = (*self.ENCODERS, "vae_decoder", "vae_encoder")
+        network, *others = open_together(
+            checked, (None, *names), threads=threads, verify=verify, memory_limit_bytes=memory_limit_bytes
+        )
+        self.unet = Model(network)
+        self._others = {name: Model(one) for name, one in zip(names, others, strict=True)}
         self._cancelled = False
 
     @abstractmethod
@@ -90,13 +90,7 @@ class LatentDiffusion(ABC):
     @property
     def memory(self) -> MemoryUse:
         """What all components occupy now."""
-        parts = [model.memory for model in (self.unet, *self._others.values())]
-        return MemoryUse(
-            sum(one.weights_bytes for one in parts),
-            sum(one.arena_bytes for one in parts),
-            sum(one.state_bytes for one in parts),
-            sum(one.table_bytes for one in parts),
-        )
+        return self.unet.memory
 
     def cancel(self) -> None:
         """Stop the generation in progress, from any thread."""

@@ -16,13 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from . import native_api as api
 from . import samplers, schedule
+from .components import Component, open_together
 from .errors import FickError
-from .loader import LIBRARY, Checked, check_bundle, require_this_machine
+from .loader import Checked
 from .loop import Progress, denoise, guided, of_sample
 from .noise import Noise
-
-MOST_THREADS = 1024
-PROCESSOR = "processor"
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,9 @@ class CallTime:
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes that the model occupies. ``weights_bytes`` are mapped from the file and shared."""
+    """Bytes that a model occupies, with those that take turns with it. ``weights_bytes`` are mapped from the file and
+    shared; under a limit they are the most that is there at a time.
+    """
 
     weights_bytes: int
     arena_bytes: int
@@ -63,45 +63,31 @@ class Model:
     """One component of a bundle, by default its main one. Use from one thread at a time, except ``cancel``. Also
     a context manager.
 
-    The arguments are those of ``load``; a bundle that was checked before is taken as it is.
+    The arguments are those of ``load``; a bundle that was checked before, and a component that was opened with others,
+    is taken as it is.
     """
 
     def __init__(
         self,
-        bundle: str | os.PathLike[str] | Checked,
+        bundle: str | os.PathLike[str] | Checked | Component,
         *,
         component: str | None = None,
         threads: int = 0,
         verify: bool = True,
         memory_limit_bytes: int = 0,
     ) -> None:
-        self._handle = ctypes.c_void_p()
-        self._component = component
-        # ctypes would wrap them round into numbers that the core takes.
-        if not 0 <= threads <= MOST_THREADS or not 0 <= memory_limit_bytes < 2**64:
-            raise FickError(
-                f"{threads} threads within {memory_limit_bytes} bytes cannot be; give 0 to {MOST_THREADS} threads "
-                "and a limit of 0 bytes (none) or more"
+        if not isinstance(bundle, Component):
+            (bundle,) = open_together(
+                bundle, [component], threads=threads, verify=verify, memory_limit_bytes=memory_limit_bytes
             )
-        checked = bundle if isinstance(bundle, Checked) else check_bundle(bundle)
-        require_this_machine(checked)
-        self.manifest = checked.manifest
-        self._library = api.load_library(checked.entries[LIBRARY])
-        options = api.Options(
-            threads, int(not verify), memory_limit_bytes, component.encode() if component else None
-        )
-        status = self._library.fick_open(
-            os.fsencode(checked.path), ctypes.byref(options), ctypes.byref(self._handle)
-        )
-        api.check(self._library, status)
-        self.device: str = self._library.fick_device_name(self._handle).decode("utf-8", "replace")
-        if self.device == PROCESSOR and self.manifest["target"].get("kind") == "opencl":
-            reason = self._library.fick_last_error().decode("utf-8", "replace")
-            warnings.warn(f"{checked.path} runs on the processor: {reason}", stacklevel=2)
+        self._opened = bundle
+        self._library = bundle.library
+        self.manifest = bundle.manifest
+        self.device = bundle.device
         self.inputs: Mapping[str, TensorInfo] = self._tensors(api.INPUT)
         self.outputs: Mapping[str, TensorInfo] = self._tensors(api.OUTPUT)
         self.alternatives = self._alternatives()
-        name = component or self._library.fick_component(0).decode()
+        name = bundle.name or self._library.fick_component(0).decode()
         self.schedules = schedule.read(self.manifest, name, self.alternatives)
         self.whole = schedule.whole(self.manifest, name, self.alternatives)
         self._callback: Any = None
@@ -125,9 +111,7 @@ class Model:
 
     def close(self) -> None:
         """Give the memory back. The model cannot be used afterwards."""
-        if self._handle:
-            self._library.fick_close(self._handle)
-            self._handle = ctypes.c_void_p()
+        self._opened.close()
 
     def __enter__(self) -> Model:
         return self
@@ -137,8 +121,9 @@ class Model:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        self.close()
+    @property
+    def _handle(self) -> ctypes.c_void_p:
+        return self._opened.handle
 
     def run(
         self, *, variant: str = "full", branch: int = 0, progress: Progress | None = None, **inputs: ArrayLike
@@ -296,7 +281,7 @@ class Model:
         """How far the output is off for what was rounded, in a loop with this guidance; nothing if not measured."""
         components: Any = self.manifest.get("components")
         try:
-            described = components[self._component or next(iter(components))].get("residual")
+            described = components[self._opened.name or next(iter(components))].get("residual")
         except (AttributeError, KeyError, StopIteration, TypeError):
             return samplers.NOTHING  # of a manifest that says nothing of its components
         return samplers.NOTHING if described is None else samplers.Residual.of(described, guidance_scale)
@@ -353,7 +338,7 @@ class Model:
 
     @property
     def memory(self) -> MemoryUse:
-        """What the model occupies now."""
+        """What the model occupies now, with those that take turns with it."""
         self._check_open()
         raw = api.Memory()
         api.check(self._library, self._library.fick_memory_use(self._handle, ctypes.byref(raw)))

@@ -15,7 +15,7 @@ MAX_RANK = 8
 INPUT, OUTPUT = 0, 1
 DTYPES: tuple[str, ...] = ("float32", "int64", "int32", "bool")
 RATES: tuple[str, ...] = ("prompt", "step", "sample")
-ABI_VERSION = 2
+ABI_VERSION = 3
 
 PROGRESS = ctypes.CFUNCTYPE(c_int32, c_uint64, c_uint64, c_void_p)
 
@@ -58,6 +58,10 @@ SIGNATURES: dict[str, tuple[list[Any], Any]] = {
     "fick_last_error": ([], c_char_p),
     "fick_component": ([c_int32], c_char_p),
     "fick_open": ([c_char_p, POINTER(Options), POINTER(c_void_p)], c_int32),
+    "fick_open_together": (
+        [c_char_p, POINTER(Options), POINTER(c_char_p), c_int32, POINTER(c_void_p)],
+        c_int32,
+    ),
     "fick_close": ([c_void_p], None),
     "fick_device_name": ([c_void_p], c_char_p),
     "fick_tensor_count": ([c_void_p, c_int32], c_int32),
@@ -126,13 +130,13 @@ def _unusable(error: Exception) -> FickError:
 
 def _of_this_interface(library: ctypes.CDLL) -> ctypes.CDLL:
     try:
+        if library.fick_abi_version() != ABI_VERSION:
+            raise FickError("the bundle's library has another interface than this runtime; compile it anew")
         for name, (arguments, result) in SIGNATURES.items():
             function = getattr(library, name)
             function.argtypes, function.restype = arguments, result
     except AttributeError as error:
         raise _unusable(error) from None
-    if library.fick_abi_version() != ABI_VERSION:
-        raise FickError("the bundle's library has another interface than this runtime; compile it anew")
     return library
 
 

@@ -23,9 +23,10 @@ def load(
 ) -> Model | TextToImage | ClassToImage:
     """Open a bundle for running on this machine: a whole pipeline where the bundle holds one, else its one model.
 
-    ``threads`` 0 takes all that the process may use; ``verify=False`` skips hashing the weights. Raises
-    FickError with one sentence for a file that is damaged, of a newer format, for another processor, or
-    larger than ``memory_limit_bytes``.
+    ``threads`` 0 takes all that the process may use; ``verify=False`` skips hashing the weights. Where
+    ``memory_limit_bytes``, for weights, activations and state of all components together, is less than they take,
+    weights are read again as they are needed. Raises FickError with one sentence for a file that is damaged, of a newer
+    format, for another processor, or that needs more than the limit even so.
     """
     checked = check_bundle(path)
     pipeline: Mapping[str, Any] = checked.manifest.get("pipeline") or {}

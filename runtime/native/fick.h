@@ -18,7 +18,7 @@ extern "C" {
 #endif
 
 #define FICK_API __attribute__((visibility("default")))
-#define FICK_ABI_VERSION 2
+#define FICK_ABI_VERSION 3
 #define FICK_MAX_RANK 8
 
 typedef enum {
@@ -68,8 +68,9 @@ typedef struct {
   double seconds; /* of the variant's last run */
 } fick_call_profile;
 
+/* Of a model and of those that take turns with it. */
 typedef struct {
-  uint64_t weights_bytes; /* mapped from the file, shared between processes */
+  uint64_t weights_bytes; /* mapped from the file, shared between processes; under a limit, the most at a time */
   uint64_t arena_bytes;
   uint64_t state_bytes; /* what runs leave for the next included, for every branch */
   uint64_t table_bytes; /* kept results of prompts and steps */
@@ -91,6 +92,12 @@ FICK_API const char *fick_component(int32_t index);
 /* Open a component of the bundle at path. options may be NULL. On success *model is to be closed with fick_close. */
 FICK_API fick_status fick_open(const char *path, const fick_options *options, fick_model **model);
 FICK_API void fick_close(fick_model *model);
+
+/* Open components of the bundle at path that take turns: they share an arena, and the limit is for all of them together,
+ * so that one's weights may leave before the next one's come. components are names, NULL for the main one; models has
+ * room for as many, and each is closed by itself. They are used from one thread at a time, except by fick_cancel. */
+FICK_API fick_status fick_open_together(const char *path, const fick_options *options, const char *const *components,
+                                        int32_t count, fick_model **models);
 
 /* What the model runs on: "processor", or a GPU by its driver's name. A bundle for a GPU that has code for a processor,
  * too, runs there where it finds no such GPU; fick_last_error says why. */

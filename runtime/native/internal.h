@@ -111,22 +111,43 @@ struct fick_backend {
 /* stream.c: weights that are let go of behind the calls that have read them, where memory is short. */
 typedef struct {
   uint64_t *starts; /* of tensors, rising; one more for the end */
-  uint64_t count, most_bytes, resident_bytes;
+  uint64_t count, resident_bytes;
 } fick_stream;
 int fick_stream_plan(fick_stream *stream, const fick_plan *plan);
 uint64_t fick_stream_least(const fick_stream *stream, const fick_plan *plan);
-void fick_stream_before(fick_stream *stream, const uint8_t *weights, const fick_call *call);
+/* room: for weights; 0 is room enough. */
+void fick_stream_before(fick_stream *stream, uint64_t room, const uint8_t *weights, const fick_call *call);
+
+/* turns.c: what components that never run at once share. */
+typedef struct {
+  fick_source own;           /* nothing where the file is another's */
+  fick_model *first;         /* the others follow it */
+  const fick_model *running; /* whose turn it is, or was */
+  int32_t users;
+  uint8_t *arena;
+  uint64_t arena_bytes, weights_bytes;
+  uint64_t least_bytes; /* of weights, with which all calls can run */
+  uint64_t limit_bytes; /* 0: none */
+  uint64_t room_bytes;  /* for weights where not all of them fit, 0 where they do */
+} fick_turns;
+/* Open the components that have a plan, not NULL, on a bundle that is mapped and checked. */
+fick_status fick_turns_open(const fick_program *program, const fick_source *source, const fick_options *options,
+                            const fick_plan *const *plans, int32_t count, fick_model **models);
+void fick_turns_join(fick_turns *turns, fick_model *model);
+void fick_turns_leave(fick_model *model);
+void fick_turns_take(fick_model *model);
+/* A component is about to hold `after` bytes in place of `before`: fails where the limit has no room for that. */
+fick_status fick_turns_room(fick_turns *turns, uint64_t before, uint64_t after);
 
 /* model.c, run.c, kept.c */
 struct fick_model {
   const fick_program *program;
   const fick_plan *plan;
-  fick_source own; /* nothing where the file is another's */
-  uint64_t memory_limit_bytes;
+  fick_turns *turns;
+  fick_model *next; /* of those that take turns */
   const uint8_t *weights;
   fick_stream stream;
-  uint8_t *arena, *state;
-  int arena_is_own;
+  uint8_t *state;
   uint8_t *kept;  /* of each branch, kept_bytes */
   uint8_t *whole; /* of each branch, for each kept value: whether a run has left it since the picture began */
   int32_t branches;
@@ -147,18 +168,18 @@ struct fick_model {
   atomic_int cancelled;
 };
 
-/* A component of a program, on a bundle that is mapped and checked. arena is as long as the plan's, for components that
- * never run at once; NULL for one of its own. */
-fick_status fick_model_open(const fick_program *program, const fick_source *source, uint8_t *arena,
-                            const fick_options *options, fick_model **model);
+fick_status fick_model_open(fick_turns *turns, const fick_program *program, const fick_source *source,
+                            const fick_plan *plan, int32_t threads, fick_model **model);
 
-/* Bytes beside the weights and the arena, tables of steps excluded. */
+/* Bytes beside the weights and the arena: of a model that was just opened, of one, and how many of these are tables. */
 uint64_t fick_model_beside(const fick_plan *plan);
+uint64_t fick_model_held(const fick_model *model);
+uint64_t fick_model_tables(const fick_model *model);
+
+/* A component's plan by name, NULL for the main one's. NULL if there is none. */
+const fick_plan *fick_plan_of(const fick_program *program, const char *name);
 
 const fick_variant *fick_variant_at(const fick_plan *plan, int32_t index);
-
-/* Fails where `more` bytes beside what the model occupies exceed its limit, even if weights are streamed. */
-fick_status fick_within_limit(fick_model *model, uint64_t more);
 
 /* Aligned memory of zeros, or NULL. */
 uint8_t *fick_zeroed(uint64_t bytes);

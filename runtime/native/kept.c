@@ -20,8 +20,7 @@ fick_status fick_begin(fick_model *model, int32_t branches) {
   uint64_t marks = (uint64_t)branches * (uint64_t)plan->kept_count;
   if (branches != model->branches) {
     uint64_t bytes = (uint64_t)branches * plan->kept_bytes, before = (uint64_t)model->branches * plan->kept_bytes;
-    fick_status status = FICK_OK;
-    if (bytes > before) status = fick_within_limit(model, bytes - before + fick_memo_bytes(&model->steps));
+    fick_status status = fick_turns_room(model->turns, before, bytes);
     if (status != FICK_OK) return status;
     uint8_t *kept = fick_zeroed(model->program->backend ? 0 : bytes), *whole = fick_zeroed(marks);
     if (!kept || !whole) {

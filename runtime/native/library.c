@@ -1,5 +1,9 @@
 /* library.c: the interface of the library inside a bundle, whose program is its own. */
+#include <string.h>
+
 #include "internal.h"
+
+#define MOST_TOGETHER 16
 
 static fick_hooks used = {fick_pool_launch, fick_kernel_raised};
 
@@ -25,23 +29,40 @@ const char *fick_component(int32_t index) {
 }
 
 static fick_status open_with(const fick_program *program, const char *path, const fick_options *options,
-                             fick_model **model) {
+                             const char *const *components, int32_t count, fick_model **models) {
+  const fick_plan *plans[MOST_TOGETHER];
   fick_source source;
   fick_status status = fick_source_map(path, &source);
-  if (status == FICK_OK) status = fick_source_check(&source, program, !(options && options->skip_verification));
-  if (status == FICK_OK) status = fick_model_open(program, &source, NULL, options, model);
-  if (status == FICK_OK) (*model)->own = source;
+  if (status == FICK_OK) status = fick_source_check(&source, program, !options->skip_verification);
+  for (int32_t i = 0; i < count && status == FICK_OK; i++) {
+    plans[i] = fick_plan_of(program, components[i]);
+    if (!plans[i]) status = fick_fail(FICK_ERROR_ARGUMENT, "the bundle has no component %s", components[i]);
+  }
+  if (status == FICK_OK) status = fick_turns_open(program, &source, options, plans, count, models);
+  if (status == FICK_OK) models[0]->turns->own = source;
   else fick_source_close(&source);
   return status;
 }
 
-fick_status fick_open(const char *path, const fick_options *options, fick_model **model) {
+fick_status fick_open_together(const char *path, const fick_options *options, const char *const *components,
+                               int32_t count, fick_model **models) {
+  static const fick_options defaults = {0, 0, 0, NULL};
   const fick_program *program = &fick_model_program;
-  if (!path || !model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: path and model must not be NULL");
-  *model = NULL;
-  fick_status status = open_with(program, path, options, model);
+  if (!path || !components || !models || count < 1 || count > MOST_TOGETHER) {
+    return fick_fail(FICK_ERROR_ARGUMENT, "fick_open_together: give a path and the names of 1 to %d components",
+                     MOST_TOGETHER);
+  }
+  if (!options) options = &defaults;
+  memset(models, 0, (size_t)count * sizeof *models);
+  fick_status status = open_with(program, path, options, components, count, models);
   int lost = status == FICK_ERROR_DEVICE || (program->backend && status == FICK_ERROR_KERNEL);
-  return lost && program->fallback ? open_with(program->fallback, path, options, model) : status;
+  return lost && program->fallback ? open_with(program->fallback, path, options, components, count, models) : status;
+}
+
+fick_status fick_open(const char *path, const fick_options *options, fick_model **model) {
+  if (!path || !model) return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: path and model must not be NULL");
+  const char *component = options ? options->component : NULL;
+  return fick_open_together(path, options, &component, 1, model);
 }
 
 fick_status fick_check(const void *data, uint64_t size_bytes) {

@@ -7,15 +7,13 @@
 static uint64_t row_bytes(const fick_memo *memo) { return memo->key_bytes + memo->value_bytes; }
 
 int fick_memo_reserve(fick_memo *memo, uint64_t key_bytes, uint64_t value_bytes, int32_t capacity) {
-  fick_memo fresh = {NULL, key_bytes, value_bytes, capacity, 0, 0};
-  if (capacity && row_bytes(&fresh)) {
-    if (row_bytes(&fresh) > SIZE_MAX / (uint64_t)capacity) return 0;
-    fresh.bytes = malloc(row_bytes(&fresh) * (uint64_t)capacity);
-    if (!fresh.bytes) return 0;
-  }
+  /* First, so that two tables are never held at once. */
   free(memo->bytes);
-  *memo = fresh;
-  return 1;
+  *memo = (fick_memo){NULL, key_bytes, value_bytes, capacity, 0, 0};
+  if (!capacity || !row_bytes(memo)) return 1;
+  if (row_bytes(memo) > SIZE_MAX / (uint64_t)capacity) return 0;
+  memo->bytes = malloc(row_bytes(memo) * (uint64_t)capacity);
+  return memo->bytes != NULL;
 }
 
 const uint8_t *fick_memo_find(const fick_memo *memo, const uint8_t *key) {

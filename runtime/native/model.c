@@ -30,8 +30,13 @@ void fick_key_copy(const fick_model *model, fick_rate rate, uint8_t *key) {
   }
 }
 
-static uint64_t state_bytes(const fick_model *model) {
-  return model->plan->state_bytes + model->plan->kept_bytes * (uint64_t)model->branches;
+uint64_t fick_model_tables(const fick_model *model) {
+  return fick_memo_bytes(&model->prompts) + fick_memo_bytes(&model->steps);
+}
+
+uint64_t fick_model_held(const fick_model *model) {
+  const fick_plan *plan = model->plan;
+  return plan->state_bytes + plan->kept_bytes * (uint64_t)model->branches + fick_model_tables(model);
 }
 
 uint64_t fick_model_beside(const fick_plan *plan) {
@@ -39,56 +44,31 @@ uint64_t fick_model_beside(const fick_plan *plan) {
   return plan->state_bytes + plan->kept_bytes + (plan->prompt.call_count ? PROMPTS_KEPT * prompt : 0);
 }
 
-/* Where all weights and `more` exceed the limit, weights get what the rest leaves. */
-fick_status fick_within_limit(fick_model *model, uint64_t more) {
-  const fick_plan *plan = model->plan;
-  uint64_t limit = model->memory_limit_bytes, least = fick_stream_least(&model->stream, plan);
-  uint64_t rest = plan->arena_bytes + state_bytes(model) + fick_memo_bytes(&model->prompts);
-  rest = more > UINT64_MAX - rest ? UINT64_MAX : rest + more;
-  model->stream.most_bytes = 0;
-  if (!limit || (rest <= limit && plan->weights.size_bytes <= limit - rest)) return FICK_OK;
-  if (rest <= limit && least <= limit - rest) {
-    model->stream.most_bytes = limit - rest;
-    return FICK_OK;
-  }
-  uint64_t needed = least > UINT64_MAX - rest ? UINT64_MAX : rest + least;
-  return fick_fail(FICK_ERROR_MEMORY, "the model needs %llu bytes and the limit is %llu",
-                   (unsigned long long)needed, (unsigned long long)model->memory_limit_bytes);
-}
-
-static fick_status allocate(fick_model *model, const fick_options *options) {
+static fick_status allocate(fick_model *model, int32_t threads) {
   const fick_plan *plan = model->plan;
   uint64_t prompt_bytes = fick_key_bytes(plan, FICK_PROMPT), step_bytes = fick_key_bytes(plan, FICK_STEP);
   size_t calls = fick_total_calls(plan) + 1; /* none is none, and no failure */
   int kept = plan->prompt.call_count ? PROMPTS_KEPT : 0;
-  model->memory_limit_bytes = options->memory_limit_bytes;
-  if (!fick_stream_plan(&model->stream, plan)) {
-    return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a model");
-  }
-  uint64_t prompts = (prompt_bytes + plan->prompt.carried.size_bytes) * (uint64_t)kept;
-  fick_status status = fick_within_limit(model, prompts + plan->kept_bytes);
-  if (status != FICK_OK) return status;
-  if (model->arena_is_own) model->arena = fick_zeroed(model->program->backend ? 0 : plan->arena_bytes);
   model->state = fick_zeroed(plan->state_bytes);
   model->prompt_key = fick_zeroed(prompt_bytes);
   model->step_key = fick_zeroed(step_bytes);
   model->seconds = calloc(calls, sizeof *model->seconds);
   model->total_seconds = calloc(calls, sizeof *model->total_seconds);
   model->runs = calloc(calls, sizeof *model->runs);
-  if (!model->arena || !model->state || !model->prompt_key || !model->step_key || !model->seconds ||
-      !model->total_seconds || !model->runs ||
+  if (!fick_stream_plan(&model->stream, plan) || !model->state || !model->prompt_key || !model->step_key ||
+      !model->seconds || !model->total_seconds || !model->runs ||
       !fick_memo_reserve(&model->prompts, prompt_bytes, plan->prompt.carried.size_bytes, kept)) {
     return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's %llu bytes",
                      (unsigned long long)(plan->weights.size_bytes + plan->arena_bytes + plan->state_bytes));
   }
-  status = fick_begin(model, 1);
+  fick_status status = fick_begin(model, 1);
   if (status != FICK_OK) return status;
-  model->pool = fick_pool_create(options->threads);
+  model->pool = fick_pool_create(threads);
   if (!model->pool) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the model's threads");
   return FICK_OK;
 }
 
-static const fick_plan *find_component(const fick_program *program, const char *name) {
+const fick_plan *fick_plan_of(const fick_program *program, const char *name) {
   if (!name) return program->components;
   for (int32_t i = 0; i < program->component_count; i++) {
     if (strcmp(program->components[i].name, name) == 0) return &program->components[i];
@@ -96,29 +76,15 @@ static const fick_plan *find_component(const fick_program *program, const char *
   return NULL;
 }
 
-fick_status fick_model_open(const fick_program *program, const fick_source *source, uint8_t *arena,
-                            const fick_options *options, fick_model **model) {
-  static const fick_options defaults = {0, 0, 0, NULL};
-  *model = NULL;
-  if (!options) options = &defaults;
-  if (options->threads < 0 || options->threads > 1024) {
-    return fick_fail(FICK_ERROR_ARGUMENT, "fick_open: %d threads; give 1 to 1024, or 0 for all", options->threads);
-  }
-  const fick_plan *plan = find_component(program, options->component);
-  if (!plan) return fick_fail(FICK_ERROR_ARGUMENT, "the bundle has no component %s", options->component);
-  const char *lacking = fick_cpu_lacks(program->cpu_features);
-  if (lacking) {
-    return fick_fail(FICK_ERROR_CPU, "the bundle uses %s, which this processor lacks; compile it for this machine",
-                     lacking);
-  }
+fick_status fick_model_open(fick_turns *turns, const fick_program *program, const fick_source *source,
+                            const fick_plan *plan, int32_t threads, fick_model **model) {
   fick_model *opened = calloc(1, sizeof *opened);
   if (!opened) return fick_fail(FICK_ERROR_MEMORY, "there is no memory to open a model");
   opened->program = program;
   opened->plan = plan;
   opened->weights = source->contents.weights + plan->weights.offset_bytes;
-  opened->arena = arena;
-  opened->arena_is_own = !arena;
-  fick_status status = allocate(opened, options);
+  fick_turns_join(turns, opened);
+  fick_status status = allocate(opened, threads);
   if (status == FICK_OK && program->backend) {
     status = program->backend->open(program, plan, &source->contents, opened->weights, &opened->device);
   }
@@ -139,10 +105,9 @@ void fick_close(fick_model *model) {
   if (!model) return;
   if (model->device) model->program->backend->close(model->device);
   fick_pool_destroy(model->pool);
-  fick_source_close(&model->own);
+  fick_turns_leave(model);
   fick_memo_reserve(&model->prompts, 0, 0, 0);
   fick_memo_reserve(&model->steps, 0, 0, 0);
-  if (model->arena_is_own) free(model->arena);
   free(model->stream.starts);
   free(model->state);
   free(model->kept);
@@ -196,11 +161,4 @@ fick_status fick_get_output(const fick_model *model, const char *name, void *dat
   fick_status status = find(model->plan->outputs, model->plan->output_count, "output", name, size_bytes, &slot);
   if (status == FICK_OK) memcpy(data, model->state + slot->offset_bytes, size_bytes);
   return status;
-}
-
-fick_status fick_memory_use(const fick_model *model, fick_memory *memory) {
-  if (!model || !memory) return fick_fail(FICK_ERROR_ARGUMENT, "fick_memory_use: an argument is NULL");
-  *memory = (fick_memory){model->plan->weights.size_bytes, model->plan->arena_bytes, state_bytes(model),
-                          fick_memo_bytes(&model->prompts) + fick_memo_bytes(&model->steps)};
-  return FICK_OK;
 }

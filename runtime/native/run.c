@@ -40,11 +40,12 @@ static fick_status run_on_processor(const fick_call *call, uint8_t *const spaces
 static fick_status run_variant(fick_model *model, const fick_variant *variant, int32_t branch) {
   const fick_backend *backend = model->program->backend;
   uint8_t *kept = model->kept + (backend ? 0 : (size_t)branch * model->plan->kept_bytes);
-  uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->arena, model->state, kept};
+  uint8_t *spaces[] = {(uint8_t *)(uintptr_t)model->weights, model->turns->arena, model->state, kept};
   uint32_t first = first_call(model->plan, variant);
   double *seconds = model->seconds + first;
   fick_status status = FICK_OK;
   fick_pool_use(model->pool);
+  fick_turns_take(model);
   if (backend) status = backend->begin(model->device, model->state, branch, model->branches);
   for (uint32_t i = 0; i < variant->call_count && status == FICK_OK; i++) {
     const fick_call *call = &variant->calls[i];
@@ -56,7 +57,7 @@ static fick_status run_variant(fick_model *model, const fick_variant *variant, i
     } else if (backend) {
       status = backend->call(model->device, call);
     } else {
-      fick_stream_before(&model->stream, model->weights, call);
+      fick_stream_before(&model->stream, model->turns->room_bytes, model->weights, call);
       double started = now();
       status = run_on_processor(call, spaces);
       seconds[i] = now() - started;
@@ -141,7 +142,8 @@ fick_status fick_prepare_steps(fick_model *model, const void *values, uint64_t s
                      (unsigned long long)row, (unsigned long long)size_bytes);
   }
   if (!plan->step.call_count) return FICK_OK;
-  fick_status limited = fick_within_limit(model, (row + plan->step.carried.size_bytes) * (uint64_t)count);
+  uint64_t table = (row + plan->step.carried.size_bytes) * (uint64_t)count;
+  fick_status limited = fick_turns_room(model->turns, fick_memo_bytes(&model->steps), table);
   if (limited != FICK_OK) return limited;
   if (!fick_memo_reserve(&model->steps, row, plan->step.carried.size_bytes, count)) {
     return fick_fail(FICK_ERROR_MEMORY, "there is no memory for a table of %d steps", count);

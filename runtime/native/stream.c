@@ -1,15 +1,14 @@
 /* stream.c: weights that are let go of behind the calls that have read them.
  *
  * A plan says where in the weights each operand begins, and so, the next one being where it ends, how much a call
- * reads. Where the memory limit leaves less room than all weights take, what was read is let go of before a call that
- * would exceed the room; the next step reads it from the file, or from what the system kept of it, again.
+ * reads. Where there is less room than a component's weights take, what was read is let go of before a call that would
+ * exceed the room; the next step reads it from the file, or from what the system kept of it, again.
  */
 #define _GNU_SOURCE
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "internal.h"
-
 
 static int by_size(const void *a, const void *b) {
   uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
@@ -68,11 +67,12 @@ uint64_t fick_stream_least(const fick_stream *stream, const fick_plan *plan) {
   return least < plan->weights.size_bytes ? least : plan->weights.size_bytes;
 }
 
-void fick_stream_before(fick_stream *stream, const uint8_t *weights, const fick_call *call) {
-  if (!stream->most_bytes) return;
+void fick_stream_before(fick_stream *stream, uint64_t room, const uint8_t *weights, const fick_call *call) {
+  uint64_t all = stream->starts[stream->count];
+  if (!room || all <= room) return;
   uint64_t coming = read_by(stream, call);
-  if (stream->resident_bytes + coming > stream->most_bytes) {
-    fick_source_drop(weights, stream->starts[stream->count]);
+  if (stream->resident_bytes + coming > room) {
+    fick_source_drop(weights, all);
     stream->resident_bytes = 0;
   }
   stream->resident_bytes += coming;

@@ -307,6 +307,15 @@ def test_a_machine_without_opencl(small: Path, monkeypatch: pytest.MonkeyPatch) 
         fick.load(small)
 
 
+def test_a_limit_counts_what_a_gpu_keeps(small: Path) -> None:
+    with fick.load(small) as loaded:
+        peak = loaded.memory.peak_bytes
+    with fick.load(small, memory_limit_bytes=peak) as loaded:
+        assert loaded.memory.peak_bytes == peak
+    with pytest.raises(FickError, match=f"needs {peak} bytes at least and the limit is {peak - 1}"):
+        fick.load(small, memory_limit_bytes=peak - 1)
+
+
 def test_a_processor_takes_the_place_of_a_missing_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

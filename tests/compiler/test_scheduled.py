@@ -131,7 +131,7 @@ def test_branches_have_a_state_each(model: Model) -> None:
 
 def test_a_branch_that_has_no_room_is_refused(path: Path) -> None:
     """Weights that do not fit are read again at every step: the least is what the largest call reads of them."""
-    with pytest.raises(FickError, match="bytes and the limit is 1") as refused:
+    with pytest.raises(FickError, match="bytes at least and the limit is 1") as refused:
         fick.load(path, memory_limit_bytes=1)
     least = int(re.findall(r"needs (\d+) bytes", str(refused.value))[0])
     # The steps' table comes on top; there are none yet.
@@ -139,10 +139,10 @@ def test_a_branch_that_has_no_room_is_refused(path: Path) -> None:
         assert isinstance(tight, Model)
         first, second = calls(2)
         tight.run(**first)
-        with pytest.raises(FickError, match="bytes and the limit is"):
+        with pytest.raises(FickError, match="bytes at least and the limit is"):
             tight.begin(2)
         tight.run(variant="cached", **second)
-    with pytest.raises(FickError, match="bytes and the limit is"):
+    with pytest.raises(FickError, match="bytes at least and the limit is"):
         fick.load(path, memory_limit_bytes=least - 1)
 
 

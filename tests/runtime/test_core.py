@@ -284,6 +284,10 @@ BAD_CALLS = {
         lambda c, m: c.fick_open(None, None, ctypes.byref(m)),
         "fick_open: path and model must not be NULL",
     ),
+    "open none together": (
+        lambda c, m: c.fick_open_together(b"/", None, (ctypes.c_char_p * 1)(), 0, ctypes.byref(m)),
+        "fick_open_together: give a path and the names of 1 to 16 components",
+    ),
     "open nowhere": (
         lambda c, m: c.fick_open(b"/", None, None),
         "fick_open: path and model must not be NULL",
@@ -338,11 +342,11 @@ def test_memory_limit_counts_the_tables(bundle: Path) -> None:
     # 128 of weights, 64 of arena, 1408 of state, and two kept prompts of 16 bytes.
     short = Core(bundle, limit=1631)
     assert short.status == MEMORY
-    assert short.said() == "the model needs 1632 bytes and the limit is 1631"
+    assert short.said() == "the bundle needs 1632 bytes at least and the limit is 1631; raise the limit"
     core = Core(bundle, limit=1648)
     steps = np.arange(3, dtype=np.float32)
     assert core.c.fick_prepare_steps(core.handle, steps.ctypes.data, 12, 3) == MEMORY
-    assert core.said() == "the model needs 1656 bytes and the limit is 1648"
+    assert core.said() == "the bundle needs 1656 bytes at least and the limit is 1648; raise the limit"
     assert core.c.fick_prepare_steps(core.handle, steps.ctypes.data, 8, 2) == 0
     core.c.fick_close(core.handle)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from fick.compiler.runner import program
-from fick.runtime import ClassToImage, TextToImage, load, samplers
+from fick.runtime import ClassToImage, FickError, TextToImage, load, samplers
 
 from ..emulated import run_program
 from . import tiny_pipeline
@@ -158,6 +158,11 @@ def test_a_memory_limit(bundle: Path, run: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "x.png").exists()
     assert run(bundle, *DRAWN, "--memory-limit", least + 64, "-o", tmp_path / "x.png").returncode == 0
     assert_same(tmp_path / "x.png", bundle)
+    Image.new("RGB", (6, 6)).save(tmp_path / "i.png")
+    started = run(bundle, *DRAWN, "--init", tmp_path / "i.png", "--memory-limit", 1, "-o", tmp_path / "x.png")
+    with pytest.raises(FickError) as python:
+        load(bundle, memory_limit_bytes=1)
+    assert started.stderr == f"fick-run: {python.value}\n"
 
 
 def test_a_profile_has_every_call(bundle: Path, run: Run, tmp_path: Path) -> None:

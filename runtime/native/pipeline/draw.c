@@ -72,7 +72,7 @@ static fick_status predict(fick_pipeline *p, const loop *l, int32_t index, float
   TRY(fick_set_input(network, p->step.name, l->steps + (size_t)index * p->step.size_bytes, p->step.size_bytes));
   TRY(fick_set_input(network, p->prompt.name, p->prompt_value, p->prompt.size_bytes));
   TRY(fick_choose(network, l->order[index], 0));
-  TRY(fick_pipeline_run(p, FICK_NETWORK));
+  TRY(fick_run(network));
   TRY(fick_get_output(network, output->name, p->output, output->size_bytes));
   for (size_t i = 0; i < p->elements; i++) p->output[i] += guidance * (p->output[half + i] - p->output[i]);
   return FICK_OK;
@@ -86,7 +86,7 @@ static int stopped(fick_pipeline *p, int32_t done, int32_t total) {
 static fick_status decode(fick_pipeline *p, uint8_t *pixels) {
   fick_model *decoder = p->models[FICK_DECODER];
   TRY(fick_set_input(decoder, p->latent.name, p->x, p->latent.size_bytes));
-  TRY(fick_pipeline_run(p, FICK_DECODER));
+  TRY(fick_run(decoder));
   TRY(fick_get_output(decoder, p->image.name, p->pixels, p->image.size_bytes));
   size_t plane = (size_t)(p->image.shape[2] * p->image.shape[3]);
   for (size_t i = 0; i < 3 * plane; i++) {
@@ -107,8 +107,6 @@ static fick_status denoise(fick_pipeline *p, const fick_drawing *how, loop *l) {
     fick_sampler_step(l->sampler, p->output, l->first + i, p->x, &rng);
   }
   stopped(p, total, total);
-  fick_model *network = p->models[FICK_NETWORK];
-  if (network->memory_limit_bytes) fick_source_drop(network->weights, network->plan->weights.size_bytes);
   return FICK_OK;
 }
 

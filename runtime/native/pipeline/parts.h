@@ -136,7 +136,6 @@ struct fick_pipeline {
   const fick_program *program;
   fick_model *models[FICK_PARTS]; /* the encoders of texts and of pictures may be NULL */
   fick_tokenizer *tokenizer;
-  uint8_t *arena; /* of whichever component runs */
   fick_tensor sample, step, prompt, latent, image;
   size_t elements; /* of a latent */
   int64_t classes;
@@ -150,9 +149,6 @@ struct fick_pipeline {
   void *user;
   atomic_int cancelled;
 };
-
-/* One run of a component. */
-fick_status fick_pipeline_run(fick_pipeline *pipeline, int part);
 
 /* start.c: the first of a loop's calls to run, and the sample before it. */
 fick_status fick_pipeline_first(const fick_pipeline *pipeline, const fick_drawing *how, int32_t total, int32_t *first);

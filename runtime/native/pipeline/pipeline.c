@@ -40,42 +40,6 @@ static fick_status check_target(fick_pipeline *p, const char *path) {
                                 "%s is for a GPU and this runner has none; compile it with --fallback", path);
 }
 
-static const fick_plan *component(const fick_pipeline *p, const char *name) {
-  for (int32_t i = 0; i < p->program->component_count; i++) {
-    if (strcmp(p->program->components[i].name, name) == 0) return &p->program->components[i];
-  }
-  return NULL;
-}
-
-/* Components take turns: one arena, and one's weights at a time. What lies beside them stays. */
-static fick_status open_models(fick_pipeline *p, const fick_pipeline_options *options,
-                               const fick_plan *plans[FICK_PARTS]) {
-  uint64_t arena = 0, beside = 0, least = 0, limit = options->memory_limit_bytes;
-  for (int i = 0; i < FICK_PARTS; i++) {
-    fick_stream stream = {NULL, 0, 0, 0};
-    if (!plans[i]) continue;
-    if (!fick_stream_plan(&stream, plans[i])) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for a pipeline");
-    if (fick_stream_least(&stream, plans[i]) > least) least = fick_stream_least(&stream, plans[i]);
-    free(stream.starts);
-    if (plans[i]->arena_bytes > arena) arena = plans[i]->arena_bytes;
-    beside += fick_model_beside(plans[i]);
-  }
-  if (limit && limit < arena + beside + least) {
-    return fick_fail(FICK_ERROR_MEMORY, "the pipeline needs %llu bytes at least and the limit is %llu; raise the limit",
-                     (unsigned long long)(arena + beside + least), (unsigned long long)limit);
-  }
-  p->arena = fick_zeroed(arena);
-  if (!p->arena) return fick_fail(FICK_ERROR_MEMORY, "there is no memory for the pipeline's %llu bytes of activations",
-                                  (unsigned long long)arena);
-  for (int i = 0; i < FICK_PARTS; i++) {
-    if (!plans[i]) continue;
-    uint64_t others = beside - fick_model_beside(plans[i]) + arena - plans[i]->arena_bytes;
-    fick_options own = {options->threads, 1, limit ? limit - others : 0, plans[i]->name};
-    TRY(fick_model_open(p->program, &p->source, p->arena, &own, &p->models[i]));
-  }
-  return FICK_OK;
-}
-
 static int single(const fick_model *model, fick_rate rate, fick_tensor *found) {
   int count = 0;
   for (int32_t i = 0; i < model->plan->input_count; i++) {
@@ -158,9 +122,9 @@ static fick_status open_pipeline(fick_pipeline *p, const char *path, const fick_
   }
   TRY(check_target(p, path));
   TRY(fick_source_check(&p->source, p->program, !options->skip_verification));
-  const fick_plan *plans[FICK_PARTS] = {p->program->components, texts ? component(p, "text_encoder") : NULL,
-                                        component(p, "vae_decoder"),
-                                        options->takes_pictures ? component(p, "vae_encoder") : NULL};
+  const fick_plan *plans[FICK_PARTS] = {p->program->components, texts ? fick_plan_of(p->program, "text_encoder") : NULL,
+                                        fick_plan_of(p->program, "vae_decoder"),
+                                        options->takes_pictures ? fick_plan_of(p->program, "vae_encoder") : NULL};
   if (options->takes_pictures && !plans[FICK_PICTURES]) {
     return fick_fail(FICK_ERROR_ARGUMENT, "%s has no encoder of pictures; draw from noise", path);
   }
@@ -172,7 +136,8 @@ static fick_status open_pipeline(fick_pipeline *p, const char *path, const fick_
              !fick_json_member(facts, "names", &p->class_names)) {
     return damaged("manifest does not count its classes");
   }
-  TRY(open_models(p, options, plans));
+  fick_options opening = {options->threads, 1, options->memory_limit_bytes, NULL};
+  TRY(fick_turns_open(p->program, &p->source, &opening, plans, FICK_PARTS, p->models));
   TRY(find_tensors(p));
   return allocate(p);
 }
@@ -197,7 +162,6 @@ void fick_pipeline_destroy(fick_pipeline *p) {
   fick_tokenizer_destroy(p->tokenizer);
   fick_library_unload(&p->library);
   fick_source_close(&p->source);
-  free(p->arena);
   free(p->prompt_value);
   free(p->ids);
   free(p->dropped);
@@ -215,22 +179,12 @@ fick_status fick_pipeline_size(const fick_pipeline *p, int32_t *width, int32_t *
   return FICK_OK;
 }
 
-fick_status fick_pipeline_run(fick_pipeline *p, int part) {
-  fick_model *model = p->models[part];
-  fick_status status = fick_run(model);
-  /* Another component's turn: under a limit its weights need the room. */
-  if (model->memory_limit_bytes && part != FICK_NETWORK) {
-    fick_source_drop(model->weights, model->plan->weights.size_bytes);
-  }
-  return status;
-}
-
 static fick_status encode(fick_pipeline *p, const char *prompt, uint8_t *value, size_t *dropped) {
   const fick_plan *encoder = p->models[FICK_ENCODER]->plan;
   const fick_tensor *in = &encoder->inputs[0].tensor, *out = &encoder->outputs[0].tensor;
   TRY(fick_tokenizer_encode(p->tokenizer, prompt, p->ids, dropped));
   TRY(fick_set_input(p->models[FICK_ENCODER], in->name, p->ids, in->size_bytes));
-  TRY(fick_pipeline_run(p, FICK_ENCODER));
+  TRY(fick_run(p->models[FICK_ENCODER]));
   return fick_get_output(p->models[FICK_ENCODER], out->name, value, out->size_bytes);
 }
 
@@ -295,21 +249,5 @@ void fick_pipeline_cancel(fick_pipeline *p) {
 
 fick_status fick_pipeline_memory(const fick_pipeline *p, fick_memory *memory) {
   if (!p || !memory) return fick_fail(FICK_ERROR_ARGUMENT, "fick_pipeline_memory: an argument is NULL");
-  *memory = (fick_memory){0, 0, 0, 0};
-  uint64_t all = 0, most = 0;
-  int limited = 0;
-  for (int i = 0; i < FICK_PARTS; i++) {
-    const fick_model *model = p->models[i];
-    fick_memory one;
-    if (!model || fick_memory_use(model, &one) != FICK_OK) continue;
-    uint64_t resident = model->stream.most_bytes ? model->stream.most_bytes : one.weights_bytes;
-    all += resident;
-    if (resident > most) most = resident;
-    limited |= model->memory_limit_bytes != 0;
-    if (one.arena_bytes > memory->arena_bytes) memory->arena_bytes = one.arena_bytes;
-    memory->state_bytes += one.state_bytes;
-    memory->table_bytes += one.table_bytes;
-  }
-  memory->weights_bytes = limited ? most : all;
-  return FICK_OK;
+  return fick_memory_use(p->models[FICK_NETWORK], memory);
 }

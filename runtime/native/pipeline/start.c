@@ -11,7 +11,7 @@ static fick_status encode(fick_pipeline *p, const uint8_t *pixels, fick_noise *r
   size_t plane = (size_t)(p->image.shape[2] * p->image.shape[3]);
   for (size_t i = 0; i < 3 * plane; i++) p->pixels[i % 3 * plane + i / 3] = (float)pixels[i] / 127.5f - 1;
   TRY(fick_set_input(encoder, in->tensor.name, p->pixels, in->tensor.size_bytes));
-  TRY(fick_pipeline_run(p, FICK_PICTURES));
+  TRY(fick_run(encoder));
   TRY(fick_get_output(encoder, out[0].tensor.name, p->seen, out[0].tensor.size_bytes));
   TRY(fick_get_output(encoder, out[1].tensor.name, p->seen + p->elements, out[1].tensor.size_bytes));
   fick_noise_draw(rng, p->x, p->elements);
