@@ -58,6 +58,7 @@ def command(
         if not source.exists():
             raise UserError(f"{source}: no such bundle or pipeline folder")
     place_or_inside(output, json_file)
+    asked = read_prompts(prompts)
     standard = Standard(inception, real, clip) if inception or real or clip else None
     place = judge or reference / "judge"
     with terminal() as reporter:
@@ -65,7 +66,7 @@ def command(
         facts = measure(
             candidate,
             reference,
-            read_prompts(prompts),
+            asked,
             steps=steps,
             seeds=seeds,
             guidance_scale=guidance,

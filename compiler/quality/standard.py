@@ -26,7 +26,10 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 @dataclass(frozen=True)
 class Standard:
-    """What a user brought: the Inception network and a folder of real pictures, a folder of CLIP, or both."""
+    """What a user brought: the Inception network and a folder of real pictures, a folder of CLIP, or both.
+
+    Raises UserError where one of them is missing or no such thing, and where torchmetrics is not installed.
+    """
 
     inception: Path | None = None
     real: Path | None = None
@@ -42,6 +45,12 @@ class Standard:
                 raise UserError(
                     f"{one} is not there; give your Inception network, real pictures or CLIP by its path."
                 )
+        # Before any picture is drawn, and for that let go of: drawing may take hours, and the memory.
+        if self.inception is not None and self.real is not None:
+            _listed(self.real)
+            _features(self.inception)
+        if self.clip is not None:
+            _scored_by(self.clip)
 
     def of(self, pictures: NDArray[np.uint8], prompts: Sequence[str]) -> dict[str, float]:
         """The measures of pictures [n, height, width, 3] drawn from prompts."""
@@ -59,11 +68,8 @@ def read_pictures(folder: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
 
     Raises UserError for a folder without two, or a file that is no picture.
     """
-    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
-    if len(paths) < 2:
-        raise UserError(f"{folder} holds {len(paths)} pictures; a distribution needs two or more.")
     found: list[NDArray[np.uint8]] = []
-    for path in paths:
+    for path in _listed(folder):
         try:
             with Image.open(path) as picture:
                 found.append(
@@ -74,9 +80,28 @@ def read_pictures(folder: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
     return np.stack(found)
 
 
+def _listed(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
+    if len(paths) < 2:
+        raise UserError(f"{folder} holds {len(paths)} pictures; a distribution needs two or more.")
+    return paths
+
+
 def frechet_inception_distance(real: NDArray[np.uint8], drawn: NDArray[np.uint8], inception: Path) -> float:
     """FID between two sets of pictures [n, height, width, 3]."""
     torch, metrics = _torchmetrics()
+    features, size = _features(inception), (3, *real.shape[1:3])
+    fid = metrics.image.fid.FrechetInceptionDistance(feature=features, input_img_size=size)
+    with torch.no_grad():
+        for pictures, are_real in ((real, True), (drawn, False)):
+            for part in _batches(torch, pictures):
+                fid.update(part, real=are_real)
+    return float(fid.compute())
+
+
+def _features(inception: Path) -> Any:
+    """The network as torchmetrics calls it."""
+    torch, _ = _torchmetrics()
     try:
         network = torch.jit.load(str(inception), map_location="cpu").eval()
         width = int(network(torch.zeros(1, 3, 32, 32, dtype=torch.uint8), return_features=True).shape[1])
@@ -92,16 +117,21 @@ def frechet_inception_distance(real: NDArray[np.uint8], drawn: NDArray[np.uint8]
         def forward(self, pictures: Any) -> Any:
             return network(pictures, return_features=True)
 
-    fid = metrics.image.fid.FrechetInceptionDistance(feature=Features(), input_img_size=(3, *real.shape[1:3]))
-    with torch.no_grad():
-        for pictures, are_real in ((real, True), (drawn, False)):
-            for part in _batches(torch, pictures):
-                fid.update(part, real=are_real)
-    return float(fid.compute())
+    return Features()
 
 
 def clip_score(pictures: NDArray[np.uint8], prompts: Sequence[str], clip: Path) -> float:
     """CLIP score of pictures [n, height, width, 3] and their prompts."""
+    torch, _ = _torchmetrics()
+    score = _scored_by(clip)
+    with torch.no_grad():
+        for start, part in zip(range(0, len(pictures), BATCH), _batches(torch, pictures), strict=True):
+            score.update(part, list(prompts[start : start + BATCH]))
+    return float(score.compute())
+
+
+def _scored_by(clip: Path) -> Any:
+    """The measure of torchmetrics by the networks in a folder."""
     torch, metrics = _torchmetrics()
     from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTokenizer
 
@@ -128,13 +158,9 @@ def clip_score(pictures: NDArray[np.uint8], prompts: Sequence[str], clip: Path) 
         return model, processor
 
     try:
-        score = metrics.multimodal.CLIPScore(model_name_or_path=networks)
+        return metrics.multimodal.CLIPScore(model_name_or_path=networks)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{clip} holds no CLIP of transformers: {first_line(error)}.") from None
-    with torch.no_grad():
-        for start, part in zip(range(0, len(pictures), BATCH), _batches(torch, pictures), strict=True):
-            score.update(part, list(prompts[start : start + BATCH]))
-    return float(score.compute())
 
 
 def _batches(torch: Any, pictures: NDArray[np.uint8]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from fick.compiler.quality.distribution import Gaussian, frechet_distance
-from fick.compiler.quality.standard import clip_score, frechet_inception_distance, read_pictures
+from fick.compiler.quality.standard import Standard, clip_score, frechet_inception_distance, read_pictures
 from fick.ir.errors import UserError
 
 from .pipelines import tokenizer
@@ -94,3 +95,24 @@ def test_networks_that_are_none(tmp_path: Path) -> None:
         frechet_inception_distance(pictures(2, 0), pictures(2, 1), tmp_path / "file.pt")
     with pytest.raises(UserError, match="holds no CLIP"):
         clip_score(pictures(2, 0), ["a", "b"], tmp_path)
+
+
+def test_what_cannot_measure_is_told_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, real = tmp_path / "file.pt", tmp_path / "real"
+    network.write_bytes(b"no network")
+    real.mkdir()
+    with pytest.raises(UserError, match="holds 0 pictures"):
+        Standard(network, real)
+    for number in range(2):
+        Image.fromarray(pictures(1, number)[0]).save(real / f"{number}.png")
+    with pytest.raises(UserError, match="no TorchScript Inception"):
+        Standard(network, real)
+    with pytest.raises(UserError, match="holds no CLIP"):
+        Standard(clip=tmp_path)
+    torch.jit.script(Inception().eval()).save(str(network))
+    assert Standard(network, real).of(pictures(3, 2), ["a", "b", "c"])["fid"] > 0
+    monkeypatch.setitem(sys.modules, "torchmetrics", None)
+    with pytest.raises(UserError, match=r"need torchmetrics; pip install 'fick\[torch,metrics\]'"):
+        Standard(network, real)
