@@ -79,9 +79,10 @@ def main(
             try:
                 compile(source, output=bundle, **ways(precision, recipe))
                 label = described(name, bundle)
-                found[label] = bench(
-                    bundle, model=source, peers=columns, precision=precision, rounds=rounds, layers=True
+                beside: dict[str, Any] = (
+                    {"model": source, "peers": columns, "precision": precision} if columns else {}
                 )
+                found[label] = bench(bundle, **beside, rounds=rounds, layers=True)
             except UserError as error:
                 print(f"{name}: {error}", file=sys.stderr)
                 raise SystemExit(2) from None

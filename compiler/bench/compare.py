@@ -33,7 +33,7 @@ def bench(
     *,
     model: Any = None,
     peers: Sequence[str] = (),
-    precision: Precision = "float32",
+    precision: Precision | None = None,
     rounds: int = 10,
     threads: int = 0,
     layers: bool = False,
@@ -43,7 +43,8 @@ def bench(
     """Time one call of a bundle and, in turn with it, of each peer on ``model``, the bundle's source.
 
     Peers come one after another, each in a process of its own and in rounds of its own with the bundle: the memory
-    that this takes is the bundle's and one peer's. ``precision`` is what the peers compute in.
+    that this takes is the bundle's and one peer's. ``precision`` is what the peers compute in, float32
+    by default.
 
     Returns ``step_s``, ``peak_bytes``, ``weight_bytes``, ``cores`` and per peer ``step_s``, ``ratio`` (ours over
     theirs, the median of the rounds' ratios), ``max_abs_diff``, ``relative_diff`` and ``resident_bytes`` (of the
@@ -51,13 +52,17 @@ def bench(
     machine can do at most, ``layers``, ``kinds`` and ``total``: see `Layer.summary` and `total`. Of a model that steps
     run alternatives of, also ``alternatives``: see `alternatives`.
 
-    Raises UserError for a bundle that is not the compiler's, for a peer that is not known, and for a model that is not
-    there or that no peer is to run.
+    Raises UserError for a bundle that is not the compiler's, for a peer that is not known, for a model that is not
+    there, and for a model or a precision that no peer is to run.
     """
     if peers and model is None:
         raise UserError("peers run the source model: give it with --model")
     if model is not None and not peers:
         raise UserError(f"--model {model} is for peers to run; name them, as in --against onnxruntime")
+    if precision is not None and not peers:
+        raise UserError(
+            f"--precision {precision} is for peers to compute in; name them, as in --against onnxruntime"
+        )
     for name in peers:
         known(name)
     if model is not None:
@@ -65,7 +70,7 @@ def bench(
     profiler = Profiler(structure(bundle)) if layers else None
     peaks = _peaks(threads) if layers else None
     with Model(bundle, threads=threads) as opened:
-        task = Task(model, example_inputs(opened, seed), threads, precision)
+        task = Task(model, example_inputs(opened, seed), threads, precision or "float32")
         ours = _Ours(opened, task.feeds, profiler)
         beside = {name: _beside(ours, name, task, rounds, progress) for name in peers}
         if not ours.timing.rounds_s:
@@ -81,7 +86,7 @@ def bench(
         "step_s": ours.timing.summary(),
         "peak_bytes": memory.peak_bytes,
         "weight_bytes": memory.weights_bytes,
-        "precision": precision,
+        "precision": task.precision,
         "peers": beside,
         **({"alternatives": each} if each else {}),
     }

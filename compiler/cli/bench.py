@@ -31,9 +31,9 @@ def command(
         typer.Option(metavar="PEER,...", help="Peers: onnxruntime, openvino, torch, torch-eager, iree."),
     ] = None,
     precision: Annotated[
-        Literal["float32", "bfloat16", "int8"],
-        typer.Option(help="What the peers compute in; int8 is products of integers."),
-    ] = "float32",
+        Literal["float32", "bfloat16", "int8"] | None,
+        typer.Option(help="What the peers compute in; int8 is products of integers. [default: float32]"),
+    ] = None,
     rounds: Annotated[
         int, typer.Option(min=1, max=10000, help="Interleaved rounds, as many with each peer.")
     ] = 10,

@@ -55,10 +55,15 @@ def command(
         ),
     ] = None,
     count: Annotated[
-        int, typer.Option(min=1, max=10_000_000, help="Designs that other methods than a grid ask for.")
-    ] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, same front.")] = 0,
-    jobs: Annotated[int, typer.Option(min=0, max=1024, help="Processes; 0 takes all cores.")] = 0,
+        int | None,
+        typer.Option(
+            min=1, max=10_000_000, help="Designs that other methods than a grid ask for. [default: 2000]"
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same front. [default: 0]")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=0, max=1024, help="Processes; 0 takes all cores. [default: 0]")
+    ] = None,
     cluster: Annotated[
         str | None,
         typer.Option(
@@ -92,6 +97,14 @@ def command(
 
     if (output is None) == (design is None):
         raise UserError("give either -o FOLDER, to search, or --explain DESIGN, to ask about one design.")
+    how = {
+        "method": method, "count": count, "seed": seed, "jobs": jobs, "cluster": cluster, "storage": storage,
+    }  # fmt: skip
+    searching: dict[str, Any] = {name: value for name, value in how.items() if value is not None}
+    if design is not None and searching:
+        raise UserError(
+            f"--explain asks about one design and searches none; leave out --{next(iter(searching))}."
+        )
     place_or_inside(output, json_file)
     with terminal() as reporter:
         reporter.stage("programs")
@@ -106,9 +119,8 @@ def command(
             _explained(facts, json_file)
             return
         facts = explore(
-            stated, output, method=method, count=count, seed=seed, jobs=jobs or os.cpu_count() or 1,
-            cluster=cluster, storage=storage, reporter=reporter,
-        )  # fmt: skip
+            stated, output, **{**searching, "jobs": jobs or os.cpu_count() or 1}, reporter=reporter
+        )
     counts = facts["counts"]
     rows = {
         "space": f"{facts['size']:,} designs over {facts['hardware']}",

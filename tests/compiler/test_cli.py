@@ -26,6 +26,7 @@ from fick.compiler.cli.output import show
         (["repack", "made.fick", "--weights", "w.safetensors", "-o", "w.safetensors"], "it is what is read"),
         (["repack", "made.fick", "--weights", "w.safetensors", "-o", "none/new.fick"], "in a folder that exists"),
         (["bench", "made.fick", "--model", "model.onnx"], "name them, as in --against onnxruntime"),
+        (["bench", "made.fick", "--precision", "int8"], "--precision int8 is for peers to compute in; name them"),
         (["bench", "made.fick", "--model", "none.onnx", "--against", "onnxruntime"], "none.onnx is neither a file"),
         (["inspect", "made.fick", "--shape", "x=1,4"], "made.fick has its shapes already"),
         (["inspect", "model.onnx", "--json", "pipe"], "cannot write pipe"),
@@ -34,6 +35,10 @@ from fick.compiler.cli.output import show
         (["evaluate", "made.fick", "--reference", "made.fick", "--prompts", "made.fick", "--clip", "none"],
          "none is not there; give your"),
         (["explore", "model.onnx", "--space", "none.toml", "-o", "made.fick/out"], "a file is in its place"),
+        *((["explore", "model.onnx", "--space", "none.toml", "--explain", "7", option, value],
+           f"--explain asks about one design and searches none; leave out {option}.")
+          for option, value in (("--method", "grid"), ("--count", "2000"), ("--seed", "0"), ("--jobs", "0"),
+                                ("--cluster", "tcp://127.0.0.1:8786"), ("--storage", "sqlite:///points.db"))),
         (["explore", "model.onnx", "--space", "none.toml", "-o", "out"], "give a TOML file as docs/explore.md has it"),
         (["runner", "-o", "-"], "standard output takes JSON alone; give the path of a file"),
         (["estimate", "none.csv", "--hardware", "sda"], "No such file or directory; give a .csv"),
