@@ -78,8 +78,8 @@ def compile(
     may cost, such as latency=0.5x or bytes=250MB, and ``calibrate`` a file of prompts to lose least on; with ``distil``
     what is lost is learned back (budgets.py), and with ``within_s`` recipes are tried for so many seconds in which
     pruning and reuse between steps share the budget (joint/). ``write_back`` is a new folder of diffusers for what the
-    recipe's pruning leaves of the UNet. ``tuned`` is a file of what `fick tune` measured to be
-    fastest. Where ``target`` is a GPU, ``fallback`` names a processor that runs the model on devices without such a
+    pruning of a recipe leaves of the UNet, which no search is for. ``tuned`` is a file of what `fick tune` measured to
+    be fastest. Where ``target`` is a GPU, ``fallback`` names a processor that runs the model on devices without such a
     GPU; the bundle then has the weights twice, laid out for either. With ``self_test`` the bundle says what its kernels
     should give, for `fick-run --self-test`; that is of this checkpoint, and repacking leaves it out.
 
@@ -90,7 +90,9 @@ def compile(
     profile = target if isinstance(target, profiles.Target) else profiles.load(target)
     if tuned is not None:
         profile = read_tuned(Path(tuned)).of(profile)
-    recipe = _read(model, recipe, budget, calibrate, distil, within_s)
+    if within_s is not None:
+        _check_search(budget, distil, write_back)
+    recipe = _read(model, recipe, budget, calibrate, distil)
     recipe.check_hardware(profile.kind, profile.name)
     recipe.check_formats(profile)
     spare = None if fallback is None else _spare(fallback, profile)
@@ -106,7 +108,7 @@ def compile(
         check_new_folder(Path(write_back))
     job = _Job(model, whole, profile, spare, recipe, precision, seed, shapes, sampler, self_test, reporter)
     if budget is not None and within_s is not None:
-        job = replace(job, recipe=_searched(job, budget, within_s, distil, path))
+        job = replace(job, recipe=_searched(job, budget, within_s, path))
     if write_back is not None:
         _write_back(job, Path(write_back))
     limit = profile.memory_bytes if memory_limit_bytes is None else memory_limit_bytes
@@ -168,13 +170,28 @@ def _spare(name: str, profile: profiles.Target) -> profiles.Profile:
     return spare
 
 
+def _check_search(budget: str | None, distil: bool, write_back: str | os.PathLike[str] | None) -> None:
+    """Raises UserError for what does not go with a search."""
+    if budget is None:
+        raise UserError("--within goes with --budget, for which recipes are searched; leave it out")
+    if distil:
+        raise UserError(
+            "--distil and --within exclude each other; add distil to the recipe that --within writes"
+        )
+    # What is found prunes with repairs that are fitted, if at all, which no configuration says.
+    if write_back is not None:
+        raise UserError(
+            "--write-back and --within exclude each other; give the recipe that --within writes as --recipe, with "
+            "repair = false where it prunes"
+        )
+
+
 def _read(
     model: Any,
     recipe: str | os.PathLike[str] | Recipe | None,
     budget: str | None,
     calibrate: str | os.PathLike[str] | None,
     distil: bool,
-    within_s: float | None,
 ) -> Recipe:
     if budget is not None and recipe is not None:
         raise UserError(
@@ -186,8 +203,6 @@ def _read(
         raise UserError("--calibrate goes with --budget; a recipe names its prompts itself")
     if distil:
         raise UserError("--distil goes with --budget; a recipe has the pass distil")
-    if within_s is not None:
-        raise UserError("--within goes with --budget, for which recipes are searched; leave it out")
     if recipe is None or isinstance(recipe, Recipe):
         return recipe or NOTHING
     return read_recipe(Path(recipe))
@@ -222,12 +237,8 @@ class _Job:
         return cache_folder() / "compilations" / f"{name}.fick" if name else None
 
 
-def _searched(job: _Job, budget: str, within_s: float, distil: bool, path: Path) -> Recipe:
+def _searched(job: _Job, budget: str, within_s: float, path: Path) -> Recipe:
     """In place of the recipe within the budget, one that was searched for."""
-    if distil:
-        raise UserError(
-            "--distil and --within exclude each other; add distil to the recipe that --within writes"
-        )
     calibration = job.recipe.calibration
     if calibration is None or calibration.prompts is None:
         raise UserError(

@@ -112,6 +112,10 @@ def test_options_that_exclude_each_other(unet: Path, tmp_path: Path) -> None:
         fick.compile(unet, within_s=60)
     with pytest.raises(UserError, match="--distil and --within exclude each other"):
         fick.compile(unet, budget="bytes=0.5x", within_s=60, distil=True)
+    with pytest.raises(UserError, match="give the name of a new folder"):
+        fick.compile(unet, write_back=tmp_path)
+    with pytest.raises(UserError, match="--write-back and --within exclude each other; give the recipe that"):
+        fick.compile(unet, budget="bytes=0.5x", within_s=60, write_back=tmp_path / "folder")
     with pytest.raises(
         UserError, match=r"--within judges recipes by pictures, and .* draws none from prompts"
     ):
@@ -123,18 +127,13 @@ def test_options_that_exclude_each_other(unet: Path, tmp_path: Path) -> None:
 
 
 def test_what_is_in_the_way_is_told_before_the_search(pipeline: Path, tmp_path: Path) -> None:
-    def search(name: str, write_back: Path | None = None) -> None:
-        fick.compile(
-            pipeline / "tiny-sd", output=tmp_path / name, budget="latency=0.5x", within_s=3600,
-            calibrate=pipeline / "prompts.txt", write_back=write_back,
-        )  # fmt: skip
-
     mine = tmp_path / "mine.toml"
     mine.write_text("[[pass]]\n")
     with pytest.raises(UserError, match=r"mine\.toml: it is there, and not as --within left it; rename it"):
-        search("mine.fick")
-    with pytest.raises(UserError, match="give the name of a new folder"):
-        search("other.fick", write_back=tmp_path)
+        fick.compile(
+            pipeline / "tiny-sd", output=tmp_path / "mine.fick", budget="latency=0.5x", within_s=3600,
+            calibrate=pipeline / "prompts.txt",
+        )  # fmt: skip
     assert [*tmp_path.iterdir()] == [mine] and mine.read_text() == "[[pass]]\n"
 
 
