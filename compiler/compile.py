@@ -27,9 +27,9 @@ from .tuning.tuned import read_tuned
 
 @dataclass(frozen=True)
 class Report:
-    """What a compilation did. ``calls`` are by component and variant; ``peak_bytes`` is what a run needs: weights,
-    arena and state of all components. ``wide`` are the layers, by component, that stay in float32 because the precision
-    that was asked for does not hold their numbers.
+    """What a compilation did. ``calls`` are by component and variant; ``peak_bytes`` is what a run needs: weights and
+    state of all components, and the arena that they share. ``wide`` are the layers, by component, that stay in float32
+    because the precision that was asked for does not hold their numbers.
     """
 
     bundle: Path

@@ -89,7 +89,6 @@ def build(
         name: {key: (starts[key], packed[key]) for key in (name, name + SPARE) if key in packed}
         for name in components
     }
-    sizes = [memory_facts(one) for one in compiled.values()]
     manifest = {
         "format": "fick-bundle",
         "format_version": FORMAT_VERSION,
@@ -100,7 +99,7 @@ def build(
         "target": target_facts(profile, spare),
         "precision": precision,
         "kernels": len({symbol for one in compiled.values() for symbol in one.kernels}),
-        "memory": {key: sum(size[key] for size in sizes) for key in sizes[0]},
+        "memory": memory_facts(profile, compiled.values()),
         "spare_bytes": sum(one.weights_bytes for one in spares.values()),
         "config": components[main].metadata.get("config", {}),
         "sampler": sampler,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ...ir.annotations import residual
@@ -56,7 +56,7 @@ def component_facts(
         },
         "inputs": [_described(tensor) for tensor in compiled.inputs],
         "outputs": [_described(tensor) for tensor in compiled.outputs],
-        "memory": memory_facts(compiled),
+        "memory": memory_facts(profile, [compiled]),
         "history": [entry.facts() for entry in program.history],
         "weights": {
             f"{name}/{weight.name}": {
@@ -78,12 +78,13 @@ def component_facts(
     }
 
 
-def memory_facts(compiled: Compiled) -> dict[str, int]:
-    """What a run of the component takes."""
+def memory_facts(profile: Target, components: Collection[Compiled]) -> dict[str, int]:
+    """What a run takes of components that take turns: they share an arena, of which a GPU has one for each."""
+    arenas = [one.arena_bytes for one in components]
     parts = {
-        "weights_bytes": compiled.weights_bytes,
-        "arena_bytes": compiled.arena_bytes,
-        "state_bytes": compiled.state_bytes + compiled.kept_bytes,
+        "weights_bytes": sum(one.weights_bytes for one in components),
+        "arena_bytes": sum(arenas) if isinstance(profile, GpuProfile) else max(arenas),
+        "state_bytes": sum(one.state_bytes + one.kept_bytes for one in components),
     }
     return {**parts, "peak_bytes": sum(parts.values())}
 

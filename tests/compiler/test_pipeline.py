@@ -102,6 +102,11 @@ def test_what_the_compiled_unet_does_not_take_is_refused(ours):
         )
 
 
+def test_peak_memory_is_as_promised(ours):
+    """But for tables, of prompts and of steps."""
+    assert ours.manifest["memory"]["peak_bytes"] == ours.memory.peak_bytes - ours.memory.table_bytes
+
+
 def test_progress_preview_and_cancel(ours):
     seen, latents = [], []
     ours.generate(
