@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import onnx_ir as ir
 from onnx import defs
 from onnx_ir.passes.common import (
@@ -165,6 +166,17 @@ def _drop_identities(model: ir.Model) -> None:
         value.name = name
 
 
+def _round_attributes(node: ir.Node) -> None:
+    """To what a file holds of them, so that a graph which was saved makes the same kernels."""
+    for name, one in node.attributes.items():
+        if one.type is ir.AttributeType.FLOAT:
+            node.attributes[name] = ir.AttrFloat32(name, float(np.float32(one.as_float())))
+        elif one.type is ir.AttributeType.FLOATS:
+            node.attributes[name] = ir.AttrFloat32s(
+                name, [float(np.float32(each)) for each in one.as_floats()]
+            )
+
+
 def _finish(model: ir.Model) -> None:
     """Names and metadata: unique, telling, and free of anything that differs between two exports."""
     graph = model.graph
@@ -183,6 +195,7 @@ def _finish(model: ir.Model) -> None:
         scopes = node.metadata_props.get(SCOPES)
         node.metadata_props.clear()
         node.doc_string = None
+        _round_attributes(node)
         if scopes:
             node.metadata_props[SCOPES] = scopes
         if node.op_type == "MatMul" and node.inputs[1] is not None and LITERAL in node.inputs[1].meta:
