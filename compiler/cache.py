@@ -40,9 +40,18 @@ def digest(components: Mapping[str, Source], settings: Sequence[object]) -> str 
         kind, files = contents
         total.update(repr((name, kind, len(files))).encode())
         for path in files:
-            with path.open("rb") as file:
-                total.update(hashlib.file_digest(file, "sha256").digest())
+            facts = path.stat()
+            total.update(
+                _file_digest(path, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+            )
     return total.hexdigest()[:32]
+
+
+@cache
+def _file_digest(path: Path, *changes: int) -> bytes:
+    """SHA-256 of a file that is read once, however many digests it is a part of, unless one of ``changes`` differs."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 @cache

@@ -62,7 +62,7 @@ class DiffusersFolder:
 
     def contents(self) -> tuple[str, list[Path]]:
         files = [self._config, self._schedule, *self._weights]
-        return "diffusers", [file for file in files if file.is_file()]
+        return f"diffusers {self.shapes}", [file for file in files if file.is_file()]
 
     def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
         return read_checkpoint(self._weights, wanted)
@@ -105,7 +105,7 @@ class Config:
         )
 
     def contents(self) -> tuple[str, list[Path]]:
-        return f"random weights of seed {self.seed}", [self.path]
+        return f"random weights of seed {self.seed} {self.shapes}", [self.path]
 
     def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
         drawn = self.torch_module().state_dict()

@@ -55,7 +55,7 @@ class OnnxFile:
 
     def contents(self) -> tuple[str, list[Path]]:
         _, beside = self._read
-        return "onnx", [self.path, *beside]
+        return f"onnx {self.shapes}", [self.path, *beside]
 
     def weights(self, wanted: Mapping[str, Sequence[int]]) -> dict[str, NDArray[Any]]:
         model, _ = self._read
