@@ -19,6 +19,7 @@ from .budgets import recipe_within
 from .bundle.skeleton import Skeleton, kept
 from .cache import cache_folder, digest
 from .frontends import Whole, open_model
+from .kept_imports import import_source
 from .pipeline import PRECISIONS
 from .progress import Silent
 from .recipes import NOTHING, Recipe, read_recipe
@@ -260,7 +261,7 @@ def _write_back(job: _Job, folder: Path) -> None:
 
     passes = leading(job.recipe.passes)
     job.reporter.stage("write back")
-    imported = job.whole.main.imported()
+    imported = import_source(job.whole.main)
     program, sampler = unchanged(imported), imported.sampler if job.sampler is None else job.sampler
     context = job.recipe.context(program, job.model, job.seed, job.reporter, sampler)
     costs = job.recipe.cost_model(job.profile, job.precision)
@@ -291,7 +292,7 @@ def _kept(whole: Whole, place: Path | None) -> Ingredients | None:
 def _built(job: _Job, place: Path | None) -> Ingredients:
     from .bundle.build import build, tensors  # slow to load: TVM and the rewriter
 
-    imported = {name: source.imported() for name, source in job.whole.components.items()}
+    imported = {name: import_source(source) for name, source in job.whole.components.items()}
     facts = dict(job.whole.facts)
     if "vae_decoder" in imported:
         from .preview import latent_to_rgb

@@ -22,6 +22,7 @@ from .bundle.skeleton import manifest_of, program_entry
 from .cache import cache_folder, digest
 from .calibration import drawn_calls
 from .frontends import Config, Imported, open_model, open_source
+from .kept_imports import import_source
 from .pipeline import pipeline
 from .progress import Silent
 from .recipes import NOTHING, Recipe
@@ -94,7 +95,7 @@ def structure(
         except UserError:
             pass  # damaged: made again below
     made = fused(
-        source.imported(), recipe=recipe, model=model, sampler=sampler, reporter=reporter, cost_model=cost_model,
+        import_source(source), recipe=recipe, model=model, sampler=sampler, reporter=reporter, cost_model=cost_model,
     )  # fmt: skip
     data = pack(made)
     if name:

@@ -13,7 +13,7 @@ import json
 import os
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -80,10 +80,12 @@ def load(folder: str | os.PathLike[str]) -> Program:
     return program
 
 
-def pack(program: Program) -> bytes:
+def pack(program: Program, without: Set[str] | None = None) -> bytes:
     """The program without its checkpoint, as a small zip: enough for whatever asks of shapes alone.
 
-    The same bytes for the same program, whatever time its passes took. Raises UserError if it is not valid.
+    ``without`` names the tensors whose numbers are left out, which are the checkpoint's and all that are large unless
+    it is given. The same bytes for the same program, whatever time its passes took. Raises UserError if it is not
+    valid.
     """
     program.validate()
     timeless = [dataclasses.replace(entry, seconds=0.0) for entry in program.history]
@@ -91,7 +93,8 @@ def pack(program: Program) -> bytes:
     places: dict[str, ir.TensorProtocol] = {}
     offset = 0
     for name, tensor in sorted(_tensors(program).items()):
-        if tensor.nbytes < INLINE_BYTES and name not in program.weights:
+        small = tensor.nbytes < INLINE_BYTES and name not in program.weights
+        if small if without is None else name not in without:
             continue
         places[name] = ir.ExternalTensor(
             WEIGHTS, offset, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name

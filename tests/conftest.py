@@ -55,6 +55,18 @@ def bundle(program: Compiled, core_cache: Path, tmp_path_factory: pytest.TempPat
     return tiny.write(tmp_path_factory.mktemp("bundle") / "tiny.fick", program, core_cache)
 
 
+@pytest.fixture
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that has the kernels compiled before and no finished compilation."""
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    for kind in ("kernels", "core"):
+        (cache_folder() / kind).mkdir(parents=True, exist_ok=True)
+        (folder / kind).symlink_to((cache_folder() / kind).absolute())
+    monkeypatch.setenv("FICK_CACHE", str(folder))
+    return folder
+
+
 # Here another draw at every run; where a run decides on a change, the same one.
 settings.register_profile("same", derandomize=True)
 if os.environ.get("CI"):

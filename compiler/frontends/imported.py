@@ -25,10 +25,9 @@ class Imported:
     """A source model in canonical form.
 
     ``weights`` names the tensors that a checkpoint would bring, not numbers that the architecture spells
-    out. ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what samplers
-    want: ``sample_shape``, ``output_shape``, and from a diffusers folder ``config``, ``scheduler`` (its
-    settings) and ``prediction_type``. ``numbers`` are the weights of one element: rules may take them for numbers
-    of the architecture and put them into the code.
+    out. ``inputs`` gives each input's rate: "sample", "step" or "prompt". ``metadata`` holds what a diffusers
+    folder says: ``config``, ``scheduler`` (its settings) and ``prediction_type``. ``numbers`` are the weights of one
+    element: rules may take them for numbers of the architecture and put them into the code.
     """
 
     model: ir.Model
@@ -131,9 +130,9 @@ def assemble(
             roles[label] = "sample"
         else:
             roles[label] = "step" if label.lower() in STEP_NAMES else "prompt"
-    shapes = {"sample_shape": _sizes(sample), "output_shape": _sizes(model.graph.outputs[0])}
-    facts = {**shapes, **(metadata or {})}
-    return Imported(model, name, kind, roles, frozenset(weights), random_weights, facts, numbers or {})
+    return Imported(
+        model, name, kind, roles, frozenset(weights), random_weights, metadata or {}, numbers or {}
+    )
 
 
 def _sample(model: ir.Model, name: str) -> ir.Value:

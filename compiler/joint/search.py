@@ -16,6 +16,7 @@ from ...passes.costs import CostModel
 from ..cache import cache_folder, digest
 from ..calibration import Calibration
 from ..frontends import Whole
+from ..kept_imports import import_source
 from ..programs import unchanged
 from ..progress import Silent
 from ..quality.evaluate import Prompt, read_prompts
@@ -70,7 +71,7 @@ def recipe_within(
     place.mkdir(parents=True, exist_ok=True)
     beside = Beside(bundle, place / "written")
     reporter.stage("import")
-    program = unchanged(whole.main.imported())
+    program = unchanged(import_source(whole.main))
     heard = _Heard(reporter)
     context = Recipe(calibration=calibration).context(program, folder, seed, heard)
     context = replace(context, quality=None, cost_model=cost_model, progress=heard.update)

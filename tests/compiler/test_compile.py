@@ -82,18 +82,6 @@ def many_kernels(path, count):
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 23)]), path)
 
 
-@pytest.fixture
-def fresh_cache(tmp_path, monkeypatch):
-    """A cache that has the kernels compiled before and no finished compilation."""
-    folder = tmp_path / "cache"
-    folder.mkdir()
-    for kind in ("kernels", "core"):
-        (cache_folder() / kind).mkdir(parents=True, exist_ok=True)
-        (folder / kind).symlink_to((cache_folder() / kind).absolute())
-    monkeypatch.setenv("FICK_CACHE", str(folder))
-    return folder
-
-
 def test_the_same_input_gives_the_same_bytes_compiled_or_kept(terrain, fresh_cache, tmp_path):
     """How much faster the second is: benchmarks/compile_time.py."""
     stages = []
