@@ -61,7 +61,13 @@ def main(
 ) -> None:
     """Print a table for each quantity, and draw both."""
     config = AssignConfig.model_validate(
-        {"formats": formats.split(","), "estimator": "mse", "clip_weights": True, "calls": calls}
+        {
+            "formats": formats.split(","),
+            "estimator": "mse",
+            "clip_weights": True,
+            "calls": calls,
+            "errors": "measured",  # which is what isolated PSNR is of
+        }
     )
     with terminal() as reporter:
         whole, context, others = prepared(model, target, reporter, pictures=pictures, steps=steps)

@@ -77,11 +77,12 @@ def test_the_same_search_writes_the_same_bytes(model: Path) -> None:
         (["-o", "x", "--method", "hill"], "--method 'hill' should be one of grid"),
         (["-o", "x", "--storage", "sqlite:////nowhere/x.db"], "cannot be reached"),
         (["--explain", "72"], "numbered 0 to 71"),
+        (["--explain", "1", "--jobs", "1"], "leave out --jobs"),
         ([], "either -o FOLDER"),
     ],
 )
 def test_mistakes_are_one_sentence(model: Path, arguments: list[str], said: str) -> None:
-    call = [str(model), "--space", str(model.parent / "space.toml"), "--jobs", "1", *arguments]
+    call = [str(model), "--space", str(model.parent / "space.toml"), *arguments]
     with pytest.raises(UserError) as raised:
         CliRunner().invoke(app, ["explore", *call], catch_exceptions=False)
     assert said in str(raised.value)
