@@ -1,6 +1,8 @@
 """A call of one bundle's UNet beside that of another, in interleaved rounds.
 
-python benchmarks/beside.py sd-float32.fick sd-w8a8.fick [--rounds 15]
+    python benchmarks/beside.py sd-float32.fick sd-w8a8.fick [--rounds 15]
+
+Both take the same inputs, which are noise.
 """
 
 from __future__ import annotations

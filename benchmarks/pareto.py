@@ -55,6 +55,9 @@ def main(
     pictures: Annotated[int, typer.Option(help="To choose by, and as many to judge by.")] = 8,
     steps: Annotated[int, typer.Option(help="Of each picture.")] = 20,
     calls: Annotated[int, typer.Option(help="By which sensitivities are measured.")] = 8,
+    errors: Annotated[
+        str, typer.Option(help="What single products lose: measured, as isolated PSNR is, or gradients.")
+    ] = "measured",
     judged: Annotated[int, typer.Option(help="Calls that errors are told on.")] = 32,
     chart: Annotated[Path | None, typer.Option(help="A PNG.")] = Path("out/pareto.png"),
     json_file: JsonFile = None,
@@ -66,7 +69,7 @@ def main(
             "estimator": "mse",
             "clip_weights": True,
             "calls": calls,
-            "errors": "measured",  # which is what isolated PSNR is of
+            "errors": errors,
         }
     )
     with terminal() as reporter:

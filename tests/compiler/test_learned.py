@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import safetensors.numpy as safetensors
+from numpy.typing import NDArray
 
 import fick
 from fick.compiler.bundle.build import build, tensors
 from fick.compiler.bundle.repack import repack
-from fick.compiler.bundle.skeleton import kept
+from fick.compiler.bundle.skeleton import Skeleton, kept
 from fick.compiler.cache import cache_folder
 from fick.compiler.programs import fused
 from fick.compiler.recipes import Recipe
@@ -38,6 +40,18 @@ class Learning(Recipe):
         return Context(referee=Interpreter, calibration=[self.call], reference=program)
 
 
+def check_kept(skeleton: Skeleton, sources: Mapping[str, NDArray[Any]], folder: Path) -> Path:
+    """The bundle, to the byte the one that comes of what was kept of its compilation."""
+    skeleton.keep(folder / "kept")
+    again = kept(folder / "kept")
+    assert again is not None
+    written = folder / "first.fick", folder / "second.fick"
+    for path, one in zip(written, (skeleton, again), strict=True):
+        one.write(path, {"graph": sources})
+    assert written[0].read_bytes() == written[1].read_bytes()
+    return written[0]
+
+
 def test_a_kept_compilation_is_the_first_to_the_byte(tmp_path: Path) -> None:
     """Constants that a pass made lie in memory by columns or by rows, as numpy left them."""
     given, feeds = imported("a transformer")
@@ -54,12 +68,7 @@ def test_a_kept_compilation_is_the_first_to_the_byte(tmp_path: Path) -> None:
     )
     literals = [one for part in skeleton.parts.values() for one in part.literals.values()]
     assert any(one.ndim > 1 and not one.flags.c_contiguous for one in literals)
-    skeleton.keep(tmp_path / "kept")
-    again = kept(tmp_path / "kept")
-    assert again is not None
-    for name, one in (("first", skeleton), ("second", again)):
-        one.write(tmp_path / f"{name}.fick", {"graph": sources})
-    assert (tmp_path / "first.fick").read_bytes() == (tmp_path / "second.fick").read_bytes()
+    check_kept(skeleton, sources, tmp_path)
 
 
 def test_learned_integers_are_the_bundles_own(tmp_path: Path) -> None:
@@ -118,12 +127,6 @@ def test_learned_codes_are_kept_and_packed(weights: str, tmp_path: Path) -> None
     skeleton = build(
         {"graph": imported("a resnet")[0]}, profile.load("host"), cache_folder(), name="graph", recipe=recipe
     )
-    skeleton.keep(tmp_path / "kept")
-    again = kept(tmp_path / "kept")
-    assert again is not None
-    for name, one in (("first", skeleton), ("second", again)):
-        one.write(tmp_path / f"{name}.fick", {"graph": sources})
-    assert (tmp_path / "first.fick").read_bytes() == (tmp_path / "second.fick").read_bytes()
-    with fick.load(tmp_path / "first.fick") as loaded:
+    with fick.load(check_kept(skeleton, sources, tmp_path)) as loaded:
         got = loaded.run(**feeds)["y"]
     assert np.abs(got - wanted).max() < 1e-4 * np.std(wanted)
