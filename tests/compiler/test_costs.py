@@ -137,7 +137,7 @@ def test_what_is_measured_is_near_what_is_predicted_and_kept(
     Other processes may slow the measured side tenfold more, and a mistaken unit would be a factor of a thousand.
     """
     program = resnet(64, 32)
-    source = Measured(HOST, tmp_path, rounds=3)
+    source = Measured(HOST, tmp_path)
     found, predicted = source(program), Predicted(HOST)(program)
     assert found.by_node["latency"].keys() == predicted.by_node["latency"].keys()
     assert found.by_node["bytes"] == predicted.by_node["bytes"]
@@ -150,7 +150,7 @@ def test_what_is_measured_is_near_what_is_predicted_and_kept(
         raise AssertionError
 
     monkeypatch.setattr(Measured, "_seconds", compiled_again)
-    assert Measured(HOST, tmp_path, rounds=3)(resnet(64, 32)) == found
+    assert Measured(HOST, tmp_path)(resnet(64, 32)) == found
 
 
 def test_what_does_not_run_here_is_not_measured() -> None:
