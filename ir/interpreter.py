@@ -55,7 +55,8 @@ class Interpreter:
         found = {label: known[label] for label in self._read[variant] if label in self._watched}
         for name in (*self._shared, variant):
             one = self._variants[name]
-            results = one({label: known[label] for label in one.reads})
+            read = {label: known[label] for label in one.reads}
+            results = one.again(read, given=self.inputs.keys()) if name in self._shared else one.call(read)
             known |= results
             found |= {label: results[label] for label in one.watched if label in results}
         left = self._left[variant]
@@ -65,7 +66,7 @@ class Interpreter:
 
 
 class _Variant:
-    """One graph; the results of its last inputs are kept."""
+    """One graph."""
 
     def __init__(self, model: ir.Model, watched: Collection[str], threads: int) -> None:
         self.reads = [str(value.name) for value in model.graph.inputs]
@@ -78,24 +79,26 @@ class _Variant:
         ]
         self.watched = [name for name in self.outputs if name in watched]
         self.watched += [str(value.name) for value in inside]
-        self._names = [*self.outputs, *(str(value.name) for value in inside)]
         # ONNX Runtime returns outputs of the graph alone.
         model.graph.outputs.extend(inside)
         try:
-            self._session: Any = referee.session(model, threads=threads)
+            names = [*self.outputs, *(str(value.name) for value in inside)]
+            self.call = referee.caller(model, names, threads)
         finally:
             for _ in inside:
                 model.graph.outputs.pop()
         self._last: tuple[Arrays, dict[str, NDArray[Any]]] | None = None
 
-    def __call__(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+    def again(self, inputs: Arrays, given: Collection[str]) -> dict[str, NDArray[Any]]:
+        """What the same inputs gave last time, if these are. Those ``given`` by the caller may be filled anew for the
+        next step.
+        """
         if self._last is None or not _same(self._last[0], inputs):
-            results: list[NDArray[Any]] = self._session.run(self._names, dict(inputs))
-            # The caller may fill the same arrays anew for the next step.
-            kept = {name: np.array(value) for name, value in inputs.items()}
-            self._last = kept, dict(zip(self._names, results, strict=True))
+            results = self.call(inputs)
+            kept = {name: np.array(value) if name in given else value for name, value in inputs.items()}
+            self._last = kept, results
         return self._last[1]
 
 
 def _same(before: Arrays, now: Arrays) -> bool:
-    return all(np.array_equal(before[name], value) for name, value in now.items())
+    return all(before[name] is value or np.array_equal(before[name], value) for name, value in now.items())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,29 @@ HALF_BYTES = frozenset({ir.DataType.INT4})
 """Types that ONNX Runtime computes with and that its Python takes and gives no arrays of."""
 
 LARGEST_PROTO_BYTES = 1 << 30
-"""Protobuf stops at 2 GB. Above half of that, weights go to a file of their own."""
+"""Protobuf stops at 2 GB. Above half of that, weights go to a file of their own, or are lent."""
+
+LENT_BYTES = 1 << 16
+"""Smaller tensors stay in a large model, where ONNX Runtime may read shapes from them."""
+
+LENT = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.INT8, ir.DataType.UINT8})
+"""Types of weights that its Python takes as they are."""
+
+Arrays = Mapping[str, NDArray[Any]]
+Results = dict[str, NDArray[Any]]
 
 
-def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) -> ort.InferenceSession:
-    """A CPU session for a model of any size, or for an .onnx file as it is. ``threads`` 0 lets ONNX Runtime choose.
+def session(
+    model: ir.Model | Path, *, threads: int = 0, optimise: bool = True, spare: bool = False
+) -> ort.InferenceSession:
+    """A CPU session for a model of any size, or for an .onnx file as it is. ``threads`` 0 lets ONNX Runtime choose;
+    to ``spare`` memory it gives back what it can at once.
 
     Numbers of four bits and of two that a model, not a file, takes and gives are int8 for the caller.
     """
     options = _ort.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = not spare
     options.log_severity_level = 3
     if not optimise:
         options.graph_optimization_level = _ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -41,7 +54,7 @@ def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) 
     model = _with_half_bytes_cast(_with_two_bits_clipped(model))
     # Of a program, dequantised numbers are multiplied as it says, not by kernels that round elsewhere.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    if weight_bytes(model) < LARGEST_PROTO_BYTES:
+    if not large(model):
         proto = ir.serde.serialize_model(model).SerializeToString()
         return _ort.InferenceSession(proto, options, providers=providers)
     with tempfile.TemporaryDirectory(prefix="fick-referee-") as folder:
@@ -50,12 +63,32 @@ def session(model: ir.Model | Path, *, threads: int = 0, optimise: bool = True) 
         return _ort.InferenceSession(os.fspath(path), options, providers=providers)
 
 
-def run(model: ir.Model, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def caller(model: ir.Model, names: Sequence[str], threads: int = 0) -> Callable[[Arrays], Results]:
+    """Inputs by name -> the outputs ``names``.
+
+    A session copies its weights, and once more where it changes their layout. Those of a large model stay where they
+    are and are given with every call, so that what follows from weights alone is computed in every call as well.
+    """
+    lent = dict[str, NDArray[Any]]()
+    if large(model):
+        model, lent = _with_weights_lent(model)
+    runner: Any = session(model, threads=threads, spare=bool(lent))
+
+    def call(inputs: Arrays) -> dict[str, NDArray[Any]]:
+        return dict(zip(names, runner.run(list(names), {**inputs, **lent}), strict=True))
+
+    return call
+
+
+def run(model: ir.Model, inputs: Arrays) -> dict[str, NDArray[Any]]:
     """Run a model once. ``inputs`` by name, in the model's shapes; returns its outputs by name."""
-    names = [str(value.name) for value in model.graph.outputs]
-    runner: Any = session(model)
-    results: list[Any] = runner.run(names, dict(inputs))
-    return {name: np.asarray(result) for name, result in zip(names, results, strict=True)}
+    results = caller(model, [str(value.name) for value in model.graph.outputs])(inputs)
+    return {name: np.asarray(result) for name, result in results.items()}
+
+
+def large(model: ir.Model) -> bool:
+    """Whether copies of its weights are to be spared."""
+    return weight_bytes(model) >= LARGEST_PROTO_BYTES
 
 
 def weight_bytes(model: ir.Model) -> int:
@@ -65,6 +98,23 @@ def weight_bytes(model: ir.Model) -> int:
         for value in model.graph.initializers.values()
         if value.const_value is not None
     )
+
+
+def _with_weights_lent(model: ir.Model) -> tuple[ir.Model, dict[str, NDArray[Any]]]:
+    """A copy that takes its large weights as inputs, and these."""
+    model = model.clone()
+    lent = dict[str, NDArray[Any]]()
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or value.is_graph_output():
+            continue
+        if tensor.dtype not in LENT or tensor.nbytes < LENT_BYTES:
+            continue
+        lent[name] = np.ascontiguousarray(tensor.numpy())
+        del model.graph.initializers[name]
+        value.const_value = None
+        model.graph.inputs.append(value)
+    return model, lent
 
 
 def _with_two_bits_clipped(model: ir.Model) -> ir.Model:

@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from ..ir.errors import UserError
+from ..ir.formats import opens
 from ..ir.making import Maker
 from ..ir.program import Program
+from ..ir.referee import large
 from .base import Arrays, Context, Trajectory
 from .hoist import hoisted
 
@@ -55,6 +57,9 @@ def watch(
     A program without alternatives runs what it has, whatever ``order`` says.
     """
     referee: Any = context.require("referee", "calibration")
+    full = program.variants["full"]
+    if [*program.variants] == ["full"] and large(full) and any(map(opens, full.graph)):
+        program = hoisted(program)  # or weights would be rounded in every call
     call = referee(program, names)
     for done, inputs in enumerate(calls):
         yield call(inputs, order[done]) if order and program.schedule else call(inputs)

@@ -69,7 +69,8 @@ class Measured:
                 feeds = example_inputs(opened, 0)
                 for _ in range(self.rounds):
                     time.sleep(SETTLE_S)
-                    opened.run(**feeds)  # the first call after a rest pays for threads that slept and cold caches
+                    # The first call after a rest pays for threads that slept and caches gone cold.
+                    opened.run(**feeds)
                     opened.run(**feeds)
                     once: dict[str, float] = defaultdict(float)
                     calls = [call for call in opened.profile() if call.variant == "full"]

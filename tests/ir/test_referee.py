@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -63,3 +66,43 @@ def test_weights_of_two_bits_are_read_as_bytes() -> None:
     weights.const_value, weights.type = narrow, ir.TensorType(ir.DataType.INT2)
     np.testing.assert_array_equal(referee.run(taking, {"x": np.full(4, 2, np.float32)})["y"], [-2, -1, 0, 1])
     assert weights.const_value is narrow
+
+
+def product_of(weights: np.ndarray, format: str) -> ir.Model:
+    rows, columns = weights.shape
+    taking = graph(
+        f"g (float[2, {rows}] x, float[{rows}, {columns}] w) => (float[2, {columns}] y) {{ y = MatMul(x, w) }}"
+        if format == "float32"
+        else f"g (float[2, {rows}] x, int8[{rows}, {columns}] w) => (float[2, {columns}] y) <float s = {{0.125}}> "
+        "{ d = DequantizeLinear (w, s) y = MatMul(x, d) }"
+    )
+    value = taking.graph.inputs.pop()
+    value.const_value = ir.tensor(weights.astype(format), name="w")
+    taking.graph.register_initializer(value)
+    return taking
+
+
+@pytest.mark.parametrize("format", ["float32", "int8"])
+def test_weights_of_large_models_are_lent(monkeypatch: pytest.MonkeyPatch, format: str) -> None:
+    weights = np.random.default_rng(0).integers(-100, 100, (300, 300))
+    taking = product_of(weights, format)
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 300)).astype(np.float32)}
+    copied = referee.run(taking, feeds)["y"]
+    monkeypatch.setattr(referee, "LARGEST_PROTO_BYTES", 1)
+    assert [value.name for value in referee.session(taking).get_inputs()] == ["x"]
+    np.testing.assert_allclose(referee.run(taking, feeds)["y"], copied, rtol=1e-5, atol=1e-3)
+    assert list(taking.graph.initializers) and [value.name for value in taking.graph.inputs] == ["x"]
+
+
+def test_lent_weights_take_no_memory_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def memory_bytes() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    weights = np.ones((8192, 8192), np.float32)
+    taking = product_of(weights, "float32")
+    monkeypatch.setattr(referee, "LARGEST_PROTO_BYTES", 1)
+    before = memory_bytes()
+    call = referee.caller(taking, ["y"])
+    assert call({"x": np.ones((2, 8192), np.float32)})["y"][0, 0] == 8192
+    assert memory_bytes() - before < weights.nbytes / 4

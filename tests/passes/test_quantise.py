@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 from pydantic import ValidationError
 
+from fick.ir import referee
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.ir.program import Program
@@ -172,6 +176,28 @@ def test_fewer_bits_lose_more_and_a_range_that_ends_earlier_gets_some_of_it_back
         < narrow
         < error(weights="int2", activations="float32", clip_weights=True)
     )
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_the_error_of_a_large_model_is_that_of_a_small_one(
+    monkeypatch: pytest.MonkeyPatch, weights: str
+) -> None:
+    """Whose weights are lent to ONNX Runtime, and rounded once for all calls."""
+    copied = error(weights=weights)
+    monkeypatch.setattr(referee, "LARGEST_PROTO_BYTES", 1)
+    monkeypatch.setattr(referee, "LENT_BYTES", 1)
+    made: list[Program] = []
+    monkeypatch.setattr(Interpreter, "__init__", _told(Interpreter.__init__, made))
+    assert error(weights=weights) == pytest.approx(copied, rel=1e-3)
+    assert ["constant" in one.variants for one in made] == [False, False, True]
+
+
+def _told(begun: Callable[..., None], made: list[Program]) -> Callable[..., None]:
+    def begin(self: Interpreter, program: Program, *rest: Any) -> None:
+        made.append(program)
+        begun(self, program, *rest)
+
+    return begin
 
 
 def test_weights_of_four_bits_are_stored_so() -> None:
