@@ -8,8 +8,7 @@ the share of the machine's limit that all layers together reach; for each peer f
 mean square of the difference between their outputs in standard deviations of the output. With ``--precision int8``
 peers have integers for their products; so does fick, by the recipe w8a8-noise unless another is given, and stores the
 rest in bfloat16 where this machine multiplies that, as OpenVINO does. A model is compiled, measured and forgotten
-before the next: SD-1.5 takes several minutes to compile, and 14 GB of memory; its integers for peers take more than
-23 GB.
+before the next: SD-1.5 takes a few minutes to compile and 8 GB of memory, its integers for peers 15 GB.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -10,11 +12,12 @@ import pytest
 import torch
 import typer.main
 from diffusers import UNet2DConditionModel
+from onnxruntime.quantization.calibrate import create_calibrator
 from PIL import Image
 from typer.testing import CliRunner
 
 import fick
-from fick.compiler.bench import compare, peers
+from fick.compiler.bench import compare, int8_peer, peers
 from fick.compiler.bench.alternatives import by_node, described
 from fick.compiler.bench.child import Child
 from fick.compiler.bench.compare import bench, example_inputs
@@ -204,6 +207,21 @@ class TestPeers:
         error = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
         # Rounding to 255 steps of a range of some six deviations loses about 1 % of them a product; none would lose 0.
         assert 1e-4 < error < 0.05
+
+    def test_ranges_of_its_integers_are_those_that_its_own_calibration_finds(self, tmp_path):
+        given = tiny_model()
+        onnx.save(given, tmp_path / "tiny.onnx")
+        feeds = {"sample": np.random.default_rng(0).standard_normal((1, 4, 8, 8), dtype=np.float32)}
+        library = create_calibrator(
+            tmp_path / "tiny.onnx", int8_peer.PRODUCTS, os.fspath(tmp_path / "augmented.onnx")
+        )
+        calls = iter([feeds, None])
+        library.collect_data(SimpleNamespace(get_next=lambda: next(calls)))
+        wanted = {name: one.range_value for name, one in library.compute_data().items()}
+        found = int8_peer.ranges(tmp_path / "tiny.onnx", feeds)
+        assert found.keys() >= wanted.keys() and wanted
+        for name, ends in wanted.items():
+            np.testing.assert_allclose(np.ravel(found[name]), np.ravel(ends), rtol=1e-5, atol=1e-6)
 
     def test_one_that_is_not_installed_says_how(self, monkeypatch):
         monkeypatch.setitem(
