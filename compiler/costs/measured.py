@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 import tempfile
 import time
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import numpy as np
 
 from ...ir.files import write_whole
 from ...ir.program import Program
@@ -23,32 +25,64 @@ from ..cache import digest
 from .joining import anchors, named, owned
 from .predicted import Predicted
 
+Seconds = Mapping[str, float]
+"""By anchor."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class Measured:
-    """Program -> lower quartiles of ``rounds`` runs on noise, by the profile's kernels, which this machine must be able
-    to run. What else a machine does adds to times, and mostly for longer than a run takes: runs are apart.
+    """Program -> seconds of its nodes in ``rounds`` runs on noise, by the profile's kernels, which this machine must be
+    able to run.
 
-    Bytes are those of the prediction, which are exact. What was measured is kept in ``folder`` by content.
+    The first program that is asked for has lower quartiles. What else a machine does adds to times, and mostly for
+    longer than a run takes, so that those of all later ones are taken in turns with it: medians of what a node takes
+    of the first program's time, times that program's seconds. Bytes are those of the prediction, which are exact. What
+    was measured is kept in ``folder`` by content.
     """
 
     profile: Target
     folder: Path
     precision: str = "float32"
     rounds: int = 24
+    _first: Program | None = field(default=None, init=False, repr=False, compare=False)
+    _beside: Timed | None = field(default=None, init=False, repr=False, compare=False)
 
     def __call__(self, program: Program) -> Cost:
+        program = replace(program, history=[])
+        if self._first is None:
+            self._first = program.copy()
         sizes = Predicted(self.profile, self.precision)(program)
-        content = hashlib.sha256(pack(replace(program, history=[]))).hexdigest()
-        name = digest({}, [self.profile.model_dump_json(), self.precision, self.rounds, content])
-        place = self.folder / "costs" / f"{name}.json"
+        contents = [hashlib.sha256(pack(one)).hexdigest() for one in (program, self._first)]
+        settings = [self.profile.model_dump_json(), self.precision, self.rounds]
+        place = self.folder / "costs" / f"{digest({}, [*settings, *contents])}.json"
         if not place.is_file():
+            found = self._alone(program) if contents[0] == contents[1] else self._in_turns(program)
             place.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(place, json.dumps(self._seconds(program)).encode())
+            write_whole(place, json.dumps(found).encode())
         return Cost({**sizes.by_node, "latency": json.loads(place.read_bytes())})
 
-    def _seconds(self, program: Program) -> dict[str, float]:
-        """By anchor."""
+    def _alone(self, program: Program) -> Seconds:
+        self._beside = Timed(self, program)
+        rounds = [self._beside.once() for _ in range(self.rounds)]
+        return {node: float(np.quantile([one[node] for one in rounds], 0.25)) for node in rounds[0]}
+
+    def _in_turns(self, program: Program) -> Seconds:
+        assert self._first is not None
+        whole = self(self._first).total("latency")
+        if self._beside is None:
+            self._beside = Timed(self, self._first)
+        own = Timed(self, program)
+        rounds = [(own.once(), sum(self._beside.once().values())) for _ in range(self.rounds)]
+        return {
+            node: float(np.median([one[node] / beside for one, beside in rounds])) * whole
+            for node in rounds[0][0]
+        }
+
+
+class Timed:
+    """A program, compiled and loaded."""
+
+    def __init__(self, wanted: Measured, program: Program) -> None:
         from ..bundle.build import build, tensors  # slow to load, and they load recipes, which load this
         from ..frontends import Imported
         from ..programs import structure
@@ -58,24 +92,26 @@ class Measured:
         rates = {name: rate.value for name, rate in program.rates.items()}
         imported = Imported(model, program.name, "program", rates, program.weights)
         skeleton = build(
-            {"program": imported}, self.profile, self.folder, name=program.name, precision=self.precision
+            {"program": imported},
+            wanted.profile,
+            wanted.folder,
+            name=program.name,
+            precision=wanted.precision,
         )
-        rounds: dict[str, list[float]] = defaultdict(list)
         with tempfile.TemporaryDirectory(prefix="fick-costs-") as scratch:
             bundle = Path(scratch) / "program.fick"
             skeleton.write(bundle, {"program": numbers})
-            owners = anchors(structure(bundle).variants["full"])
-            with Model(bundle, threads=self.profile.cores) as opened:
-                feeds = example_inputs(opened, 0)
-                for _ in range(self.rounds):
-                    time.sleep(SETTLE_S)
-                    # The first call after a rest pays for threads that slept and caches gone cold.
-                    opened.run(**feeds)
-                    opened.run(**feeds)
-                    once: dict[str, float] = defaultdict(float)
-                    calls = [call for call in opened.profile() if call.variant == "full"]
-                    for node, call in owned(calls, owners):
-                        once[node] += call.seconds
-                    for node, seconds in once.items():
-                        rounds[node].append(seconds)
-        return {node: statistics.quantiles(seconds, n=4)[0] for node, seconds in rounds.items()}
+            self._owners = anchors(structure(bundle).variants["full"])
+            self._opened = Model(bundle, threads=wanted.profile.cores)
+        self._feeds = example_inputs(self._opened, 0)
+
+    def once(self) -> Seconds:
+        """A call's, after one that pays for threads that slept and caches gone cold."""
+        time.sleep(SETTLE_S)
+        for _ in range(2):
+            self._opened.run(**self._feeds)
+        found: dict[str, float] = defaultdict(float)
+        calls = [call for call in self._opened.profile() if call.variant == "full"]
+        for node, call in owned(calls, self._owners):
+            found[node] += call.seconds
+        return found

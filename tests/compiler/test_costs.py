@@ -12,6 +12,7 @@ import pytest
 
 from fick.compiler.bundle.build import build
 from fick.compiler.cache import cache_folder
+from fick.compiler.costs import measured
 from fick.compiler.costs.joining import named, owned
 from fick.compiler.costs.measured import Measured
 from fick.compiler.costs.predicted import Predicted
@@ -149,8 +150,45 @@ def test_what_is_measured_is_near_what_is_predicted_and_kept(
     def compiled_again(*_: Any) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(Measured, "_seconds", compiled_again)
+    monkeypatch.setattr(measured, "Timed", compiled_again)
     assert Measured(HOST, tmp_path)(resnet(64, 32)) == found
+
+
+def test_programs_are_measured_in_turns_with_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that becomes four times as slow halfway changes nothing but what is measured then."""
+    clock = {"slower": 1.0}
+
+    class Drifting:
+        def __init__(self, _: Measured, program: Program) -> None:
+            self._nodes = {str(node.outputs[0].name): 1e-3 for node in program.variants["full"].graph}
+
+        def once(self) -> dict[str, float]:
+            return {name: seconds * clock["slower"] for name, seconds in self._nodes.items()}
+
+    monkeypatch.setattr(measured, "Timed", Drifting)
+    source, whole, half = Measured(HOST, tmp_path), resnet(16, 8), in_half(resnet(16, 8))
+    before = source(whole).total("latency")
+    clock["slower"] = 4.0
+    assert source(half).total("latency") == pytest.approx(before * 3 / 7)
+    assert source(whole).total("latency") == before
+    again = Measured(HOST, tmp_path)
+    clock["slower"] = 2.0
+    assert again(whole).total("latency") == before and again(half) == source(half)
+    assert Measured(HOST, tmp_path)(half).total("latency") == pytest.approx(
+        2 * 3e-3
+    )  # the first that it knows
+
+
+def in_half(program: Program) -> Program:
+    """The first three of its seven nodes."""
+    graph = program.variants["full"].graph
+    nodes = list(graph)
+    kept, gone = nodes[: len(nodes) // 2], nodes[len(nodes) // 2 :]
+    graph.outputs[0] = kept[-1].outputs[0]
+    graph.remove(gone, safe=True)
+    return program
 
 
 def test_what_does_not_run_here_is_not_measured() -> None:
