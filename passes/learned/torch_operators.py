@@ -8,8 +8,9 @@ gradient of a scale that of LSQ (Esser et al., arXiv 1902.08153).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -89,14 +90,14 @@ def _gemm(node: ir.Node, left: Tensor, right: Tensor, bias: Tensor | None = None
     return result if bias is None else result + node.attributes.get_float("beta", 1.0) * bias
 
 
-def _framed(node: ir.Node, value: Tensor) -> Tensor:
-    """An image with the frame of zeros that ``pads`` asks for."""
+def _framed(node: ir.Node, value: Tensor, around: float = 0.0) -> Tensor:
+    """An image with the frame that ``pads`` asks for."""
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
         raise refuse(node, "with auto_pad")
     axes = value.ndim - 2
     pads = ints(node, "pads", [0] * 2 * axes)
     sides = [side for axis in reversed(range(axes)) for side in (pads[axis], pads[axes + axis])]
-    return functional.pad(value, sides) if any(sides) else value
+    return functional.pad(value, sides, value=around) if any(sides) else value
 
 
 def _conv(node: ir.Node, value: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -116,6 +117,16 @@ def _average(node: ir.Node, value: Tensor) -> Tensor:
     ceiling = bool(node.attributes.get_int("ceil_mode", 0))
     window = ints(node, "kernel_shape", ())
     return functional.avg_pool2d(_framed(node, value), window, ints(node, "strides", (1, 1)), 0, ceiling)
+
+
+def _largest(node: ir.Node, value: Tensor) -> Tensor:
+    if len(node.outputs) > 1:
+        raise refuse(node, "with the places of what is largest")
+    axes = value.ndim - 2
+    pool = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)[axes - 1]
+    window, strides = (ints(node, name, [1] * axes) for name in ("kernel_shape", "strides"))
+    dilation, ceiling = ints(node, "dilations", [1] * axes), bool(node.attributes.get_int("ceil_mode", 0))
+    return pool(_framed(node, value, -math.inf), window, strides, 0, dilation, ceiling)
 
 
 def _group_norm(node: ir.Node, value: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
@@ -210,6 +221,34 @@ def _reduced(reduction: Callable[..., Tensor], node: ir.Node, value: Tensor, *_:
     return reduction(value, axes or list(range(value.ndim)), bool(node.attributes.get_int("keepdims", 1)))
 
 
+def _length(value: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    untyped: Any = torch.linalg
+    return untyped.vector_norm(value, 2, tuple(axes), keep)
+
+
+def _product(value: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    """Over one axis after the other, which torch does one of."""
+    for axis in sorted((axis % value.ndim for axis in axes), reverse=True):
+        value = torch.prod(value, axis, keep)
+    return value
+
+
+def _sum_of(term: Callable[[Tensor], Tensor], value: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    return torch.sum(term(value), list(axes), keep)
+
+
+def _log_of_sum(value: Tensor, axes: Sequence[int], keep: bool) -> Tensor:
+    return torch.log(torch.sum(value, list(axes), keep))
+
+
+REDUCTIONS: dict[str, Callable[..., Tensor]] = {
+    "ReduceL1": partial(_sum_of, torch.abs), "ReduceL2": _length, "ReduceLogSum": _log_of_sum,
+    "ReduceMax": torch.amax, "ReduceMean": torch.mean, "ReduceMin": torch.amin, "ReduceProd": _product,
+    "ReduceSum": torch.sum, "ReduceSumSquare": partial(_sum_of, torch.square),
+}  # fmt: skip
+"""Of a tensor over axes, which stay, of size one, or go."""
+
+
 def _without_node(plain: Callable[..., Tensor]) -> Operator:
     def compute(node: ir.Node, *values: Tensor) -> Tensor:
         return plain(*values)
@@ -222,10 +261,9 @@ OPERATORS: dict[str, Operator] = {
     **MOVEMENT,
     "Attention": _attention, "AveragePool": _average, "Cast": _cast, "Conv": _conv, "DequantizeLinear": _dequantise,
     "Gelu": _gelu, "Gemm": _gemm, "GroupNormalization": _group_norm, "LayerNormalization": _layer_norm,
-    "QuantizeLinear": _quantise, "ReduceMax": partial(_reduced, torch.amax),
-    "ReduceMean": partial(_reduced, torch.mean), "ReduceMin": partial(_reduced, torch.amin),
-    "ReduceSum": partial(_reduced, torch.sum), "Softmax": _softmax, "Swish": _swish,
+    "MaxPool": _largest, "QuantizeLinear": _quantise, "Softmax": _softmax, "Swish": _swish,
     "ThresholdedRelu": _thresholded,
+    **{name: partial(_reduced, reduction) for name, reduction in REDUCTIONS.items()},
 }  # fmt: skip
 
 

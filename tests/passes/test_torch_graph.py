@@ -15,6 +15,8 @@ from fick.ir import referee
 from fick.ir.errors import UserError
 from fick.ir.interpreter import Interpreter
 from fick.passes.learned.torch_graph import TorchGraph
+from fick.passes.learned.torch_operators import OPERATORS, REDUCTIONS
+from fick.targets.planning.operators import PLANS
 
 from . import small_unet
 
@@ -31,15 +33,19 @@ UNARY = {
         "Sin", "Softmax", "Swish", "Tanh",
     )
 }  # fmt: skip
-REDUCTIONS = {
-    name: f"g (float[2, 3, 5] x) => (float[2, 5] y) <int64[1] a = {{1}}> {{ y = {name}<keepdims=0>(x, a) }}"
-    for name in ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum")
+STATISTICS = {
+    f"{name}, which {stays}": (
+        f"g (float[2, 3, 4] x) => (float[{size}] y) <int64[2] a = {{0, -1}}> "
+        f"{{ s = Sigmoid(x) y = {name}<keepdims={keep}>(s, a) }}"
+    )
+    for name in REDUCTIONS
+    for stays, size, keep in (("stays", "1, 3, 1", 1), ("goes", "3", 0))
 }
 HEADS = "q_num_heads = 4, kv_num_heads = 4"
 GRAPHS = {
     **BINARY,
     **UNARY,
-    **REDUCTIONS,
+    **STATISTICS,
     "powers and roots": "g (float[2, 5] x) => (float[2, 5] y) <float two = {2.0}> { p = Pow(x, two) r = Sqrt(p) s = Add(p, two) l = Log(s) y = Mul(r, l) }",
     "tanh's gelu": 'g (float[2, 9] x) => (float[2, 9] y) { y = Gelu<approximate="tanh">(x) }',
     "steeper swish": "g (float[2, 9] x) => (float[2, 9] y) { y = Swish<alpha=1.702>(x) }",
@@ -107,6 +113,9 @@ GRAPHS = {
         "g (float[2, 6] x) => (float[2, 6] y) <float[2, 2] s = {0.2, 0.1, 0.3, 0.05}> "
         "{ q = QuantizeLinear<axis=1, block_size=3, output_dtype=22>(x, s) y = DequantizeLinear<axis=1, block_size=3>(q, s) }"
     ),
+    "largest of windows": "g (float[1, 3, 7, 8] x) => (float[1, 3, 4, 4] y) { y = MaxPool<kernel_shape=[3,2], strides=[2,2], pads=[1,0,1,0]>(x) }",
+    "largest of dilated windows": "g (float[2, 3, 9] x) => (float[2, 3, 3] y) { y = MaxPool<kernel_shape=[3], strides=[2], dilations=[2]>(x) }",
+    "largest, the last window short": "g (float[1, 2, 6, 6] x) => (float[1, 2, 3, 3] y) { y = MaxPool<kernel_shape=[3,3], strides=[2,2], ceil_mode=1>(x) }",
     "unsigned numbers": (
         "g (float[3, 5] x) => (float[3, 5] y) <float s = {0.01}, uint8 z = {128}> "
         "{ q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z) }"
@@ -140,6 +149,10 @@ def test_an_operator_agrees_with_onnx_runtime(name: str) -> None:
     got = graph({name: torch.tensor(array) for name, array in feeds.items()})["y"].numpy()
     assert got.shape == wanted.shape and got.dtype == wanted.dtype
     np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=6e-5)
+
+
+def test_torch_knows_all_that_targets_plan() -> None:
+    assert PLANS.keys() <= OPERATORS.keys()
 
 
 def test_what_torch_is_not_taught_is_said_in_one_sentence() -> None:
