@@ -159,6 +159,22 @@ def opens(node: ir.Node) -> bool:
     return node.op_type == "DequantizeLinear"
 
 
+def attends_integers(node: ir.Node) -> bool:
+    """Whether queries, keys and values of Attention are integers of eight bits, each times a single number."""
+    if node.op_type != "Attention":
+        return False
+    sources = [None if value is None else value.producer() for value in node.inputs[:3]]
+    return all(source is not None and _opens_by_one_scale(source) for source in sources)
+
+
+def _opens_by_one_scale(node: ir.Node) -> bool:
+    if node.op_type != "DequantizeLinear" or any(value is not None for value in node.inputs[2:]):
+        return False
+    codes, scale = node.inputs[:2]
+    assert codes is not None and scale is not None
+    return codes.dtype is ir.DataType.INT8 and scale.shape is not None and scale.shape.numpy() == ()
+
+
 def mark(value: ir.Value, format: Format) -> None:
     """Say that all numbers of a constant are of the format."""
     value.metadata_props[FORMAT] = format.name

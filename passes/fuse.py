@@ -14,7 +14,7 @@ from typing import Any
 import onnx_ir as ir
 from pydantic import Field
 
-from ..ir.formats import opens
+from ..ir.formats import attends_integers, opens
 from ..ir.groups import UNFUSED, Group, assign
 from ..ir.operators import ANCHORS, CONVERSIONS, ELEMENTWISE, PRODUCTS, REARRANGING
 from ..ir.program import Program
@@ -140,10 +140,12 @@ def _joined(
 
 
 def _feeds_products(node: ir.Node) -> bool:
-    """Whether a node only says what codes stand for that nothing but products read."""
+    """Whether a node only says what codes stand for that nothing but products, attention's among them, read."""
     result = node.outputs[0]
-    readers = [(user.op_type, place) for user, place in result.uses()]
-    only = all(kind in PRODUCTS and place < 2 for kind, place in readers)
+    only = all(
+        place < 2 if user.op_type in PRODUCTS else place < 3 and attends_integers(user)
+        for user, place in result.uses()
+    )
     return opens(node) and only and not result.is_graph_output()
 
 

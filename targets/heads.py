@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class HeadShapes:
-    """Strides are those of (batch, head, token, channel); ``scale`` is what scores are multiplied with."""
+    """Strides are those of (batch, head, token, channel); ``scale`` is what scores are multiplied with.
+
+    With ``scaled`` queries, keys and values are integers, and the last three operands a number for each, by which they
+    are to be multiplied.
+    """
 
     batch: int
     heads: int
@@ -20,6 +24,7 @@ class HeadShapes:
     k_strides: tuple[int, ...]
     v_strides: tuple[int, ...]
     out_strides: tuple[int, ...]
+    scaled: bool = field(default=False, kw_only=True)
 
     @property
     def described(self) -> str:

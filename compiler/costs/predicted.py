@@ -20,6 +20,7 @@ from ...passes.costs import Cost
 from ...targets import memory
 from ...targets.cpu.attention import Attention
 from ...targets.cpu.contraction import Contraction
+from ...targets.cpu.dots import DOTS
 from ...targets.cpu.elementwise import Map
 from ...targets.cpu.group_norm import GroupNorm
 from ...targets.cpu.halves import WIDENED
@@ -144,7 +145,8 @@ def _(kernel: TileContraction, profile: Profile) -> float:
 @_cycles.register
 def _(kernel: Attention, profile: Profile) -> float:
     scores = kernel.batch * kernel.heads * kernel.bands * kernel.tile * kernel.keys
-    return _vectors(scores * ((kernel.depth + kernel.value_depth) / ATTAINED + EXP), profile)
+    products = (kernel.depth + kernel.value_depth) / (1 if kernel.dot is None else DOTS[kernel.dot].together)
+    return _vectors(scores * (products / ATTAINED + EXP), profile)
 
 
 @_cycles.register

@@ -31,7 +31,7 @@ class QuantiseConfig(ProductsConfig):
     )
     attention: bool = Field(
         default=False,
-        description="Whether queries, keys and values get the activations' format; probabilities stay exact.",
+        description="Whether queries, keys and values get the activations' format; probabilities keep theirs.",
     )
     pictures: int = Field(
         default=4,

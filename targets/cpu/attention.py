@@ -25,9 +25,20 @@ LOWEST = -1.0e30
 """Stands for minus infinity without making (-inf) - (-inf)."""
 
 
+def score_scale(shapes: HeadShapes, operands: Sequence[Any]) -> Any:
+    """What a query times a key is multiplied with, so that the softmax is one of powers of two."""
+    scale = T.float32(shapes.scale * LOG2_E)
+    return scale * operands[-3][0] * operands[-2][0] if shapes.scaled else scale
+
+
+def value_scale(shapes: HeadShapes, operands: Sequence[Any]) -> Any:
+    """What the mean of values is multiplied with."""
+    return operands[-1][0] if shapes.scaled else T.float32(1.0)
+
+
 @dataclass(frozen=True)
 class Attention(HeadShapes, Kernel):
-    """Operands: q, k, v, scratch, out, [mask].
+    """Operands: q, k, v, scratch, out, [mask], [scales of q, k and v].
 
     A task takes runs of ``tile`` queries of one head, all of them in ``blocks`` tasks, against ``block`` keys at a
     time, ``rows`` of them in registers, and sums ``channels`` of the values at a time. With ``by_lane``, what queries
@@ -89,7 +100,7 @@ class Attention(HeadShapes, Kernel):
         scores = queries + self._steps * self.tile
         sums = scores + self.block * self.tile
         scratch = operands[3]
-        self._turn_queries(operands[0], scratch, head, first, queries)
+        self._turn_queries(operands, head, first, queries)
         top, total = ([local(width) for _, width in self._vectors] for _ in range(2))
         for index, (start, width) in enumerate(self._vectors):
             fill(top[index], width, LOWEST)
@@ -103,14 +114,15 @@ class Attention(HeadShapes, Kernel):
             for index, (start, width) in enumerate(self._vectors):
                 self._soften(scratch, scores + start, sums + start, width, top[index], total[index])
             self._weigh(operands[2], scratch, head, block, scores, sums)
-        self._finish(operands[4], scratch, head, first, sums, total)
+        self._finish(operands, head, first, sums, total)
 
-    def _turn_queries(self, q: Any, scratch: Any, head: Any, first: Any, at: Any) -> None:
+    def _turn_queries(self, operands: Sequence[Any], head: Any, first: Any, at: Any) -> None:
         """Channel by channel, scaled so that the softmax is one of powers of two."""
+        q, scratch, scale = operands[0], operands[3], score_scale(self, operands)
         base = flat([head // self.heads, head % self.heads, first], self.q_strides[:3])
         with T.serial(0, self.depth) as channel:
             with T.serial(0, self.tile) as query:
-                value = q[base + flat([query, channel], self.q_strides[2:])] * T.float32(self.scale * LOG2_E)
+                value = q[base + flat([query, channel], self.q_strides[2:])] * scale
                 T.buffer_store(scratch, value, [at + channel * self.tile + query])
 
     def _scores(
@@ -149,7 +161,7 @@ class Attention(HeadShapes, Kernel):
             for vector, (offset, width) in zip(row, self._vectors, strict=True):
                 with T.vectorized(0, width) as lane:
                     score = self._masked(
-                        self._score(vector[lane]), operands, head, first + offset + lane, key
+                        self._score(vector[lane], operands), operands, head, first + offset + lane, key
                     )
                     at = scores + (group * self.rows + place) * self.tile + offset
                     T.buffer_store(scratch, score, [at + lane])
@@ -157,7 +169,7 @@ class Attention(HeadShapes, Kernel):
     def _lefts(self, source: Any, starts: Sequence[Any], stride: int, steps: int) -> list[Any]:
         return left_factors(source, starts, stride, steps, self.by_lane, self.dot, "float32", self.lanes)
 
-    def _score(self, product: Any) -> Any:
+    def _score(self, product: Any, operands: Sequence[Any]) -> Any:
         """From the product of a key with what ``_turn_queries`` left."""
         return product
 
@@ -247,10 +259,11 @@ class Attention(HeadShapes, Kernel):
             with T.vectorized(0, width) as lane:
                 T.buffer_store(scratch, vector[lane], [at + lane])
 
-    def _finish(self, out: Any, scratch: Any, head: Any, first: Any, sums: Any, total: list[Any]) -> None:
+    def _finish(self, operands: Sequence[Any], head: Any, first: Any, sums: Any, total: list[Any]) -> None:
+        scratch, out, scale = operands[3], operands[4], value_scale(self, operands)
         for share, (start, width) in zip(total, self._vectors, strict=True):
             with T.vectorized(0, width) as lane:
-                T.buffer_store(share, T.float32(1.0) / share[lane], [lane])
+                T.buffer_store(share, scale / share[lane], [lane])
             with T.serial(0, self.value_depth) as channel:
                 with T.vectorized(0, width) as lane:
                     at = [head // self.heads, head % self.heads, first + start + lane, channel]

@@ -13,10 +13,10 @@ from typing import Any
 
 from tvm.script.ir_builder import tirx as T
 
-from .attention import Attention
+from .attention import Attention, score_scale
 from .dots import DOTS
 from .kernel import Bfloat16, Kernel, flat, lane_chunks, local, raw, words
-from .vector_math import COARSE_LANES, LOG2_E, coarse_exp2, exp2
+from .vector_math import COARSE_LANES, coarse_exp2, exp2
 
 UPPER_HALF = 0xFFFF0000
 
@@ -95,8 +95,9 @@ class DotAttention(Attention):
         q, k, *rest = operands
         super().body([q, words(k), *rest])
 
-    def _turn_queries(self, q: Any, scratch: Any, head: Any, first: Any, at: Any) -> None:
+    def _turn_queries(self, operands: Sequence[Any], head: Any, first: Any, at: Any) -> None:
         """Pair by pair of channels, as they are: what they are scaled by would round them once more."""
+        q, scratch = operands[0], operands[3]
         assert isinstance(q, Bfloat16)
         base = flat([head // self.heads, head % self.heads, first], self.q_strides[:3])
         with T.serial(0, self._steps) as pair:
@@ -108,8 +109,8 @@ class DotAttention(Attention):
                 word = T.bitwise_or(low, T.shift_left(high, T.uint32(16)))
                 T.buffer_store(scratch, T.reinterpret("float32", word), [at + pair * self.tile + query])
 
-    def _score(self, product: Any) -> Any:
-        return product * T.float32(self.scale * LOG2_E)
+    def _score(self, product: Any, operands: Sequence[Any]) -> Any:
+        return product * score_scale(self, operands)
 
     def _store_weights(self, scratch: Any, scores: Any, width: int, peak: Any, total: Any) -> None:
         """Those of two keys in the place of the first one's scores, and so on."""

@@ -31,6 +31,7 @@ queries, and among the other heads' they would not stay in the cache.
 
 
 def lower_attention(lowering: Lowering, heads: Heads, profile: Profile) -> None:
+    heads = _in_bfloat16(lowering, heads, profile)
     rounded = set(lowering.dtypes([heads.q, heads.k, heads.v])) == {"bfloat16"}
     if rounded and "bfloat16" in profile.tile_formats and not heads.masks and not heads.causal:
         _on_tiles(lowering, heads, profile)
@@ -38,17 +39,37 @@ def lower_attention(lowering: Lowering, heads: Heads, profile: Profile) -> None:
         _on_vectors(lowering, heads, profile, profile.bfloat16_dot if rounded else None)
 
 
+def _in_bfloat16(lowering: Lowering, heads: Heads, profile: Profile) -> Heads:
+    """Integers of eight bits as bfloat16 numbers, which are exact, where those are multiplied; else what they stand
+    for.
+    """
+    if not heads.scales or not (profile.bfloat16_dot or "bfloat16" in profile.tile_formats):
+        return lowering.device.opened(lowering, heads)
+    by_heads = None if heads.k.shape[2] >= MANY_KEYS else heads.k.order()
+    found: list[View] = []
+    for codes, order in ((heads.q, heads.q.order()), (heads.k, by_heads), (heads.v, heads.v.order())):
+        found.append(lowering.fresh(codes.shape, order, "bfloat16"))
+        lowering.copy(found[-1], codes, str(heads.node.name))
+    return replace(heads, q=found[0], k=found[1], v=found[2])
+
+
 def _on_tiles(lowering: Lowering, attention: Heads, profile: Profile) -> None:
     q, k, v, out, shapes = attention.q, attention.k, attention.v, attention.out, attention.shapes
     kernel = TileAttention(
-        dtypes=(*lowering.dtypes([q, k, v]), "bfloat16", "float32", *lowering.dtypes([out])),
+        dtypes=(
+            *lowering.dtypes([q, k, v]),
+            "bfloat16",
+            "float32",
+            *lowering.dtypes([out, *attention.scales]),
+        ),
         **asdict(shapes),
         block=min(BLOCK, math.ceil(shapes.keys / STEP) * STEP),
         blocks=_blocks(shapes, QUERIES, profile),
     )
     packed = lowering.fresh((kernel.packed_words,), dtype="bfloat16")
     scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, packed, scratch, out], str(attention.node.name))
+    operands = [q, k, v, packed, scratch, out, *attention.scales]
+    lowering.call(kernel, operands, str(attention.node.name))
 
 
 def _in_words(queries: View, keys: View, lanes: int) -> bool:
@@ -86,7 +107,7 @@ def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile, dot: str
     tile, rows, block = _tile(queries, keys, vectors * profile.vector_lanes, most, 1 if dot is None else 2)
     make = Attention if dot is None else partial(DotAttention, instruction=dot)
     kernel = make(
-        dtypes=(*lowering.dtypes([q, k, v]), "float32", *lowering.dtypes([out, *masks])),
+        dtypes=(*lowering.dtypes([q, k, v]), "float32", *lowering.dtypes([out, *masks, *attention.scales])),
         **asdict(shapes),
         tile=tile,
         rows=rows,
@@ -99,7 +120,7 @@ def _on_vectors(lowering: Lowering, attention: Heads, profile: Profile, dot: str
         mask_strides=masks[0].strides if masks else (),
     )
     scratch = lowering.fresh((kernel.scratch_floats,))
-    lowering.call(kernel, [q, k, v, scratch, out, *masks], name)
+    lowering.call(kernel, [q, k, v, scratch, out, *masks, *attention.scales], name)
 
 
 def _blocks(shapes: HeadShapes, tile: int, profile: Profile) -> int:

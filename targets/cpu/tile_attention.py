@@ -18,10 +18,10 @@ from tvm.script.ir_builder import tirx as T
 
 from ..heads import HeadShapes
 from ..packing import TILE_ROWS
-from .attention import LOWEST
+from .attention import LOWEST, score_scale, value_scale
 from .kernel import Kernel, fill, flat, local, store
 from .tiles import LEFT, RIGHT, ROW_BYTES, STEP, SUMS, WIDTH, configure, load_tile, store_tile, unit
-from .vector_math import LOG2_E, coarse_exp2, exp2
+from .vector_math import coarse_exp2, exp2
 
 QUERIES = WIDTH
 """In a run."""
@@ -46,7 +46,7 @@ def _up(count: int, unit_size: int) -> int:
 
 @dataclass(frozen=True)
 class TileAttention(HeadShapes, Kernel):
-    """Operands: q, k, v, packed keys and values (bfloat16), scratch (float32), out.
+    """Operands: q, k, v, packed keys and values (bfloat16), scratch (float32), out, [scales of q, k and v].
 
     First keys are copied and values turned, both padded with zeros to whole tiles; then each task takes runs of 32
     queries of one head against ``block`` keys at a time.
@@ -98,7 +98,7 @@ class TileAttention(HeadShapes, Kernel):
         return (self._depth // 2 + self.block + self.block // 2 + self._value_depth) * QUERIES
 
     def body(self, operands: Sequence[Any]) -> None:
-        q, k, v, packed, scratch, out = operands
+        _, k, v, packed, *_ = operands
         groups = self._keys // STEP
         with T.parallel(0, self.batch * self.heads * groups) as task:
             self._pack_keys(k, v, packed, task // groups, task % groups * STEP)
@@ -108,7 +108,7 @@ class TileAttention(HeadShapes, Kernel):
             configure([TILE_ROWS] * 8)
             with T.serial(0, T.min(per_block, self.bands - first)) as band:
                 start = T.min((first + band) * QUERIES, max(self.queries - QUERIES, 0))
-                self._band(q, packed, scratch, out, task, head, start)
+                self._band(operands, task, head, start)
             unit("tilerelease")
 
     def _pack_keys(self, k: Any, v: Any, packed: Any, head: Any, first: Any) -> None:
@@ -139,7 +139,8 @@ class TileAttention(HeadShapes, Kernel):
             with T.serial(0, self._value_depth - self.value_depth) as channel:
                 store(packed, T.float32(0), turned + (self.value_depth + channel) * self._keys)
 
-    def _band(self, q: Any, packed: Any, scratch: Any, out: Any, task: Any, head: Any, first: Any) -> None:
+    def _band(self, operands: Sequence[Any], task: Any, head: Any, first: Any) -> None:
+        q, packed, scratch = operands[0], operands[3], operands[4]
         keys = head * self._head_words
         values = keys + self._keys * self._depth
         queries = task * self._task_floats
@@ -159,9 +160,9 @@ class TileAttention(HeadShapes, Kernel):
                 key = block * self.block + group * (2 * TILE_ROWS)
                 self._scores(packed, scratch, keys + key * self._depth, queries, scores, group)
             for side in range(2):
-                self._soften(scratch, block, side, scores, sums, weights, top[side], total[side])
+                self._soften(operands, block, side, scores, sums, weights, top[side], total[side])
             self._weigh(packed, scratch, values + block * self.block, weights, sums)
-        self._finish(out, scratch, head, first, sums, total)
+        self._finish(operands, head, first, sums, total)
 
     def _turn_queries(self, q: Any, scratch: Any, head: Any, first: Any, at: Any) -> None:
         """Into tiles. Fewer queries than a run has are repeated."""
@@ -198,11 +199,11 @@ class TileAttention(HeadShapes, Kernel):
             store_tile(register, scratch, at, 4 * QUERIES)
 
     def _soften(
-        self, scratch: Any, block: Any, side: int, scores: Any, sums: Any, weights: Any,
+        self, operands: Sequence[Any], block: Any, side: int, scores: Any, sums: Any, weights: Any,
         top: Any, total: Any,
     ) -> None:  # fmt: skip
         """Scores become weights; what was summed under the old maximum is scaled to the new one."""
-        scale = T.float32(self.scale * LOG2_E)
+        scratch, scale = operands[4], score_scale(self, operands)
         peak, factor = local(LANES), local(LANES)
 
         def score(key: Any, lane: Any) -> Any:
@@ -284,10 +285,11 @@ class TileAttention(HeadShapes, Kernel):
         if tiles % 2:
             run(tiles - 1, 1)
 
-    def _finish(self, out: Any, scratch: Any, head: Any, first: Any, sums: Any, total: list[Any]) -> None:
+    def _finish(self, operands: Sequence[Any], head: Any, first: Any, sums: Any, total: list[Any]) -> None:
+        scratch, out, scale = operands[4], operands[5], value_scale(self, operands)
         for side, shares in enumerate(total):
             with T.vectorized(0, LANES) as lane:
-                T.buffer_store(shares, T.float32(1.0) / shares[lane], [lane])
+                T.buffer_store(shares, scale / shares[lane], [lane])
             with T.serial(0, max(min(LANES, self.queries - side * LANES), 0)) as lane:
                 query = side * LANES + lane
                 base = flat([head // self.heads, head % self.heads, first + query], self.out_strides[:3])

@@ -103,6 +103,7 @@ class Gpu(Device):
         lowering.call(kernel, operands, str(rows.node.name))
 
     def attention(self, lowering: Lowering, heads: Heads) -> None:
+        heads = self.opened(lowering, heads)
         shapes = heads.shapes
         operands = [heads.q, heads.k, heads.v, heads.out, *heads.masks]
         kernel = Attention(

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+
+import onnx_ir as ir
 
 from ...ir.errors import UserError
+from ...ir.formats import attends_integers
 from ...ir.groups import Group
 from ..graph_facts import describe, shape_of
 from ..lowering import Lowering
@@ -19,9 +23,11 @@ def lower_attention(lowering: Lowering, group: Group) -> None:
         raise UserError(f"operator Attention with softcap or past keys is not supported, at {describe(node)}")
     query_heads = attributes.get_int("q_num_heads", 0)
     key_heads = attributes.get_int("kv_num_heads", 0)
-    q = _heads(lowering, node.inputs[0], query_heads)
-    k = _heads(lowering, node.inputs[1], key_heads)
-    v = _heads(lowering, node.inputs[2], key_heads)
+    inputs, scales = _factors(lowering, node)
+    q, k, v = (
+        _heads(lowering, value, count)
+        for value, count in zip(inputs, (query_heads, key_heads, key_heads), strict=True)
+    )
     batch, heads, queries, depth = q.shape
     k, v = (_shared(lowering, one, heads) for one in (k, v))
     keys = v.shape[2]
@@ -31,7 +37,7 @@ def lower_attention(lowering: Lowering, group: Group) -> None:
     )
     scale = attributes.get_float("scale", 0.0) or 1.0 / math.sqrt(depth)
     causal = bool(attributes.get_int("is_causal", 0))
-    lowering.device.attention(lowering, Heads(node, q, k, v, out, masks, scale, causal))
+    lowering.device.attention(lowering, Heads(node, q, k, v, out, masks, scale, causal, scales))
     shape = shape_of(node.outputs[0])
     if len(shape) == 3:
         tokens = out.transpose((0, 2, 1, 3)).reshape(shape)
@@ -40,9 +46,21 @@ def lower_attention(lowering: Lowering, group: Group) -> None:
     lowering.views[str(group.result.name)] = out
 
 
-def _heads(lowering: Lowering, value: object, heads: int) -> View:
+def _factors(lowering: Lowering, node: ir.Node) -> tuple[list[ir.Value], tuple[View, ...]]:
+    """Queries, keys and values; where these are integers, each times one scale, the integers, and the scales."""
+    values = [value for value in node.inputs[:3] if value is not None]
+    if not attends_integers(node):
+        return values, ()
+    opening = [source for source in (value.producer() for value in values) if source is not None]
+    codes, scales = ([one.inputs[place] for one in opening] for place in range(2))
+    return [value for value in codes if value is not None], tuple(
+        replace(lowering.view(scale), shape=(), strides=()) for scale in scales if scale is not None
+    )
+
+
+def _heads(lowering: Lowering, value: ir.Value, heads: int) -> View:
     """(batch, head, token, channel), of a 4-D value as it is or of a 3-D one whose channels hold the heads."""
-    view = lowering.view(value)  # type: ignore[arg-type]
+    view = lowering.view(value)
     if len(view.shape) == 4:
         return view
     batch, tokens, channels = view.shape

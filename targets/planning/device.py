@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import onnx_ir as ir
 
 from ..compiled import Launch
-from ..expressions import Expression
+from ..expressions import Apply, Expression, Load
 from ..fused import Fused
 from ..heads import HeadShapes
 from ..lowering import Frame, Lowering
@@ -94,7 +94,10 @@ class Rows:
 
 @dataclass(frozen=True)
 class Heads:
-    """Attention: all views are (batch, head, token, channel), ``masks`` none or one (batch, head, query, key)."""
+    """Attention: all views are (batch, head, token, channel), ``masks`` none or one (batch, head, query, key).
+
+    With ``scales``, three single numbers, q, k and v are integers, and to be multiplied with these.
+    """
 
     node: ir.Node
     q: View
@@ -104,6 +107,7 @@ class Heads:
     masks: tuple[View, ...]
     scale: float
     causal: bool
+    scales: tuple[View, ...] = ()
 
     @property
     def shapes(self) -> HeadShapes:
@@ -111,7 +115,7 @@ class Heads:
         views = (self.q, self.k, self.v, self.out)
         return HeadShapes(
             batch, heads, queries, self.k.shape[2], depth, self.v.shape[3], self.scale,
-            *(view.strides for view in views),
+            *(view.strides for view in views), scaled=bool(self.scales),
         )  # fmt: skip
 
 
@@ -168,6 +172,23 @@ class Device(ABC):
 
     @abstractmethod
     def attention(self, lowering: Lowering, heads: Heads) -> None: ...
+
+    def opened(self, lowering: Lowering, heads: Heads) -> Heads:
+        """Attention to the numbers that integers stand for, stored as its result is."""
+        if not heads.scales:
+            return heads
+        [dtype] = lowering.dtypes([heads.out])
+
+        def product(first: int, strides: Sequence[Sequence[int]]) -> Expression:
+            codes, scale = (Load(first + place, tuple(one)) for place, one in enumerate(strides))
+            return Apply("Mul", (codes, scale))
+
+        found: list[View] = []
+        for codes, scale in zip((heads.q, heads.k, heads.v), heads.scales, strict=True):
+            out = lowering.fresh(codes.shape, codes.order(), dtype)
+            self.map(lowering, out, [codes, scale.expand(codes.shape)], product, str(heads.node.name))
+            found.append(out)
+        return replace(heads, q=found[0], k=found[1], v=found[2], scales=())
 
     @abstractmethod
     def reduction(self, lowering: Lowering, reduction: Reduction) -> None: ...

@@ -73,6 +73,43 @@ def test_the_compiled_program_computes_what_the_referee_computes(name: str, tmp_
     assert ("int8" in target.tile_formats) == any(kernel.startswith("tile") for kernel in kernels)
 
 
+def attending_case(tokens: int, words: int) -> tuple[Imported, Arrays, Calibrated, NDArray[Any], float]:
+    """Attention of integers, what it is given, the recipe, what comes of it, and the largest of the values."""
+    graph = model(
+        f"g (float[2, {tokens}, 64] x, float[2, {words}, 64] z) => (float[2, {tokens}, 64] y) "
+        "<float[64, 64] a, float[64, 64] b, float[64, 64] c> "
+        "{ q = MatMul(x, a) k = MatMul(z, b) v = MatMul(z, c) "
+        "y = Attention <q_num_heads = 4, kv_num_heads = 4> (q, k, v) }",
+        np.random.default_rng(0),
+    )
+    rng = np.random.default_rng(1)
+    sizes = (("x", tokens), ("z", words))
+    feeds = {name: rng.standard_normal((2, count, 64)).astype(np.float32) for name, count in sizes}
+
+    def given() -> Imported:
+        rates = {"x": "sample", "z": "sample"}
+        return Imported(canonicalise(graph.clone()), "graph", "test", rates, frozenset("abc"))
+
+    config = QuantiseConfig(least_depth=1, attention=True)
+    whole = Calibrated(passes=(Quantise(config),), calls=(feeds,))
+    wanted = Interpreter(fused(given(), recipe=whole), ["v"])(feeds)
+    return given(), feeds, whole, wanted["y"], float(np.abs(wanted["v"]).max())
+
+
+@pytest.mark.parametrize("target", ["host", "x86-64-v3"])
+@pytest.mark.parametrize(("tokens", "words"), [(48, 48), (37, 37), (640, 640), (64, 77)])
+def test_attention_multiplies_integers(target: str, tokens: int, words: int, tmp_path: Path) -> None:
+    """In bfloat16, which holds them exactly, where there are products of such: weights alone are rounded there."""
+    machine = profile.load(target)
+    given, feeds, whole, wanted, largest = attending_case(tokens, words)
+    with fick.load(bundle(given, feeds, machine, tmp_path, recipe=whole)) as loaded:
+        got = loaded.run(**feeds)["y"]
+        kernels = {call.kernel.split("_")[0] for call in loaded.profile()}
+    if machine.tile_formats or (machine.bfloat16_dot and tokens % machine.vector_lanes == 0):
+        assert kernels & {"dotattention", "tileattention"}
+    np.testing.assert_allclose(got, wanted, atol=2 * (2**-9 + 1e-4) * largest, rtol=0)
+
+
 EXACT = (
     "g (float[2, 64, 10, 12] x, float[2, 50, 128] t) => (float[2, 18, 10, 12] y, float[2, 50, 7] z) "
     "<float[66, 64, 3, 3] w1, float[66] c1, float[40, 66, 1, 1] w2, float[18, 40, 3, 3] w3, "

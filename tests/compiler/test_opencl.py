@@ -44,7 +44,7 @@ from ..passes import small_unet
 from ..passes.test_store import OVERFLOWS, scaled
 from . import test_bfloat16, test_int4, test_operators
 from .test_arm import ARM_64
-from .test_int8 import Calibrated, bundle, exact_case
+from .test_int8 import Calibrated, attending_case, bundle, exact_case
 
 TARGET = "opencl-host"
 WEIGHTS = "weights.safetensors"
@@ -232,6 +232,14 @@ def test_integers_are_the_referees(weights: Any, profiled: dict[str, Any], tmp_p
         got = loaded.run(**feeds)
     for name, one in wanted.items():
         np.testing.assert_array_equal(got[name], one, err_msg=name)
+
+
+def test_attention_of_integers(tmp_path: Path) -> None:
+    """Which a GPU opens first."""
+    given, feeds, whole, wanted, largest = attending_case(48, 77)
+    with fick.load(bundle(given, feeds, profile.load(TARGET), tmp_path, recipe=whole)) as loaded:
+        got = loaded.run(**feeds)["y"]
+    np.testing.assert_allclose(got, wanted, atol=1e-4 * largest, rtol=0)
 
 
 def test_weights_read_as_images(tmp_path: Path) -> None:
