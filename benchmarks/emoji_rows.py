@@ -72,6 +72,7 @@ def bundle(
     reporter: Silent,
     *,
     pictures: int = 8,
+    calls: int = 256,
     steps: int = 20,
     looks: bool = True,
 ) -> tuple[Path, Report]:
@@ -79,7 +80,7 @@ def bundle(
     reporter.stage(f"{name}: compile")
     prompts = MODEL / "prompts-held-out.txt"
     calibration = (
-        Calibration(prompts=prompts, pictures=pictures, steps=steps, guidance_scale=GUIDANCE)
+        Calibration(prompts=prompts, pictures=pictures, calls=calls, steps=steps, guidance_scale=GUIDANCE)
         if looks
         else None
     )

@@ -130,7 +130,9 @@ def main(
 
 def row(name: str, reference: Path, prompts: list[Prompt], folder: Path, reporter: Silent) -> dict[str, Any]:
     """The measures of one recipe, with intervals; from the folder if it was made of the same bytes."""
-    path, report = bundle(name, ROWS[name], folder, reporter, pictures=PICTURES, steps=STEPS)
+    # Learning wants calls of many pictures, which all else has enough of.
+    pictures, calls = (256, 2048) if "distilled" in name else (PICTURES, 256)
+    path, report = bundle(name, ROWS[name], folder, reporter, pictures=pictures, calls=calls, steps=STEPS)
 
     def make() -> dict[str, Any]:
         facts = drawn(name, path, reference, prompts, folder, reporter, steps=STEPS)

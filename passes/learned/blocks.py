@@ -29,7 +29,13 @@ LEARNED = ".distilled"
 
 
 class DistilBlocksConfig(LearningConfig):
-    calls: int = Field(default=96, ge=1, description="Calibration's calls that are looked at [calls].")
+    calls: int = Field(default=2048, ge=1, description="Calibration's calls that are looked at [calls].")
+    held_out: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Share of them that errors are told on and nothing is learned from [1].",
+    )
     iterations: int = Field(default=2000, ge=1, description="Steps of gradient descent [steps].")
     learning_rate: float = Field(
         default=1e-3,

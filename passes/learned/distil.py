@@ -24,7 +24,13 @@ from .units import freeze, weights
 
 
 class DistilConfig(LearningConfig):
-    calls: int = Field(default=160, ge=1, description="Calibration's calls that are looked at [calls].")
+    calls: int = Field(default=2048, ge=1, description="Calibration's calls that are looked at [calls].")
+    held_out: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Share of them that errors are told on and nothing is learned from [1].",
+    )
     rank: int = Field(
         default=32, ge=1, description="Columns of the matrices learned beside a weight [columns]."
     )

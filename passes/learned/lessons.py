@@ -22,6 +22,9 @@ from .torch_graph import TorchGraph
 PARTS = 10
 """Of a lesson: after each the student is examined and what it has learned is kept."""
 
+SIZED = 64
+"""Calls by which it is told how large outputs and features are."""
+
 WORTH = "worth"
 
 
@@ -73,11 +76,13 @@ def teach(
     graph = given.reference.variants["full"].graph
     names = [str(value.name) for value in graph.outputs]
     within = [*names, *course.features]
-    examples = _examples(TorchGraph(graph, within, device=course.device), given.learning, course.device)
-    questions = _examples(TorchGraph(graph, names, device=course.device), given.unseen, course.device)
+    teacher = TorchGraph(graph, within, device=course.device)
+    questions = [_example(teacher, call, names, course.device) for call in given.unseen]
     region = student.graph(within)
+    some = given.learning[:: math.ceil(len(given.learning) / SIZED)]
+    answers = [_example(teacher, call, within, course.device)[1] for call in some]
     sizes = {
-        name: sum(float(given.guidance.square(wanted[name])) for _, wanted in examples) / len(examples) or 1.0
+        name: sum(float(given.guidance.square(wanted[name])) for wanted in answers) / len(answers) or 1.0
         for name in within
     }
     counts = {name: sizes[name] / (course.weight if name in course.features else 1.0) for name in within}
@@ -103,8 +108,9 @@ def teach(
         made = student.values()
         # Cut off, so that what makes the values runs once for all calls, forwards and backwards.
         values = {name: one.detach().requires_grad_(one.requires_grad) for name, one in made.items()}
-        for index in torch.randint(len(examples), (course.batch,), generator=draw):
-            inputs, wanted = examples[int(index)]
+        for index in torch.randint(len(given.learning), (course.batch,), generator=draw):
+            # Asked again whenever it is drawn: answers to many calls, features and all, would fill the memory.
+            inputs, wanted = _example(teacher, given.learning[int(index)], within, course.device)
             results = region({**inputs, **values})
             shares = [
                 given.guidance.square(results[name] - one) / counts[name] for name, one in wanted.items()
@@ -128,13 +134,11 @@ Example = tuple[dict[str, Tensor], dict[str, Tensor]]
 """Inputs of a call, and what is wanted."""
 
 
-def _examples(teacher: TorchGraph, calls: Sequence[Arrays], device: str) -> list[Example]:
-    found: list[Example] = []
+def _example(teacher: TorchGraph, call: Arrays, names: Sequence[str], device: str) -> Example:
     with torch.no_grad():
-        for call in calls:
-            inputs = {name: torch.tensor(value, device=device) for name, value in call.items()}
-            found.append((inputs, teacher(inputs)))
-    return found
+        inputs = {name: torch.tensor(value, device=device) for name, value in call.items()}
+        answers = teacher(inputs)
+        return inputs, {name: answers[name] for name in names}
 
 
 def _error(region: TorchGraph, student: Pupil, questions: Sequence[Example], guidance: Guidance) -> float:
