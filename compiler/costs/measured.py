@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,10 +34,10 @@ class Measured:
     """Program -> seconds of its nodes in ``rounds`` runs on noise, by the profile's kernels, which this machine must be
     able to run.
 
-    The first program that is asked for has lower quartiles. What else a machine does adds to times, and mostly for
-    longer than a run takes, so that those of all later ones are taken in turns with it: medians of what a node takes
-    of the first program's time, times that program's seconds. Bytes are those of the prediction, which are exact. What
-    was measured is kept in ``folder`` by content.
+    The first program that is asked for takes the lower quartile of its runs. What else a machine does adds to times,
+    and mostly for longer than a run takes, so that all later ones run in turns with it, and take the median share of
+    its time. Nodes have their part of that as their medians have. Bytes are those of the prediction, which are exact.
+    What was measured is kept in ``folder`` by content.
     """
 
     profile: Target
@@ -64,7 +64,7 @@ class Measured:
     def _alone(self, program: Program) -> Seconds:
         self._beside = Timed(self, program)
         rounds = [self._beside.once() for _ in range(self.rounds)]
-        return {node: float(np.quantile([one[node] for one in rounds], 0.25)) for node in rounds[0]}
+        return _parts(rounds, float(np.quantile([sum(one.values()) for one in rounds], 0.25)))
 
     def _in_turns(self, program: Program) -> Seconds:
         assert self._first is not None
@@ -73,10 +73,17 @@ class Measured:
             self._beside = Timed(self, self._first)
         own = Timed(self, program)
         rounds = [(own.once(), sum(self._beside.once().values())) for _ in range(self.rounds)]
-        return {
-            node: float(np.median([one[node] / beside for one, beside in rounds])) * whole
-            for node in rounds[0][0]
-        }
+        share = float(np.median([sum(one.values()) / beside for one, beside in rounds]))
+        return _parts([one for one, _ in rounds], share * whole)
+
+
+def _parts(rounds: Sequence[Seconds], whole: float) -> Seconds:
+    """Of the whole, those of nodes: their medians by themselves, which leave out what a run has suffered, add up to
+    less.
+    """
+    medians = {node: float(np.median([one[node] for one in rounds])) for node in rounds[0]}
+    scale = whole / sum(medians.values())
+    return {node: seconds * scale for node, seconds in medians.items()}
 
 
 class Timed:
