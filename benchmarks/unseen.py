@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +14,9 @@ from fick.compiler.frontends import UNET, open_model
 from fick.compiler.programs import unchanged
 from fick.compiler.progress import Silent
 from fick.compiler.recipes import Recipe
-from fick.ir.files import write_whole
 from fick.ir.program import Program
 from fick.passes.base import Arrays, Context
+from fick.passes.keeping import kept_facts
 from fick.passes.origin import origin
 from fick.targets import profile
 
@@ -66,11 +64,4 @@ class Points:
 
     def kept(self, choice: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """What came of a choice, such as formats by product, or else is made now."""
-        name = hashlib.sha256(json.dumps(choice, sort_keys=True).encode()).hexdigest()[:32]
-        place = self._folder / f"{name}.json"
-        if place.is_file():
-            return dict(json.loads(place.read_bytes()))
-        point = make()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(place, json.dumps(point).encode())
-        return point
+        return kept_facts(self._folder, choice, make)

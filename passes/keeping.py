@@ -37,11 +37,20 @@ def kept_figure(
     """The figure in the folder for what is ``told``, or what is computed now, which then is there."""
     if folder is None:
         return compute()
-    name = hashlib.sha256(json.dumps([told, measure], sort_keys=True).encode()).hexdigest()[:32]
+    facts = kept_facts(folder, [told, measure], lambda: {**told, measure: compute()})
+    return float(facts[measure])
+
+
+def kept_facts(folder: Path, told: Any, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What the folder has for what is ``told``, or what is made now, which then is there. What is damaged is made
+    anew.
+    """
+    name = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:32]
     place = folder / f"{name}.json"
-    if place.is_file():
-        return float(json.loads(place.read_bytes())[measure])
-    found = compute()
+    try:
+        return dict(json.loads(place.read_bytes()))
+    except (OSError, ValueError):
+        found = make()
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(place, json.dumps({**told, measure: found}).encode())
+    write_whole(place, json.dumps(found).encode())
     return found
