@@ -68,10 +68,8 @@ def ranges(path: Path, feeds: Feeds) -> dict[str, tuple[NDArray[Any], NDArray[An
     model: ir.Model = ir.load(path)  # pyright: ignore[reportUnknownMemberType]
     graph = model.graph
     for value in graph.initializers.values():
-        if value.const_value is not None:
-            value.const_value = ir.Tensor(
-                value.const_value.numpy()
-            )  # mapped, wherever the model goes from here
+        if value.const_value is not None:  # mapped, wherever the model goes from here
+            value.const_value = ir.Tensor(value.const_value.numpy())
     nodes = [node for node in graph if node.op_type in PRODUCTS]
     values = dict.fromkeys(value for node in nodes for value in (*node.inputs, *node.outputs) if value)
     ends: dict[str, tuple[str, str]] = {}
