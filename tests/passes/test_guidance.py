@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fick.ir.making import Maker
 from fick.ir.program import Program
-from fick.passes.base import Context, apply
+from fick.passes.base import Arrays, Context, apply
 from fick.passes.disturbance import Disturbance
 from fick.passes.guidance import Guidance
 from fick.passes.learned.distil import Distil, DistilConfig
@@ -73,15 +73,19 @@ def test_branches_that_err_alike_err_once(signs: tuple[int, int], times: float) 
     assert disturbance.noise(off_by(difference)) == pytest.approx(found**2, rel=1e-4)
 
 
+def of_one_sample(count: int) -> list[Arrays]:
+    """Calls whose branches differ in the prompt alone, as a sampler's do."""
+    return [one | {"sample": np.repeat(one["sample"][:1], 2, axis=0)} for one in small_unet.calls(count)]
+
+
 def test_what_is_learned_is_what_is_taken() -> None:
     """Told of guidance, a student comes nearer to what a sampler takes than one that minds each branch by itself."""
-    program = small_unet.program()
+    program, calls = small_unet.program(), of_one_sample(32)
     quantise = Quantise(QuantiseConfig(weights="int4", activations="float32", least_depth=1))
-    teach = Distil(DistilConfig(calls=12, iterations=60, batch=2, rank=4))
-    plain = Context(calibration=small_unet.calls(12), reference=program, referee=small_unet.context().referee)
+    teach = Distil(DistilConfig(calls=32, held_out=0.25, iterations=100, batch=4, rank=4))
+    plain = Context(calibration=calls, reference=program, referee=small_unet.context().referee)
     aware = replace(plain, guidance=GUIDED)
     errors = [
-        output_error(aware, program, apply([quantise, teach], program, one), small_unet.calls(12))
-        for one in (plain, aware)
+        output_error(aware, program, apply([quantise, teach], program, one), calls) for one in (plain, aware)
     ]
     assert errors[1] < 0.95 * errors[0]
