@@ -3,6 +3,7 @@
     python benchmarks/quality_table.py [out/precision.json out/caching.json] [--output models/emoji-sd/quality.toml]
 
 Takes what benchmarks/precision.py and benchmarks/caching.py wrote with --json, of the checkpoint that lies in --model.
+Rows of that checkpoint which the table has already, and which were not measured anew, stay.
 """
 
 from __future__ import annotations
@@ -53,15 +54,18 @@ def main(
 ) -> None:
     """Write the table, and read it again as a check."""
     given = figures or [Path("out/precision.json"), Path("out/caching.json")]
-    found = [row for path in given for row in rows(json.loads(path.read_bytes()))]
+    place, weights = output or model / NAME, digest_of_weights(weights_of(model))
+    found: dict[str, dict[str, Any]] = {}
+    if place.is_file() and (old := read_table(place)).weights == weights:
+        found = {row.name: row.model_dump(exclude_none=True) for row in old.row}
+    found |= {row["name"]: row for path in given for row in rows(json.loads(path.read_bytes()))}
     head = [
         "# Written by benchmarks/quality_table.py from measured figures; do not edit.",
         f"model = {json.dumps(model.name)}",
-        f'weights = "{digest_of_weights(weights_of(model))}"',
+        f'weights = "{weights}"',
         f"measure = {json.dumps(measure)}",
     ]
-    place = output or model / NAME
-    write_whole(place, ("\n".join(head) + "\n" + write_rows(found) + "\n").encode())
+    write_whole(place, ("\n".join(head) + "\n" + write_rows(found.values()) + "\n").encode())
     print(f"{place}: {len(read_table(place).row)} rows")
 
 

@@ -190,6 +190,20 @@ def test_quality_is_looked_up_and_interpolated(table: Path) -> None:
         assert said in str(raised.value)
 
 
+def test_rows_measured_anew_take_the_place_of_old_ones_of_the_same_checkpoint(table: Path) -> None:
+    folder = table.parent
+    anew = folder / "anew.json"
+    anew.write_text(json.dumps({"W8A8": PRECISION["W8A8"] | {"fidelity": {"psnr_db": figure(41.0)}}}))
+    before = [one.name for one in read_table(table).row]
+    quality_table.main([anew], folder, "psnr_db", table)
+    after = read_table(table)
+    assert [one.name for one in after.row] == before
+    assert after.quality("W8A8", 20, None, "here") == 41.0
+    (folder / "unet" / "model.safetensors").write_bytes(b"other weights")
+    quality_table.main([anew], folder, "psnr_db", table)
+    assert [one.name for one in read_table(table).row] == ["W8A8"]
+
+
 def test_quality_as_an_objective_and_of_another_checkpoint(table: Path, model: Path) -> None:
     folder = table.parent
     (folder / "space.toml").write_text(
