@@ -29,8 +29,15 @@ STEP = 0.05
 MOST_REPEATS = 20
 """Proposals that were tried before, one after the other, at which a search has come to its end."""
 
-FIRST = (*ALONE.values(), Split(0.35, 0.5, "schedule-reuse"), Split(0.35, 0.5, "deep-cache"))
-"""What is tried before anything is known: each pass by itself, and all in equal parts."""
+FIRST = (
+    *ALONE.values(),
+    Split(0.0, 0.5, "schedule-reuse"),
+    Split(0.35, 0.5, "schedule-reuse"),
+    Split(0.35, 0.5, "deep-cache"),
+)
+"""What is tried before anything is known: each pass by itself, the two that take no weight out, and all in equal
+parts.
+"""
 
 
 class OutOfTime(Exception):
