@@ -20,7 +20,7 @@ from ...ir.errors import UserError
 from ...ir.program import Program
 from ..base import Context, Pass
 from ..measuring import output_error
-from .material import LearningConfig, material, place
+from .material import LongLearningConfig, material, place
 
 STAGES = ("down_stage", "mid", "up_stage")
 
@@ -28,14 +28,7 @@ LEARNED = ".distilled"
 """What stands behind a weight's name when it was learned: under its own a bundle would take the checkpoint's."""
 
 
-class DistilBlocksConfig(LearningConfig):
-    calls: int = Field(default=2048, ge=1, description="Calibration's calls that are looked at [calls].")
-    held_out: float = Field(
-        default=0.05,
-        gt=0,
-        lt=1,
-        description="Share of them that errors are told on and nothing is learned from [1].",
-    )
+class DistilBlocksConfig(LongLearningConfig):
     iterations: int = Field(default=2000, ge=1, description="Steps of gradient descent [steps].")
     learning_rate: float = Field(
         default=1e-3,

@@ -19,18 +19,11 @@ from ...ir.program import Program
 from ...ir.rates import analyse
 from ..base import Context, Pass
 from ..measuring import output_error
-from .material import LearningConfig, material, place
+from .material import LongLearningConfig, material, place
 from .units import freeze, weights
 
 
-class DistilConfig(LearningConfig):
-    calls: int = Field(default=2048, ge=1, description="Calibration's calls that are looked at [calls].")
-    held_out: float = Field(
-        default=0.05,
-        gt=0,
-        lt=1,
-        description="Share of them that errors are told on and nothing is learned from [1].",
-    )
+class DistilConfig(LongLearningConfig):
     rank: int = Field(
         default=32, ge=1, description="Columns of the matrices learned beside a weight [columns]."
     )

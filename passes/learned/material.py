@@ -29,6 +29,18 @@ class LearningConfig(PassConfig):
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="Where it is learned [cpu or cuda].")
 
 
+class LongLearningConfig(LearningConfig):
+    """Of thousands of steps, which would learn a few calls by heart."""
+
+    calls: int = Field(default=2048, ge=1, description="Calibration's calls that are looked at [calls].")
+    held_out: float = Field(
+        default=0.05,
+        gt=0,
+        lt=1,
+        description="Share of them that errors are told on and nothing is learned from [1].",
+    )
+
+
 @dataclass(frozen=True)
 class Material:
     """``reference`` gives what is wanted; on calls ``unseen`` errors are told and nothing is learned."""
