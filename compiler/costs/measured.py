@@ -82,8 +82,8 @@ def _parts(rounds: Sequence[Seconds], whole: float) -> Seconds:
     less.
     """
     medians = {node: float(np.median([one[node] for one in rounds])) for node in rounds[0]}
-    scale = whole / sum(medians.values())
-    return {node: seconds * scale for node, seconds in medians.items()}
+    together = sum(medians.values())
+    return {node: whole * seconds / together for node, seconds in medians.items()}
 
 
 class Timed:

@@ -176,9 +176,8 @@ def test_programs_are_measured_in_turns_with_the_first(
     again = Measured(HOST, tmp_path)
     clock["slower"] = 2.0
     assert again(whole).total("latency") == before and again(half) == source(half)
-    assert Measured(HOST, tmp_path)(half).total("latency") == pytest.approx(
-        2 * 3e-3
-    )  # the first that it knows
+    first_of_its_own = Measured(HOST, tmp_path)
+    assert first_of_its_own(half).total("latency") == pytest.approx(2 * 3e-3)
 
 
 def in_half(program: Program) -> Program:
