@@ -7,7 +7,7 @@ import json
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from ..bench.compare import example_inputs
 from ..bench.rounds import SETTLE_S
 from ..cache import digest
 from .joining import anchors, named, owned
-from .predicted import Predicted
+from .predicted import Predicted, planned
 
 Seconds = Mapping[str, float]
 """By anchor."""
@@ -51,7 +51,7 @@ class Measured:
         program = replace(program, history=[])
         if self._first is None:
             self._first = program.copy()
-        sizes = Predicted(self.profile, self.precision)(program)
+        plan = planned(program, self.profile, self.precision)
         contents = [hashlib.sha256(pack(one)).hexdigest() for one in (program, self._first)]
         settings = [self.profile.model_dump_json(), self.precision, self.rounds]
         place = self.folder / "costs" / f"{digest({}, [*settings, *contents])}.json"
@@ -59,7 +59,11 @@ class Measured:
             found = self._alone(program) if contents[0] == contents[1] else self._in_turns(program)
             place.parent.mkdir(parents=True, exist_ok=True)
             write_whole(place, json.dumps(found).encode())
-        return Cost({**sizes.by_node, "latency": json.loads(place.read_bytes())})
+        kernels: dict[str, tuple[Hashable, ...]] = defaultdict(tuple)
+        for node, call in plan.calls["full"]:
+            kernels[node] += (call.kernel,)
+        sizes = Predicted(self.profile, self.precision).of(plan)
+        return Cost({**sizes.by_node, "latency": json.loads(place.read_bytes())}, dict(kernels))
 
     def _alone(self, program: Program) -> Seconds:
         self._beside = Timed(self, program)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import singledispatch
 
@@ -74,6 +74,22 @@ SINGLE_INSTRUCTIONS = {"float32": 1, "int32": 3}
 
 
 @dataclass(frozen=True)
+class Plan:
+    """A program's calls by variant, each with the anchor of the node that it is for, and what they read and write."""
+
+    calls: Mapping[str, Sequence[tuple[str, PendingCall]]]
+    buffers: Mapping[str, Buffer]
+
+
+def planned(program: Program, profile: Target, precision: str) -> Plan:
+    """Of a program as a pass has it, values between its nodes stored in ``precision``."""
+    fused = apply(pipeline(precision), named(program), Context())
+    calls, buffers = planned_calls(fused, profile)
+    owners = {variant: anchors(fused.variants[variant]) for variant in calls}
+    return Plan({variant: list(owned(found, owners[variant])) for variant, found in calls.items()}, buffers)
+
+
+@dataclass(frozen=True)
 class Predicted:
     """Program -> its cost with the profile's kernels, values between them stored in ``precision``."""
 
@@ -81,13 +97,15 @@ class Predicted:
     precision: str = "float32"
 
     def __call__(self, program: Program) -> Cost:
-        fused = apply(pipeline(self.precision), named(program), Context())
-        calls, buffers = planned_calls(fused, self.profile)
+        return self.of(planned(program, self.profile, self.precision))
+
+    def of(self, plan: Plan) -> Cost:
         seconds: dict[str, float] = defaultdict(float)
         weights: dict[str, float] = defaultdict(float)
         counted = set[str]()
-        for variant, planned in calls.items():
-            for node, call in owned(planned, anchors(fused.variants[variant])):
+        buffers = plan.buffers
+        for variant, calls in plan.calls.items():
+            for node, call in calls:
                 if variant == "full":
                     seconds[node] += self._seconds(call, buffers)
                 for name in dict.fromkeys(name for name, _ in call.operands):

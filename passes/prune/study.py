@@ -92,8 +92,8 @@ class Study:
         savings = {name: np.zeros(count) for name in self.plain.by_node}
         for index, one in enumerate(self.options):
             losses[index] = self.alone(one)
-            for name, amount in self._alone_costs(one).items():
-                savings[name][index] = self.plain.total(name) - amount
+            for name, amount in self._alone_savings(one).items():
+                savings[name][index] = amount
             if self._context.progress is not None:
                 self._context.progress(index + 1, count)
         totals = {name: self.plain.total(name) for name in self.plain.by_node}
@@ -123,15 +123,17 @@ class Study:
         told = {"block": one.candidate.name, "by": one.by}
         return self._disturbance.kept(told, self._config.criterion, lambda: self.loss(self.build([one])))
 
-    def _alone_costs(self, one: Removal) -> dict[str, float]:
-        """What the program costs when it alone goes, which other budgets ask for as well."""
+    def _alone_savings(self, one: Removal) -> dict[str, float]:
+        """What is saved when it alone goes, which other budgets ask for as well."""
         told = {"block": one.candidate.name, "by": one.by, "costs": repr(self._cost_model)}
         cost = cache(lambda: self._cost_model(self.build([one])))
 
-        def total(quantity: str) -> float:
-            return self._disturbance.kept(told, quantity, lambda: cost().total(quantity))
+        def saved(quantity: str) -> float:
+            return self._disturbance.kept(
+                told, f"{quantity} saved", lambda: cost().less_than(self.plain, quantity)
+            )
 
-        return {name: total(name) for name in self.plain.by_node}
+        return {name: saved(name) for name in self.plain.by_node}
 
     def loss(self, changed: Program) -> float:
         return self._disturbance.noise(changed) if self._shift is None else self._shift(changed)
